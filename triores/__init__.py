@@ -1,0 +1,39 @@
+"""triores: the results of concurrent work in Trio, kept safe."""
+
+from ._capture import ResultCapture as ResultCapture
+from ._exceptions import FutureCancelledException as FutureCancelledException
+from ._exceptions import FutureNeverSetException as FutureNeverSetException
+from ._exceptions import FutureSetAgainException as FutureSetAgainException
+from ._exceptions import TaskCancelledException as TaskCancelledException
+from ._exceptions import TaskFailedException as TaskFailedException
+from ._exceptions import TaskNotDoneException as TaskNotDoneException
+from ._future import Future as Future
+from ._result import ResultBase as ResultBase
+from ._result import isfuture as isfuture
+from ._wait import as_completed as as_completed
+from ._wait import results_to_channel as results_to_channel
+from ._wait import wait_all as wait_all
+from ._wait import wait_any as wait_any
+
+__all__ = [
+    "Future",
+    "FutureCancelledException",
+    "FutureNeverSetException",
+    "FutureSetAgainException",
+    "ResultBase",
+    "ResultCapture",
+    "TaskCancelledException",
+    "TaskFailedException",
+    "TaskNotDoneException",
+    "as_completed",
+    "isfuture",
+    "results_to_channel",
+    "wait_all",
+    "wait_any",
+]
+
+__version__ = "0.1.0"
+
+for _name in __all__:
+    globals()[_name].__module__ = __name__
+del _name

@@ -1,0 +1,454 @@
+"""The state of a result, its one transition, and everything that reads it.
+
+The rules that this file owns, and that everything else in triores relies on:
+
+- A result is pending, then done; never anything else, and never again. `ResultBase._settle` is the only code that makes
+  the change. Trio's protection from ``KeyboardInterrupt`` covers it whole: Ctrl-C comes before it or after it, so no
+  waiter sleeps on a done result.
+- It stores first, then wakes the waiters, then runs the callbacks, so whoever is told finds the result done.
+- Reading changes nothing. The original exception is never raised again, only named as the cause of a new one: its
+  traceback does not grow, and a stored `trio.Cancelled` never escapes its own cancel scope.
+- A waiter or a callback belongs to a Trio run, and only that run's own thread can wake it. While any is registered, the
+  result belongs to that run, and is refused to everybody else before anything is changed.
+- A wait takes back what it registered, in whatever way it ends.
+- A failed result holds its exception, whose traceback holds frames. So no frame that the exception passes through may
+  hold the result once it is settled, or dropping the result would not free it.
+"""
+
+from __future__ import annotations
+
+import contextvars
+import inspect
+import reprlib
+import sys
+from typing import TYPE_CHECKING, Any, Generic, NoReturn, Protocol, TypeVar, final
+
+import outcome
+import trio
+from trio.lowlevel import enable_ki_protection
+
+from ._exceptions import (
+    FutureSetAgainException,
+    TaskCancelledException,
+    TaskFailedException,
+    TaskNotDoneException,
+    is_cancellation,
+)
+
+if sys.version_info < (3, 11):
+    from exceptiongroup import BaseExceptionGroup  # Trio itself requires the backport on Python 3.10
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Generator
+
+    from typing_extensions import Self, TypeIs
+
+T_co = TypeVar("T_co", covariant=True)
+
+
+class Waiter(Protocol):
+    """Who waits for several results at once: told of each as it is settled, synchronously and so in exact order."""
+
+    def settled(self, result: ResultBase[Any], times: int) -> None:
+        """Note that a result on which this was registered so many times is done now. Must not raise."""
+
+
+@final
+class _Pending:
+    """The state of a result that is not done."""
+
+    __slots__ = ()
+
+
+@final
+class _Failed:
+    """The state of a result that ended with an exception.
+
+    A value is stored bare, and `outcome` objects are made when asked for: making one for every result costs a captured
+    task 5 to 7 % of its whole life. This class is private, so it can't be mistaken for a value, as `outcome.Error` could.
+    """
+
+    __slots__ = ("error",)
+
+    def __init__(self, error: BaseException) -> None:
+        self.error = error
+
+
+@final
+class _Registered:
+    """What is registered on one result, and the Trio run that all of it belongs to."""
+
+    __slots__ = ("callbacks", "event", "token", "waiters")
+
+    def __init__(self, token: trio.lowlevel.TrioToken) -> None:
+        self.token = token
+        self.event: trio.Event | None = None  # shared by all who wait for this one result
+        self.waiters: dict[Waiter, int] | None = None  # those who wait for several, and how often each registered
+        self.callbacks: list[tuple[Callable[[Any], object], contextvars.Context]] | None = None
+
+    def is_empty(self) -> bool:
+        return self.event is None and not self.waiters and not self.callbacks
+
+
+_PENDING = _Pending()
+
+
+class ResultBase(Generic[T_co]):
+    """The read side that `Future` and `ResultCapture` share.
+
+    Annotate with it where a function takes or returns either of them. It is covariant: a ``ResultBase[bool]`` is a
+    ``ResultBase[int]``.
+    """
+
+    # A pending result takes 56 bytes. Whatever only some results need lives in `_Registered`.
+    __slots__ = ("__weakref__", "_home", "_state")
+
+    # Pending, failed, or the value itself.
+    _state: Any
+    # What is registered, or, where nothing is, the run that this result belongs to or last belonged to.
+    _home: _Registered | trio.lowlevel.TrioToken | None
+
+    def __init__(self) -> None:
+        self._state = _PENDING
+        self._home = None
+
+    # ---- reading
+
+    def result(self) -> T_co:
+        """Return the value. May be called any number of times, by any number of readers.
+
+        Returns:
+            The value that the task returned, or that the future was given.
+
+        Raises:
+            TaskNotDoneException: If the result is still pending.
+            TaskCancelledException: If it ended by cancellation; the original exception is the cause.
+            TaskFailedException: If it ended with any other exception, which is the cause.
+        """
+        state = self._state
+        if state is _PENDING:
+            raise TaskNotDoneException(self)
+        if type(state) is _Failed:
+            raise self._failure(state.error) from state.error
+        return state  # type: ignore[no-any-return]  # neither pending nor failed, so the value
+
+    def _failure(self, error: BaseException) -> TaskFailedException:
+        return TaskCancelledException(self) if is_cancellation(error) else TaskFailedException(self)
+
+    def exception(self) -> BaseException | None:
+        """Return the exception that the result ended with, itself and not wrapped.
+
+        Returns:
+            The original exception, or None where there is a value.
+
+        Raises:
+            TaskNotDoneException: If the result is still pending.
+        """
+        state = self._state
+        if state is _PENDING:
+            raise TaskNotDoneException(self)
+        return state.error if type(state) is _Failed else None
+
+    @property
+    def outcome(self) -> outcome.Value[T_co] | outcome.Error:
+        """The outcome, as a new object at each access, so that each can be unwrapped once.
+
+        Raises:
+            TaskNotDoneException: If the result is still pending.
+        """
+        error = self.exception()
+        return outcome.Value(self._state) if error is None else outcome.Error(error)
+
+    def is_done(self) -> bool:
+        """Return whether the result is settled, in whatever way."""
+        return self._state is not _PENDING
+
+    def done(self) -> bool:
+        """Return whether the result is settled: asyncio's name for `is_done`."""
+        return self._state is not _PENDING
+
+    def cancelled(self) -> bool:
+        """Return whether the result ended by cancellation.
+
+        That is: by `Future.cancel`, by a `trio.Cancelled` in a captured task, or by an exception group of nothing but
+        those, at any depth.
+
+        Returns:
+            False while the result is pending.
+        """
+        state = self._state
+        return type(state) is _Failed and is_cancellation(state.error)
+
+    @property
+    def trio_token(self) -> trio.lowlevel.TrioToken | None:
+        """The Trio run that this result belongs to, or last belonged to; None where there was none yet.
+
+        A result belongs to a run while anything of that run is registered on it, a waiter or a callback. A capture also
+        belongs to the run that its task was started in.
+        """
+        home = self._home
+        return home.token if type(home) is _Registered else home
+
+    # ---- waiting
+
+    async def wait_done(self) -> None:
+        """Wait until the result is done.
+
+        This never raises the exception that the result ended with. Cancelling the wait cancels the wait alone. It is a
+        checkpoint, also where the result is done already.
+
+        Raises:
+            RuntimeError: If the result belongs to another Trio run, or there is no Trio run here.
+        """
+        if self._state is not _PENDING:
+            await checkpoint()
+            return
+        event = None
+        try:
+            event = self._event_to_wait_for()
+            await event.wait()
+        except BaseException:
+            if event is not None:
+                self._stop_waiting_for(event)
+            raise
+
+    def __await__(self) -> Generator[Any, Any, T_co]:
+        return self._wait_and_read().__await__()
+
+    async def _wait_and_read(self) -> T_co:
+        await self.wait_done()
+        return self.result()
+
+    def add_done_callback(
+        self, fn: Callable[[Self], object], /, *, context: contextvars.Context | None = None
+    ) -> None:
+        """Call ``fn(self)`` once, when the result is done; at once where it is done already.
+
+        Callbacks run synchronously inside the call that settles the result, in the order of registration, after the
+        outcome is stored and the waiters are woken. They may register, remove and settle, on this result or on others.
+        One that raises stops no other: the exceptions of all of them are raised together, as an exception group, from
+        the call that settled the result. Ctrl-C is held back until the last one has returned.
+
+        Args:
+            fn: A synchronous function.
+            context: What to run it in; by default a copy of the context at this call.
+
+        Raises:
+            TypeError: If ``fn`` is not callable, or is an async function.
+            RuntimeError: If the result belongs to another Trio run, or it is pending and there is no Trio run here.
+        """
+        if not callable(fn) or inspect.iscoroutinefunction(fn):
+            raise TypeError(
+                f"a done callback is a synchronous function of one argument, not {fn!r}; "
+                "to run async code when a result is done, start a task that does 'await result.wait_done()' first"
+            )
+        if context is None:
+            context = contextvars.copy_context()
+        if self._state is not _PENDING:
+            context.run(fn, self)
+            return
+        registered = self._registered_here("given a callback")
+        if registered.callbacks is None:
+            registered.callbacks = []
+        registered.callbacks.append((fn, context))
+
+    def remove_done_callback(self, fn: Callable[[Self], object], /) -> int:
+        """Take back every registration of a callback that has not begun to run.
+
+        Returns:
+            How many registrations were removed.
+
+        Raises:
+            RuntimeError: If the result belongs to another Trio run.
+        """
+        registered = self._home
+        if type(registered) is not _Registered or not registered.callbacks:
+            return 0
+        self._refuse_elsewhere(registered, "rid of a callback")
+        kept = [entry for entry in registered.callbacks if entry[0] != fn]
+        removed = len(registered.callbacks) - len(kept)
+        registered.callbacks[:] = kept  # in place: `_run_callbacks` may be at work on this list
+        if self._state is _PENDING:
+            self._forget_if_empty(registered)
+        return removed
+
+    @enable_ki_protection
+    def _event_to_wait_for(self) -> trio.Event:
+        registered = self._registered_here("waited for")
+        if registered.event is None:
+            registered.event = trio.Event()
+        return registered.event
+
+    @enable_ki_protection
+    def _stop_waiting_for(self, event: trio.Event) -> None:
+        registered = self._home
+        if type(registered) is _Registered and registered.event is event and not event.statistics().tasks_waiting:
+            registered.event = None
+            self._forget_if_empty(registered)
+
+    # ---- hooks for the modules beside this one
+
+    @enable_ki_protection
+    def _register(self, waiter: Waiter) -> bool:
+        """Tell this waiter when the result is done. Returns False, and registers nothing, where it is done already."""
+        if self._state is not _PENDING:
+            return False
+        registered = self._registered_here("waited for")
+        if registered.waiters is None:
+            registered.waiters = {waiter: 1}
+        else:
+            registered.waiters[waiter] = registered.waiters.get(waiter, 0) + 1
+        return True
+
+    @enable_ki_protection
+    def _unregister(self, waiter: Waiter) -> None:
+        """Take back all registrations of this waiter. There need not be any."""
+        registered = self._home
+        if type(registered) is _Registered and registered.waiters and registered.waiters.pop(waiter, 0):
+            self._forget_if_empty(registered)
+
+    @enable_ki_protection
+    def _settle_error(self, error: BaseException, *, going_on: bool = False) -> None:
+        """Settle with an exception; ``going_on`` where the caller will raise it too, see `_settle`."""
+        try:
+            self._settle(_Failed(error), error if going_on else None)
+        finally:
+            del self, error
+
+    @enable_ki_protection
+    def _settle(self, state: object, going_on: BaseException | None = None) -> None:
+        """The one transition from pending to done.
+
+        Where callbacks raise, this raises all of that as one exception group, together with the exception ``going_on``:
+        the one that the caller is about to raise, and that would be lost if only theirs went on.
+        """
+        if self._state is not _PENDING:
+            raise FutureSetAgainException(self)
+        registered = self._home
+        if type(registered) is not _Registered:
+            self._state = state
+            return
+        self._refuse_elsewhere(registered, "settled")
+        self._state = state
+        if registered.event is not None:
+            registered.event.set()
+        waiters, registered.waiters = registered.waiters, None  # so that nothing leaves it while it is read
+        if waiters:
+            for waiter, times in waiters.items():
+                waiter.settled(self, times)
+        try:
+            if registered.callbacks:
+                self._run_callbacks(registered.callbacks, going_on)
+        finally:
+            self._home = registered.token
+            del self, state, going_on, registered, waiters
+
+    def _run_callbacks(
+        self, callbacks: list[tuple[Callable[[Any], object], contextvars.Context]], going_on: BaseException | None
+    ) -> None:
+        errors = []
+        callbacks.reverse()  # so that each is taken from the cheap end, and one that removes others finds them here
+        while callbacks:
+            fn, context = callbacks.pop()
+            try:
+                context.run(fn, self)
+            except BaseException as error:  # noqa: BLE001 - collected, and raised below together with the others
+                errors.append(error)
+        try:
+            if errors:
+                told = "callbacks of a result failed" if going_on is None else "a task and callbacks of its result failed"
+                raise BaseExceptionGroup(told, [*([] if going_on is None else [going_on]), *errors])
+        finally:
+            del self, errors, going_on, fn, context
+
+    # ---- whose it is
+
+    def _is_owned(self) -> bool:
+        """Whether the result belongs to the run in `trio_token` at present."""
+        return type(self._home) is _Registered
+
+    def _registered_here(self, what: str) -> _Registered:
+        """Where to register for the Trio run that this is called in."""
+        home = self._home
+        if type(home) is _Registered:
+            self._refuse_elsewhere(home, what)
+            return home
+        token = current_trio_token()
+        if self._is_owned() and home is not token:
+            self._raise_elsewhere(what)
+        registered = self._home = _Registered(token)
+        return registered
+
+    def _refuse_elsewhere(self, registered: _Registered, what: str) -> None:
+        try:
+            if trio.lowlevel.current_trio_token() is registered.token:
+                return
+        except RuntimeError:
+            pass
+        self._raise_elsewhere(what)
+
+    def _raise_elsewhere(self, what: str) -> NoReturn:
+        raise RuntimeError(
+            f"{self!r} belongs to another Trio run, and can't be {what} from here; nothing was changed. From another "
+            "thread, call 'trio.from_thread.run_sync(fn, trio_token=result.trio_token)'; from another Trio run, "
+            "'result.trio_token.run_sync_soon(fn)', where fn makes the call"
+        )
+
+    def _forget_if_empty(self, registered: _Registered) -> None:
+        if registered.is_empty():
+            self._home = registered.token
+
+    # ---- showing
+
+    def _routine_str(self) -> str:
+        """What ``format(result, "#")`` adds."""
+        return ""
+
+    @reprlib.recursive_repr()
+    def __repr__(self) -> str:
+        return self.__format__("")
+
+    def __format__(self, format_spec: str) -> str:
+        """Show the state; with ``#``, a capture also shows its routine and arguments."""
+        if format_spec not in ("", "#"):
+            raise ValueError(f"a result is formatted with '' or '#', not with {format_spec!r}")
+        state = self._state
+        if state is _PENDING:
+            told = "is_done=False"
+        elif type(state) is _Failed:
+            told = f"exception={_shown(repr, state.error)}"
+        else:
+            told = f"result={_shown(str, state)}"
+        return f"{type(self).__name__}({self._routine_str() if format_spec else ''}{told})"
+
+
+def _shown(show: Callable[[object], str], value: object) -> str:
+    """The text of a value; a stand-in where it has none to give, since error messages are made of these."""
+    try:
+        return show(value)
+    except Exception as error:  # noqa: BLE001 - whatever a user's __repr__ raises must not hide the error being told
+        return f"<{type(value).__name__} whose {show.__name__}() raised {type(error).__name__}>"
+
+
+def isfuture(obj: object) -> TypeIs[ResultBase[Any]]:
+    """Return whether an object is a result of triores: a `Future`, a `ResultCapture`, or another `ResultBase`."""
+    return isinstance(obj, ResultBase)
+
+
+def current_trio_token() -> trio.lowlevel.TrioToken:
+    """The token of the Trio run here, or a `RuntimeError` that says what is missing."""
+    try:
+        return trio.lowlevel.current_trio_token()
+    except RuntimeError:
+        _raise_no_trio()
+
+
+async def checkpoint() -> None:
+    """Trio's checkpoint, or a `RuntimeError` that says what is missing."""
+    if not trio.lowlevel.in_trio_task():
+        _raise_no_trio()
+    await trio.lowlevel.checkpoint()
+
+
+def _raise_no_trio() -> NoReturn:
+    raise RuntimeError("triores needs Trio: call this from inside trio.run(...)") from None

@@ -1,0 +1,293 @@
+"""Waiting for several results at once.
+
+A wait registers one waiter on each pending result and sleeps on one event. It starts no task. `ResultBase._settle` tells
+the waiter synchronously, so the order in which it is told is the order in which the results were settled.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections import deque
+from collections.abc import AsyncIterator
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
+
+import trio
+
+from ._result import ResultBase, checkpoint, current_trio_token
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from typing_extensions import Self
+
+    from ._result import Waiter
+
+ResultT = TypeVar("ResultT", bound=ResultBase[Any])
+T_contra = TypeVar("T_contra", contravariant=True)
+
+
+class SendChannelLike(Protocol[T_contra]):
+    """What results are sent to: a Trio memory channel, or an anyio memory object stream."""
+
+    async def send(self, value: T_contra, /) -> None: ...
+
+    def close(self) -> None: ...
+
+
+async def wait_all(results: Iterable[ResultBase[object]]) -> None:
+    """Wait until all results are done.
+
+    This never raises an exception that a result ended with. Cancelling the wait cancels the wait alone. It is a
+    checkpoint, also where there is nothing to wait for.
+
+    Args:
+        results: Any iterable of results; it is read once.
+
+    Raises:
+        TypeError: If an item is not a result.
+        RuntimeError: If a pending result belongs to another Trio run, or there is no Trio run here.
+    """
+    waited_for = _listed(results, "wait_all")
+    waiter = _CountDown()
+    try:
+        for result in waited_for:
+            if result._register(waiter):
+                waiter.remaining += 1
+        await (waiter.event.wait() if waiter.remaining else checkpoint())
+    except BaseException:
+        _unregister(waiter, waited_for)
+        raise
+
+
+async def wait_any(results: Iterable[ResultT]) -> ResultT:
+    """Wait until one of the results is done, and return it.
+
+    This never raises the exception that a result ended with. Cancelling the wait cancels the wait alone. It is a
+    checkpoint, also where a result is done already.
+
+    Args:
+        results: Any iterable of results; it is read once.
+
+    Returns:
+        The result that was settled first. Where some were done when the wait began, the first of those in the order
+        given.
+
+    Raises:
+        RuntimeError: If there are no results; or a pending one belongs to another Trio run, or there is no Trio run here.
+        TypeError: If an item is not a result.
+    """
+    waited_for = _listed(results, "wait_any")
+    if not waited_for:
+        raise RuntimeError("wait_any was given no results, and so would wait for ever; pass at least one")
+    for result in waited_for:
+        if result.is_done():
+            await checkpoint()
+            return result
+    waiter = _First[ResultT]()
+    try:
+        for result in waited_for:
+            result._register(waiter)
+        await waiter.event.wait()
+    finally:
+        _unregister(waiter, waited_for)
+    assert waiter.first is not None
+    return waiter.first
+
+
+def as_completed(results: Iterable[ResultT]) -> AsyncIterator[ResultT]:
+    """Iterate over results in the order in which they are settled.
+
+    The wait begins at this call: results that are done by then come first, in the order given, and after them each
+    other one in its turn. A result that is given twice comes twice. Several tasks may share one iterator; each result
+    goes to one of them. Each step is a checkpoint; cancelling one loses no result.
+
+    The iterator can be left early: once it is dropped, nothing of it stays registered.
+
+    Args:
+        results: Any iterable of results; it is read once, now.
+
+    Returns:
+        An async iterator of the same result objects.
+
+    Raises:
+        TypeError: If an item is not a result.
+        RuntimeError: If a pending result belongs to another Trio run, or there is no Trio run here.
+
+    Example:
+        ::
+
+            async for page in as_completed(pages):
+                print(page.args, page.result())
+    """
+    return _AsCompleted(_listed(results, "as_completed"))
+
+
+async def results_to_channel(
+    results: Iterable[ResultT], channel: SendChannelLike[ResultT], close_on_complete: bool = True
+) -> None:
+    """Send results into a channel in the order in which they are settled.
+
+    Those that are done at the call come first, in the order given. It ends when the last one is sent, or quietly as soon
+    as it finds that the receiving end is closed. It is a checkpoint, also where there are no results.
+
+    Args:
+        results: Any iterable of results; it is read once.
+        channel: The sending end of a Trio memory channel, or of an anyio memory object stream.
+        close_on_complete: Close the channel at the end, in whatever way it comes, cancellation included. So a receiver
+            that loops over the channel ends too.
+
+    Raises:
+        TypeError: If an item is not a result.
+        RuntimeError: If a pending result belongs to another Trio run, or there is no Trio run here.
+        trio.ClosedResourceError: If the sending end was closed by somebody else. anyio's streams raise anyio's own.
+    """
+    completed = _AsCompleted(_listed(results, "results_to_channel"))
+    try:
+        if not completed.left:
+            await checkpoint()
+        while completed.left:
+            await completed.wait_until_ready()
+            await channel.send(completed.take())
+    except Exception as error:
+        if not _tells_of_closed_receiver(error):
+            raise
+    finally:
+        if close_on_complete:
+            channel.close()
+
+
+class _CountDown:
+    """The waiter of `wait_all`."""
+
+    __slots__ = ("event", "remaining")
+
+    def __init__(self) -> None:
+        self.event = trio.Event()
+        self.remaining = 0  # how many registrations are still pending
+
+    def settled(self, result: ResultBase[Any], times: int) -> None:
+        self.remaining -= times
+        if not self.remaining:
+            self.event.set()
+
+
+class _First(Generic[ResultT]):
+    """The waiter of `wait_any`."""
+
+    __slots__ = ("event", "first")
+
+    def __init__(self) -> None:
+        self.event = trio.Event()
+        self.first: ResultT | None = None
+
+    def settled(self, result: ResultT, times: int) -> None:
+        if self.first is None:
+            self.first = result
+            self.event.set()
+
+
+class _Arrivals(Generic[ResultT]):
+    """The waiter of `as_completed`: results that are done and were not taken yet.
+
+    It is apart from the iterator, so that the results on which it is registered do not keep the iterator alive.
+    """
+
+    __slots__ = ("event", "ready")
+
+    def __init__(self) -> None:
+        self.event: trio.Event | None = None
+        self.ready: deque[ResultT] = deque()
+
+    def settled(self, result: ResultT, times: int) -> None:
+        self.ready.extend([result] * times)
+        self.wake()
+
+    def wake(self) -> None:
+        if self.event is not None:
+            self.event.set()
+            self.event = None
+
+
+class _AsCompleted(AsyncIterator[ResultT]):
+    __slots__ = ("_arrivals", "_pending", "_token", "left")
+
+    def __init__(self, results: list[ResultT]) -> None:
+        self._arrivals: _Arrivals[ResultT] = _Arrivals()
+        self._pending: set[ResultT] = set()  # those on which the arrivals may be registered
+        self._token = current_trio_token()
+        self.left = len(results)  # how many are still to be taken
+        try:
+            for result in results:
+                if result._register(self._arrivals):
+                    self._pending.add(result)
+                else:
+                    self._arrivals.ready.append(result)
+        except BaseException:
+            self._forget()
+            raise
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> ResultT:
+        if self._arrivals.ready or not self.left:
+            await checkpoint()
+        await self.wait_until_ready()
+        if not self.left:
+            raise StopAsyncIteration
+        return self.take()
+
+    async def wait_until_ready(self) -> None:
+        """Wait until there is one to take, or nothing is left. This is a checkpoint only where it has to wait."""
+        arrivals = self._arrivals
+        while self.left and not arrivals.ready:
+            if arrivals.event is None:
+                arrivals.event = trio.Event()
+            await arrivals.event.wait()
+
+    def take(self) -> ResultT:
+        result = self._arrivals.ready.popleft()
+        self._pending.discard(result)
+        self.left -= 1
+        if not self.left:
+            self._arrivals.wake()  # other tasks that share this iterator, and that get nothing more
+        return result
+
+    def _forget(self) -> None:
+        _unregister(self._arrivals, self._pending)
+        self._pending.clear()
+
+    def __del__(self) -> None:
+        if not self._pending:
+            return
+        # The garbage collector runs in whichever thread it likes, but a result may be changed in its own run only.
+        if trio.lowlevel.in_trio_run() and trio.lowlevel.current_trio_token() is self._token:
+            self._forget()
+            return
+        try:
+            self._token.run_sync_soon(_unregister, self._arrivals, self._pending)
+        except trio.RunFinishedError:
+            self._forget()
+
+
+def _listed(results: Iterable[ResultT], call: str) -> list[ResultT]:
+    """The results as a list, or a `TypeError` that names the call."""
+    if isinstance(results, ResultBase):
+        raise TypeError(f"{call} takes several results, not {results!r} alone; call '{call}([result])'")
+    listed = list(results)
+    for result in listed:
+        if not isinstance(result, ResultBase):
+            raise TypeError(f"{call} takes results of triores, but {result!r} is none; nothing is waited for")
+    return listed
+
+
+def _unregister(waiter: Waiter, results: Iterable[ResultBase[Any]]) -> None:
+    for result in results:
+        result._unregister(waiter)
+
+
+def _tells_of_closed_receiver(error: Exception) -> bool:
+    anyio = sys.modules.get("anyio")  # whoever passes one of its streams has imported it
+    return isinstance(error, trio.BrokenResourceError) or (
+        anyio is not None and isinstance(error, anyio.BrokenResourceError)
+    )
