@@ -34,6 +34,10 @@ __all__ = [
 
 __version__ = "0.1.0"
 
-for _name in __all__:
-    globals()[_name].__module__ = __name__
-del _name
+
+def _name_the_public_module() -> None:
+    for name in __all__:
+        globals()[name].__module__ = __name__
+
+
+_name_the_public_module()

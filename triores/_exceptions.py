@@ -7,7 +7,7 @@ last two are stored inside the future that they tell of. They must not hold that
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import trio
 
@@ -114,11 +114,11 @@ class FutureNeverSetException(Exception):
 
 def leaves(exception: BaseException | None) -> Iterator[BaseException]:
     """The exceptions that are no groups themselves, below a group at any depth, or the exception alone."""
-    stack = [] if exception is None else [exception]
+    stack: list[BaseException] = [] if exception is None else [exception]
     while stack:  # a loop, since a group may be nested deeper than the interpreter can recurse
         leaf = stack.pop()
         if isinstance(leaf, BaseExceptionGroup):
-            stack.extend(reversed(leaf.exceptions))
+            stack.extend(reversed(cast("BaseExceptionGroup[BaseException]", leaf).exceptions))
         else:
             yield leaf
 

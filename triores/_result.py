@@ -49,7 +49,7 @@ T_co = TypeVar("T_co", covariant=True)
 class Waiter(Protocol):
     """Who waits for several results at once: told of each as it is settled, synchronously and so in exact order."""
 
-    def settled(self, result: ResultBase[Any], times: int) -> None:
+    def settled(self, result: ResultBase[Any], times: int, /) -> None:
         """Note that a result on which this was registered so many times is done now. Must not raise."""
 
 
@@ -65,7 +65,8 @@ class _Failed:
     """The state of a result that ended with an exception.
 
     A value is stored bare, and `outcome` objects are made when asked for: making one for every result costs a captured
-    task 5 to 7 % of its whole life. This class is private, so it can't be mistaken for a value, as `outcome.Error` could.
+    task 5 to 7 % of its whole life. This class is private, so no value can be mistaken for it, as could happen with
+    `outcome.Error`.
     """
 
     __slots__ = ("error",)
@@ -219,9 +220,7 @@ class ResultBase(Generic[T_co]):
         await self.wait_done()
         return self.result()
 
-    def add_done_callback(
-        self, fn: Callable[[Self], object], /, *, context: contextvars.Context | None = None
-    ) -> None:
+    def add_done_callback(self, fn: Callable[[Self], object], /, *, context: contextvars.Context | None = None) -> None:
         """Call ``fn(self)`` once, when the result is done; at once where it is done already.
 
         Callbacks run synchronously inside the call that settles the result, in the order of registration, after the
@@ -237,7 +236,7 @@ class ResultBase(Generic[T_co]):
             TypeError: If ``fn`` is not callable, or is an async function.
             RuntimeError: If the result belongs to another Trio run, or it is pending and there is no Trio run here.
         """
-        if not callable(fn) or inspect.iscoroutinefunction(fn):
+        if inspect.iscoroutinefunction(fn) or not callable(fn):
             raise TypeError(
                 f"a done callback is a synchronous function of one argument, not {fn!r}; "
                 "to run async code when a result is done, start a task that does 'await result.wait_done()' first"
@@ -346,20 +345,21 @@ class ResultBase(Generic[T_co]):
     def _run_callbacks(
         self, callbacks: list[tuple[Callable[[Any], object], contextvars.Context]], going_on: BaseException | None
     ) -> None:
-        errors = []
+        errors: list[BaseException] = []
         callbacks.reverse()  # so that each is taken from the cheap end, and one that removes others finds them here
         while callbacks:
-            fn, context = callbacks.pop()
             try:
-                context.run(fn, self)
+                _call(*callbacks.pop(), self)
             except BaseException as error:  # noqa: BLE001 - collected, and raised below together with the others
                 errors.append(error)
         try:
             if errors:
-                told = "callbacks of a result failed" if going_on is None else "a task and callbacks of its result failed"
+                told = (
+                    "callbacks of a result failed" if going_on is None else "a task and callbacks of its result failed"
+                )
                 raise BaseExceptionGroup(told, [*([] if going_on is None else [going_on]), *errors])
         finally:
-            del self, errors, going_on, fn, context
+            del self, errors, going_on
 
     # ---- whose it is
 
@@ -420,6 +420,10 @@ class ResultBase(Generic[T_co]):
         else:
             told = f"result={_shown(str, state)}"
         return f"{type(self).__name__}({self._routine_str() if format_spec else ''}{told})"
+
+
+def _call(fn: Callable[[Any], object], context: contextvars.Context, result: ResultBase[Any]) -> None:
+    context.run(fn, result)
 
 
 def _shown(show: Callable[[object], str], value: object) -> str:

@@ -1,7 +1,7 @@
 """Waiting for several results at once.
 
-A wait registers one waiter on each pending result and sleeps on one event. It starts no task. `ResultBase._settle` tells
-the waiter synchronously, so the order in which it is told is the order in which the results were settled.
+A wait registers one waiter on each pending result and sleeps on one event. It starts no task. `ResultBase._settle`
+tells the waiter synchronously, so the order in which it is told is the order in which the results were settled.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ async def wait_any(results: Iterable[ResultT]) -> ResultT:
         given.
 
     Raises:
-        RuntimeError: If there are no results; or a pending one belongs to another Trio run, or there is no Trio run here.
+        RuntimeError: If there are no results, a pending one belongs to another Trio run, or there is no Trio run here.
         TypeError: If an item is not a result.
     """
     waited_for = _listed(results, "wait_any")
@@ -127,8 +127,8 @@ async def results_to_channel(
 ) -> None:
     """Send results into a channel in the order in which they are settled.
 
-    Those that are done at the call come first, in the order given. It ends when the last one is sent, or quietly as soon
-    as it finds that the receiving end is closed. It is a checkpoint, also where there are no results.
+    Those that are done at the call come first, in the order given. It ends when the last one is sent, or quietly as
+    soon as it finds that the receiving end is closed. It is a checkpoint, also where there are no results.
 
     Args:
         results: Any iterable of results; it is read once.
@@ -165,7 +165,7 @@ class _CountDown:
         self.event = trio.Event()
         self.remaining = 0  # how many registrations are still pending
 
-    def settled(self, result: ResultBase[Any], times: int) -> None:
+    def settled(self, _result: ResultBase[Any], times: int, /) -> None:
         self.remaining -= times
         if not self.remaining:
             self.event.set()
@@ -180,7 +180,7 @@ class _First(Generic[ResultT]):
         self.event = trio.Event()
         self.first: ResultT | None = None
 
-    def settled(self, result: ResultT, times: int) -> None:
+    def settled(self, result: Any, _times: int, /) -> None:
         if self.first is None:
             self.first = result
             self.event.set()
@@ -198,7 +198,7 @@ class _Arrivals(Generic[ResultT]):
         self.event: trio.Event | None = None
         self.ready: deque[ResultT] = deque()
 
-    def settled(self, result: ResultT, times: int) -> None:
+    def settled(self, result: Any, times: int, /) -> None:
         self.ready.extend([result] * times)
         self.wake()
 
