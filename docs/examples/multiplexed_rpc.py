@@ -1,0 +1,284 @@
+"""Many requests in flight on one connection, answered out of order: what futures are for.
+
+A client and a server speak over TCP on this machine, in JSON lines. Many callers share one connection, and each waits
+for a future of its own; the task that reads the connection settles whichever future an answer belongs to. Afterwards
+the server cuts a second connection while every caller is waiting, and each caller must get an exception.
+
+    python docs/examples/multiplexed_rpc.py --requests 20000 --callers 200
+
+The exit status is 0 if every request got the right answer and every caller learnt of the cut.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import random
+import statistics
+import sys
+from collections import Counter, deque
+from contextlib import asynccontextmanager, suppress
+from functools import partial
+from time import perf_counter
+from typing import TYPE_CHECKING, NamedTuple
+
+import trio
+from rich.console import Console
+from rich.table import Table
+from tqdm import tqdm
+
+from triores import Future, TaskFailedException
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
+
+Message = dict[str, int]
+
+HOST = "127.0.0.1"
+LONGEST_WORK = 0.002  # seconds that the server spends on a request, at most
+PATIENCE = 10  # seconds until a caller that the cut left waiting counts as hanging
+
+
+class JsonLines(trio.abc.Channel[Message]):
+    """The framing: one JSON object a line. One task may send at a time, and one receive."""
+
+    def __init__(self, stream: trio.abc.Stream) -> None:
+        self._stream = stream
+        self._lines: deque[bytes] = deque()
+        self._rest = b""
+
+    async def send(self, value: Message) -> None:
+        """Send one message. Where this is cancelled, half of it may have been sent."""
+        await self._stream.send_all(json.dumps(value).encode() + b"\n")
+
+    async def receive(self) -> Message:
+        """Receive one message; `trio.EndOfChannel` where the other side has closed the connection."""
+        if self._lines:
+            await trio.lowlevel.checkpoint()  # or a full buffer would keep the other tasks from running
+        while not self._lines:
+            received = await self._stream.receive_some()
+            if not received:
+                raise trio.EndOfChannel
+            *lines, self._rest = (self._rest + received).split(b"\n")
+            self._lines.extend(lines)
+        message: Message = json.loads(self._lines.popleft())
+        return message
+
+    async def aclose(self) -> None:
+        """Close the stream."""
+        await self._stream.aclose()
+
+
+class Client:
+    """The near end of a connection. Any number of tasks may `call` at a time, while one task is in `run`."""
+
+    def __init__(self, stream: trio.abc.Stream) -> None:
+        self._connection = JsonLines(stream)
+        self._requests, self._unsent = trio.open_memory_channel[Message](0)
+        self._ids = itertools.count()
+        self._in_flight: dict[int, Future[int]] = {}
+        self._lost: ConnectionError | None = None
+        self._newest_answered = -1
+        self.out_of_order = 0  # answers to requests older than one that was answered before
+
+    @property
+    def in_flight(self) -> int:
+        """How many requests are waiting for their answer."""
+        return len(self._in_flight)
+
+    async def call(self, number: int) -> int:
+        """Have the server square a number.
+
+        Raises:
+            TaskFailedException: If the connection ended before the answer came, or had ended already.
+        """
+        request_id = next(self._ids)
+        future = Future[int]()
+        if self._lost is not None:
+            future.set_exception(self._lost)
+        else:
+            self._in_flight[request_id] = future
+        try:
+            with suppress(trio.BrokenResourceError):  # the connection ended: the future tells of it
+                await self._requests.send({"id": request_id, "number": number})
+            return await future
+        finally:
+            self._in_flight.pop(request_id, None)  # still there if this caller was cancelled
+
+    async def run(self) -> None:
+        """Send requests and settle their futures, until the connection ends."""
+        async with self._connection, trio.open_nursery() as nursery:
+            nursery.start_soon(self._write)
+            await self._read()
+            nursery.cancel_scope.cancel()
+
+    async def _write(self) -> None:
+        # The callers don't send for themselves: one that was cancelled could leave half a line behind.
+        with suppress(trio.BrokenResourceError):  # the reader finds the end of the connection too
+            async with self._unsent:
+                async for request in self._unsent:
+                    await self._connection.send(request)
+
+    async def _read(self) -> None:
+        try:
+            with suppress(trio.BrokenResourceError):  # the connection was reset, which is another way to end
+                async for answer in self._connection:
+                    self._settle(answer["id"], answer["square"])
+        finally:
+            # However the reading ended, nobody else will settle these.
+            self._lost = ConnectionError("the connection ended before the answer came")
+            for future in self._in_flight.values():
+                future.set_exception(self._lost)
+
+    def _settle(self, request_id: int, square: int) -> None:
+        if request_id < self._newest_answered:
+            self.out_of_order += 1
+        self._newest_answered = max(self._newest_answered, request_id)
+        # Taken out here, so that those in flight are always pending; no longer there if its caller was cancelled.
+        future = self._in_flight.pop(request_id, None)
+        if future is not None:
+            future.set_result(square)
+
+
+async def serve(stream: trio.abc.Stream, cut_after: int | None = None) -> None:
+    """Answer each request in a task of its own, so that none has to wait for those before it.
+
+    Args:
+        stream: The connection.
+        cut_after: Close the connection at this many requests, though some of them are unanswered.
+    """
+    connection = JsonLines(stream)
+    sending = trio.Lock()  # no writer task here: the tasks that send are cancelled only where the connection is closed
+
+    async def answer(request: Message) -> None:
+        await trio.sleep(random.uniform(0, LONGEST_WORK))
+        async with sending:
+            await connection.send({"id": request["id"], "square": request["number"] ** 2})
+
+    async with connection, trio.open_nursery() as nursery:
+        received = 0
+        async for request in connection:
+            nursery.start_soon(answer, request)
+            received += 1
+            if received == cut_after:
+                nursery.cancel_scope.cancel()
+                break
+
+
+@asynccontextmanager
+async def connected_to(server: Callable[[trio.SocketStream], Awaitable[object]]) -> AsyncGenerator[Client, None]:
+    """Start a server on a port that the system chooses, and connect a client to it."""
+    async with trio.open_nursery() as nursery:
+        listeners: list[trio.SocketListener] = await nursery.start(partial(trio.serve_tcp, server, 0, host=HOST))
+        port: int = listeners[0].socket.getsockname()[1]
+        client = Client(await trio.open_tcp_stream(HOST, port))
+        nursery.start_soon(client.run)
+        yield client
+        nursery.cancel_scope.cancel()
+
+
+class Answered(NamedTuple):
+    """What came of the requests that were answered."""
+
+    seconds: float
+    latencies: list[float]  # seconds, one for each request
+    right: int
+    out_of_order: int
+
+
+class Cut(NamedTuple):
+    """What came of the callers whose connection was cut."""
+
+    seen: Counter[str]  # the exceptions, by type
+    hanging: int
+
+
+async def make_requests(requests: int, callers: int) -> Answered:
+    """Share the requests out among the callers."""
+    latencies: list[float] = []
+    right = 0
+
+    async def keep_calling(client: Client, numbers: Iterator[int]) -> None:
+        nonlocal right
+        for number in numbers:
+            began = perf_counter()
+            square = await client.call(number)
+            latencies.append(perf_counter() - began)
+            right += square == number**2
+            progress.update()
+
+    async with connected_to(serve) as client:
+        began = perf_counter()
+        with tqdm(total=requests, unit=" requests", disable=None) as progress:  # None: only in a terminal
+            async with trio.open_nursery() as nursery:
+                numbers = iter(range(requests))
+                for _ in range(callers):
+                    nursery.start_soon(keep_calling, client, numbers)
+        return Answered(perf_counter() - began, latencies, right, client.out_of_order)
+
+
+async def cut_connection(callers: int) -> Cut:
+    """Have callers make requests without end, and the server cut the connection under them."""
+    seen: Counter[str] = Counter()
+
+    async def call_until_cut(client: Client) -> None:
+        try:
+            while True:
+                await client.call(7)
+        except TaskFailedException as error:
+            seen[f"{type(error).__name__} from {type(error.__cause__).__name__}"] += 1
+
+    async with connected_to(partial(serve, cut_after=3 * callers)) as client:
+        with trio.move_on_after(PATIENCE):
+            async with trio.open_nursery() as nursery:
+                for _ in range(callers):
+                    nursery.start_soon(call_until_cut, client)
+        return Cut(seen, callers - seen.total())
+
+
+def report(answered: Answered, cut: Cut) -> Table:
+    """The figures as a table."""
+    requests = len(answered.latencies)
+    # One latency alone has no quantiles; twice the same has those of one.
+    percentiles = statistics.quantiles(answered.latencies * 2, n=100, method="inclusive")
+    table = Table("What", "Figure", title="Many requests in flight on one connection")
+    table.columns[1].justify = "right"
+    table.add_row("requests", f"{requests:,}")
+    table.add_row("right answers", f"{answered.right:,}")
+    table.add_row("requests a second", f"{requests / answered.seconds:,.0f}")
+    table.add_row("latency, median", f"{1000 * percentiles[49]:.2f} ms")
+    table.add_row("latency, 99th percentile", f"{1000 * percentiles[98]:.2f} ms")
+    table.add_row("answers out of order", f"{answered.out_of_order:,}", end_section=True)
+    for kind, callers in cut.seen.most_common():
+        table.add_row(f"after the cut: {kind}", f"{callers:,}")
+    table.add_row("after the cut: left hanging", f"{cut.hanging:,}")
+    return table
+
+
+def parse_arguments() -> argparse.Namespace:
+    """Read the command line."""
+
+    def count(text: str) -> int:
+        number = int(text)
+        if number < 1:
+            raise argparse.ArgumentTypeError(f"must be at least 1, not {number}")
+        return number
+
+    parser = argparse.ArgumentParser(description="Send many requests over one connection, and cut another one.")
+    parser.add_argument("--requests", type=count, default=10_000, help="how many in all (default: %(default)s)")
+    parser.add_argument("--callers", type=count, default=200, help="how many at a time (default: %(default)s)")
+    return parser.parse_args()
+
+
+async def main(requests: int, callers: int) -> bool:
+    """Make the requests, cut the callers off, and tell whether the numbers add up."""
+    answered = await make_requests(requests, callers)
+    cut = await cut_connection(callers)
+    Console().print(report(answered, cut))
+    return answered.right == len(answered.latencies) == requests and cut.seen.total() == callers
+
+
+if __name__ == "__main__":
+    arguments = parse_arguments()
+    sys.exit(0 if trio.run(main, arguments.requests, arguments.callers) else 1)
