@@ -7,6 +7,12 @@ from ._exceptions import FutureSetAgainException as FutureSetAgainException
 from ._exceptions import TaskCancelledException as TaskCancelledException
 from ._exceptions import TaskFailedException as TaskFailedException
 from ._exceptions import TaskNotDoneException as TaskNotDoneException
+from ._fanout import amap as amap
+from ._fanout import first_success as first_success
+from ._fanout import gather as gather
+from ._fanout import gather_outcomes as gather_outcomes
+from ._fanout import open_amap as open_amap
+from ._fanout import race as race
 from ._future import Future as Future
 from ._result import ResultBase as ResultBase
 from ._result import isfuture as isfuture
@@ -25,8 +31,14 @@ __all__ = [
     "TaskCancelledException",
     "TaskFailedException",
     "TaskNotDoneException",
+    "amap",
     "as_completed",
+    "first_success",
+    "gather",
+    "gather_outcomes",
     "isfuture",
+    "open_amap",
+    "race",
     "results_to_channel",
     "wait_all",
     "wait_any",

@@ -6,7 +6,7 @@ import functools
 import inspect
 from collections.abc import Awaitable, Callable
 from types import CoroutineType
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn, Protocol, TypeVar
 
 import trio
 
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
+
+COROUTINE: Any = CoroutineType  # not as a type, or the type checkers would forget what the coroutine returns
 
 
 class NurseryLike(Protocol):
@@ -71,7 +73,7 @@ class ResultCapture(ResultBase[T_co]):
         cancel_scope: trio.CancelScope | None = None,
     ) -> None:
         if not callable(routine):
-            refuse_uncallable(routine, "ResultCapture.start_soon(nursery, {}, ...)")
+            refuse_uncallable(routine, "ResultCapture.start_soon(nursery, {}, *args)")
         if cancel_scope is not None:
             _check_cancel_scope(cancel_scope)
         super().__init__()
@@ -113,11 +115,11 @@ class ResultCapture(ResultBase[T_co]):
         capture: ResultCapture[T] = cls(routine, *args)  # type: ignore[arg-type, assignment]  # T is that of the routine
         capture._suppress_exception = suppress_exception
         if cancel_scope is None:
-            nursery.start_soon(capture._capture, name=_task_name(routine if name is None else name))
+            nursery.start_soon(capture._capture, name=task_name(routine if name is None else name))
         else:
             _check_cancel_scope(cancel_scope)
             capture._cancel_scope = cancel_scope
-            nursery.start_soon(capture.run, name=_task_name(routine if name is None else name))
+            nursery.start_soon(capture.run, name=task_name(routine if name is None else name))
         return capture
 
     async def run(self, **kwargs: Any) -> None:
@@ -136,7 +138,7 @@ class ResultCapture(ResultBase[T_co]):
         """
         task = trio.lowlevel.current_task()
         if task.name == _RUN:
-            task.name = _task_name(self._routine if self._name is None else self._name)
+            task.name = task_name(self._routine if self._name is None else self._name)
         scope = self._cancel_scope
         capturing = self._capture(kwargs)
         del self  # a failure's traceback keeps this frame alive, and with it what it holds
@@ -154,9 +156,9 @@ class ResultCapture(ResultBase[T_co]):
             self._belong_here()
             self._started = True
             try:
-                awaitable: Any = self._routine(*self._args, **kwargs) if kwargs else self._routine(*self._args)
-                if type(awaitable) is not CoroutineType and not isinstance(awaitable, Awaitable):
-                    _refuse_sync(self._routine, awaitable)
+                awaitable = self._routine(*self._args, **kwargs) if kwargs else self._routine(*self._args)
+                if type(awaitable) is not COROUTINE:  # a fast path: looking at an abstract class costs 1 %
+                    check_awaitable(self._routine, awaitable)
                 value = await awaitable
             except BaseException as error:
                 suppressed = self._suppress_exception and isinstance(error, Exception)
@@ -234,7 +236,7 @@ class ResultCapture(ResultBase[T_co]):
 _RUN = f"{__name__}.ResultCapture.run"  # what Trio and anyio name a task that was started with `capture.run`
 
 
-def _task_name(name: object) -> str:
+def task_name(name: object) -> str:
     """The name that Trio would give a task for this routine; anyio's rules differ."""
     if isinstance(name, functools.partial):
         name = name.func
@@ -254,19 +256,27 @@ def _check_cancel_scope(scope: object) -> None:
         )
 
 
-def refuse_uncallable(routine: object, call: str) -> None:
-    """Raise the `TypeError` for what was passed in place of an async function; a coroutine among it is closed."""
+def refuse_uncallable(routine: object, call: str, right: str = "") -> NoReturn:
+    """Raise the `TypeError` for what was passed in place of an async function; a coroutine is closed.
+
+    The call has ``{}`` where the function goes; the right thing to pass there is the function unless it is given.
+    """
     if inspect.iscoroutine(routine):
         name = routine.__name__
         routine.close()  # or Python would warn that it was never awaited
         raise TypeError(
             f"expected an async function, but got the coroutine that calling {name!r} made; "
-            f"not '{call.format(name + '(...)')}' but '{call.format(name)}', with the arguments after the function"
+            f"not '{call.format(name + '(...)')}' but '{call.format(right or name)}'"
         )
-    raise TypeError(f"expected an async function, but got {routine!r}; the right call is '{call.format('async_fn')}'")
+    raise TypeError(
+        f"expected an async function, but got {routine!r}; the right call is '{call.format(right or 'async_fn')}'"
+    )
 
 
-def _refuse_sync(routine: object, returned: object) -> None:
+def check_awaitable(routine: object, returned: object) -> None:
+    """Raise the `TypeError` for what a routine returned that can't be awaited: it is no async function."""
+    if isinstance(returned, Awaitable):
+        return
     name = getattr(routine, "__qualname__", repr(routine))
     if inspect.isasyncgen(returned):
         raise TypeError(
