@@ -1,5 +1,8 @@
 """triores: the results of concurrent work in Trio, kept safe."""
 
+from ._bridge import ensure_future as ensure_future
+from ._bridge import run_in_executor as run_in_executor
+from ._bridge import wrap_future as wrap_future
 from ._capture import ResultCapture as ResultCapture
 from ._exceptions import FutureCancelledException as FutureCancelledException
 from ._exceptions import FutureNeverSetException as FutureNeverSetException
@@ -16,6 +19,8 @@ from ._fanout import race as race
 from ._future import Future as Future
 from ._result import ResultBase as ResultBase
 from ._result import isfuture as isfuture
+from ._threads import start_from_thread as start_from_thread
+from ._threads import to_concurrent_future as to_concurrent_future
 from ._wait import as_completed as as_completed
 from ._wait import results_to_channel as results_to_channel
 from ._wait import wait_all as wait_all
@@ -33,6 +38,7 @@ __all__ = [
     "TaskNotDoneException",
     "amap",
     "as_completed",
+    "ensure_future",
     "first_success",
     "gather",
     "gather_outcomes",
@@ -40,8 +46,12 @@ __all__ = [
     "open_amap",
     "race",
     "results_to_channel",
+    "run_in_executor",
+    "start_from_thread",
+    "to_concurrent_future",
     "wait_all",
     "wait_any",
+    "wrap_future",
 ]
 
 __version__ = "0.1.0"
