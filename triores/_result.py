@@ -192,6 +192,7 @@ class ResultBase(Generic[T_co]):
 
     # ---- waiting
 
+    @enable_ki_protection
     async def wait_done(self) -> None:
         """Wait until the result is done.
 
@@ -204,21 +205,23 @@ class ResultBase(Generic[T_co]):
         if self._state is not _PENDING:
             await checkpoint()
             return
-        event = None
+        event = self._event_to_wait_for()
         try:
-            event = self._event_to_wait_for()
             await event.wait()
         except BaseException:
-            if event is not None:
-                self._stop_waiting_for(event)
+            self._stop_waiting_for(event)
+            del self
             raise
 
     def __await__(self) -> Generator[Any, Any, T_co]:
         return self._wait_and_read().__await__()
 
     async def _wait_and_read(self) -> T_co:
-        await self.wait_done()
-        return self.result()
+        try:
+            await self.wait_done()
+            return self.result()
+        finally:
+            del self
 
     def add_done_callback(self, fn: Callable[[Self], object], /, *, context: contextvars.Context | None = None) -> None:
         """Call ``fn(self)`` once, when the result is done; at once where it is done already.
@@ -235,22 +238,33 @@ class ResultBase(Generic[T_co]):
         Raises:
             TypeError: If ``fn`` is not callable, or is an async function.
             RuntimeError: If the result belongs to another Trio run, or it is pending and there is no Trio run here.
+            BaseException: What ``fn`` raises, where the result is done already.
         """
-        if inspect.iscoroutinefunction(fn) or not callable(fn):
+        if not callable(fn) or inspect.iscoroutinefunction(fn) or inspect.iscoroutinefunction(type(fn).__call__):
             raise TypeError(
                 f"a done callback is a synchronous function of one argument, not {fn!r}; "
                 "to run async code when a result is done, start a task that does 'await result.wait_done()' first"
             )
         if context is None:
             context = contextvars.copy_context()
-        if self._state is not _PENDING:
+        elif not isinstance(context, contextvars.Context):
+            raise TypeError(f"context is a contextvars.Context, not {context!r}; pass 'contextvars.copy_context()'")
+        if not self._register_callback(fn, context):
             context.run(fn, self)
-            return
+
+    @enable_ki_protection
+    def _register_callback(self, fn: Callable[[Any], object], context: contextvars.Context) -> bool:
+        """Call this when the result is done. Returns False, and registers nothing, where it is done already."""
+        if self._state is not _PENDING:
+            return False
         registered = self._registered_here("given a callback")
         if registered.callbacks is None:
             registered.callbacks = []
         registered.callbacks.append((fn, context))
+        self._home = registered  # see `_event_to_wait_for`
+        return True
 
+    @enable_ki_protection
     def remove_done_callback(self, fn: Callable[[Self], object], /) -> int:
         """Take back every registration of a callback that has not begun to run.
 
@@ -271,14 +285,14 @@ class ResultBase(Generic[T_co]):
             self._forget_if_empty(registered)
         return removed
 
-    @enable_ki_protection
     def _event_to_wait_for(self) -> trio.Event:
         registered = self._registered_here("waited for")
         if registered.event is None:
             registered.event = trio.Event()
+            # Again, since meanwhile the garbage collector may have dropped a wait that alone was registered.
+            self._home = registered
         return registered.event
 
-    @enable_ki_protection
     def _stop_waiting_for(self, event: trio.Event) -> None:
         registered = self._home
         if type(registered) is _Registered and registered.event is event and not event.statistics().tasks_waiting:
@@ -297,6 +311,7 @@ class ResultBase(Generic[T_co]):
             registered.waiters = {waiter: 1}
         else:
             registered.waiters[waiter] = registered.waiters.get(waiter, 0) + 1
+            self._home = registered  # see `_event_to_wait_for`
         return True
 
     @enable_ki_protection
@@ -416,9 +431,9 @@ class ResultBase(Generic[T_co]):
         if state is _PENDING:
             told = "is_done=False"
         elif type(state) is _Failed:
-            told = f"exception={_shown(repr, state.error)}"
+            told = f"exception={shown(repr, state.error)}"
         else:
-            told = f"result={_shown(str, state)}"
+            told = f"result={shown(str, state)}"
         return f"{type(self).__name__}({self._routine_str() if format_spec else ''}{told})"
 
 
@@ -426,7 +441,7 @@ def _call(fn: Callable[[Any], object], context: contextvars.Context, result: Res
     context.run(fn, result)
 
 
-def _shown(show: Callable[[object], str], value: object) -> str:
+def shown(show: Callable[[object], str], value: object) -> str:
     """The text of a value; a stand-in where it has none to give, since error messages are made of these."""
     try:
         return show(value)

@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 import trio
+from trio.lowlevel import enable_ki_protection
 
 from ._result import ResultBase, checkpoint, current_trio_token
 
@@ -47,16 +48,23 @@ async def wait_all(results: Iterable[ResultBase[object]]) -> None:
         TypeError: If an item is not a result.
         RuntimeError: If a pending result belongs to another Trio run, or there is no Trio run here.
     """
-    waited_for = _listed(results, "wait_all")
+    try:
+        await _wait_all(_listed(results, "wait_all"))
+    finally:
+        del results  # a traceback keeps this frame alive
+
+
+@enable_ki_protection
+async def _wait_all(results: list[ResultBase[object]]) -> None:
     waiter = _CountDown()
     try:
-        for result in waited_for:
-            if result._register(waiter):
-                waiter.remaining += 1
+        waiter.remaining = _register(waiter, results)
         await (waiter.event.wait() if waiter.remaining else checkpoint())
     except BaseException:
-        _unregister(waiter, waited_for)
+        _unregister(waiter, results)
         raise
+    finally:
+        del results
 
 
 async def wait_any(results: Iterable[ResultT]) -> ResultT:
@@ -76,22 +84,28 @@ async def wait_any(results: Iterable[ResultT]) -> ResultT:
         RuntimeError: If there are no results, a pending one belongs to another Trio run, or there is no Trio run here.
         TypeError: If an item is not a result.
     """
-    waited_for = _listed(results, "wait_any")
-    if not waited_for:
-        raise RuntimeError("wait_any was given no results, and so would wait for ever; pass at least one")
-    for result in waited_for:
-        if result.is_done():
-            await checkpoint()
-            return result
-    waiter = _First[ResultT]()
     try:
-        for result in waited_for:
-            result._register(waiter)
-        await waiter.event.wait()
+        return await _wait_any(_listed(results, "wait_any"))
     finally:
-        _unregister(waiter, waited_for)
-    assert waiter.first is not None
-    return waiter.first
+        del results
+
+
+@enable_ki_protection
+async def _wait_any(results: list[ResultT]) -> ResultT:
+    if not results:
+        raise RuntimeError("wait_any was given no results, and so would wait for ever; pass at least one")
+    waiter: _First[ResultT] = _First(next((result for result in results if result.is_done()), None))
+    try:
+        if waiter.first is not None:
+            await checkpoint()
+        else:
+            _register(waiter, results)
+            await waiter.event.wait()
+        assert waiter.first is not None
+        return waiter.first
+    finally:
+        _unregister(waiter, results)
+        del waiter, results
 
 
 def as_completed(results: Iterable[ResultT]) -> AsyncIterator[ResultT]:
@@ -141,10 +155,16 @@ async def results_to_channel(
         RuntimeError: If a pending result belongs to another Trio run, or there is no Trio run here.
         trio.ClosedResourceError: If the sending end was closed by somebody else. anyio's streams raise anyio's own.
     """
-    completed = _AsCompleted(_listed(results, "results_to_channel"))
     try:
-        if not completed.left:
-            await checkpoint()
+        await _send_all(_AsCompleted(_listed(results, "results_to_channel")), channel, close_on_complete)
+    finally:
+        del results
+
+
+@enable_ki_protection
+async def _send_all(completed: _AsCompleted[ResultT], channel: SendChannelLike[ResultT], close: bool) -> None:
+    try:
+        await checkpoint()  # sending is none where the receiving end is closed
         while completed.left:
             await completed.wait_until_ready()
             await channel.send(completed.take())
@@ -152,7 +172,9 @@ async def results_to_channel(
         if not _tells_of_closed_receiver(error):
             raise
     finally:
-        if close_on_complete:
+        completed.forget()
+        del completed
+        if close:
             channel.close()
 
 
@@ -176,9 +198,9 @@ class _First(Generic[ResultT]):
 
     __slots__ = ("event", "first")
 
-    def __init__(self) -> None:
+    def __init__(self, first: ResultT | None) -> None:
         self.event = trio.Event()
-        self.first: ResultT | None = None
+        self.first = first
 
     def settled(self, result: Any, _times: int, /) -> None:
         if self.first is None:
@@ -211,6 +233,7 @@ class _Arrivals(Generic[ResultT]):
 class _AsCompleted(AsyncIterator[ResultT]):
     __slots__ = ("_arrivals", "_pending", "_token", "left")
 
+    @enable_ki_protection
     def __init__(self, results: list[ResultT]) -> None:
         self._arrivals: _Arrivals[ResultT] = _Arrivals()
         self._pending: set[ResultT] = set()  # those on which the arrivals may be registered
@@ -223,27 +246,36 @@ class _AsCompleted(AsyncIterator[ResultT]):
                 else:
                     self._arrivals.ready.append(result)
         except BaseException:
-            self._forget()
+            self.forget()
             raise
 
     def __aiter__(self) -> Self:
         return self
 
+    @enable_ki_protection
     async def __anext__(self) -> ResultT:
-        if self._arrivals.ready or not self.left:
-            await checkpoint()
-        await self.wait_until_ready()
-        if not self.left:
-            raise StopAsyncIteration
-        return self.take()
+        if current_trio_token() is not self._token:
+            raise RuntimeError("this iterator belongs to another Trio run; call 'as_completed(results)' in this one")
+        try:
+            if self._arrivals.ready or not self.left:
+                await checkpoint()
+            await self.wait_until_ready()
+            if not self.left:
+                raise StopAsyncIteration
+            return self.take()
+        finally:
+            del self  # or the traceback of a cancelled step would keep the iterator alive, and registered
 
     async def wait_until_ready(self) -> None:
         """Wait until there is one to take, or nothing is left. This is a checkpoint only where it has to wait."""
-        arrivals = self._arrivals
-        while self.left and not arrivals.ready:
-            if arrivals.event is None:
-                arrivals.event = trio.Event()
-            await arrivals.event.wait()
+        try:
+            arrivals = self._arrivals
+            while self.left and not arrivals.ready:
+                if arrivals.event is None:
+                    arrivals.event = trio.Event()
+                await arrivals.event.wait()
+        finally:
+            del self
 
     def take(self) -> ResultT:
         result = self._arrivals.ready.popleft()
@@ -253,7 +285,7 @@ class _AsCompleted(AsyncIterator[ResultT]):
             self._arrivals.wake()  # other tasks that share this iterator, and that get nothing more
         return result
 
-    def _forget(self) -> None:
+    def forget(self) -> None:
         _unregister(self._arrivals, self._pending)
         self._pending.clear()
 
@@ -262,12 +294,12 @@ class _AsCompleted(AsyncIterator[ResultT]):
             return
         # The garbage collector runs in whichever thread it likes, but a result may be changed in its own run only.
         if trio.lowlevel.in_trio_run() and trio.lowlevel.current_trio_token() is self._token:
-            self._forget()
+            self.forget()
             return
         try:
             self._token.run_sync_soon(_unregister, self._arrivals, self._pending)
         except trio.RunFinishedError:
-            self._forget()
+            self.forget()
 
 
 def _listed(results: Iterable[ResultT], call: str) -> list[ResultT]:
@@ -279,6 +311,11 @@ def _listed(results: Iterable[ResultT], call: str) -> list[ResultT]:
         if not isinstance(result, ResultBase):
             raise TypeError(f"{call} takes results of triores, but {result!r} is none; nothing is waited for")
     return listed
+
+
+def _register(waiter: Waiter, results: Iterable[ResultBase[Any]]) -> int:
+    """Register on the results that are pending, and return how many these are."""
+    return sum([result._register(waiter) for result in results])
 
 
 def _unregister(waiter: Waiter, results: Iterable[ResultBase[Any]]) -> None:
