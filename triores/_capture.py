@@ -9,9 +9,10 @@ from types import CoroutineType
 from typing import TYPE_CHECKING, Any, NoReturn, Protocol, TypeVar
 
 import trio
+from trio.lowlevel import enable_ki_protection
 
 from ._exceptions import FutureSetAgainException
-from ._result import ResultBase, current_trio_token
+from ._result import ResultBase, current_trio_token, shown
 
 if TYPE_CHECKING:
     from typing_extensions import TypeVarTuple, Unpack
@@ -48,10 +49,11 @@ class ResultCapture(ResultBase[T_co]):
         name: The task's name in Trio's task tree; by default the routine's own.
         cancel_scope: Entered around the routine. It may carry a time limit, as ``trio.move_on_after(5)`` does, and
             ``capture.cancel_scope.cancel(reason="...")`` stops this task alone. The nursery does not notice; the result
-            is ``cancelled()``.
+            is ``cancelled()``. A scope can be entered once only, so each capture needs one of its own.
 
     Raises:
         TypeError: If the routine is a coroutine object, or can't be called, or the scope is no `trio.CancelScope`.
+        RuntimeError: If the scope was entered before.
 
     Example:
         ::
@@ -109,17 +111,18 @@ class ResultCapture(ResultBase[T_co]):
 
         Raises:
             TypeError: If the routine is a coroutine object, or can't be called, or the scope is no `trio.CancelScope`.
-            RuntimeError: If the nursery is closed.
+            RuntimeError: If the nursery is closed, the scope was entered before, or there is no Trio run here.
         """
         # Keywords would make `type.__call__` build a dictionary for each capture, 2 % of a task's whole life.
         capture: ResultCapture[T] = cls(routine, *args)  # type: ignore[arg-type, assignment]  # T is that of the routine
         capture._suppress_exception = suppress_exception
+        capture._begin()
         if cancel_scope is None:
             nursery.start_soon(capture._capture, name=task_name(routine if name is None else name))
         else:
             _check_cancel_scope(cancel_scope)
             capture._cancel_scope = cancel_scope
-            nursery.start_soon(capture.run, name=task_name(routine if name is None else name))
+            nursery.start_soon(capture._capture_in, cancel_scope, name=task_name(routine if name is None else name))
         return capture
 
     async def run(self, **kwargs: Any) -> None:
@@ -139,36 +142,64 @@ class ResultCapture(ResultBase[T_co]):
         task = trio.lowlevel.current_task()
         if task.name == _RUN:
             task.name = task_name(self._routine if self._name is None else self._name)
-        scope = self._cancel_scope
-        capturing = self._capture(kwargs)
-        del self  # a failure's traceback keeps this frame alive, and with it what it holds
-        if scope is None:
-            await capturing
-        else:
+        self._begin()
+        try:
+            if self._cancel_scope is None:
+                await self._capture(kwargs)
+            else:
+                await self._capture_in(self._cancel_scope, kwargs)
+        finally:
+            del self  # a failure's traceback keeps this frame alive, and with it what it holds
+
+    @enable_ki_protection
+    def _begin(self) -> None:
+        """Take the capture for one task, and for the run of this task: a reader in another would never be woken."""
+        if self._started:
+            raise FutureSetAgainException(self)
+        token = current_trio_token()
+        if self._home is None:
+            self._home = token
+        elif self.trio_token is not token:
+            if self._is_owned():
+                self._raise_elsewhere("run")
+            self._home = token
+        self._started = True
+
+    async def _capture_in(self, scope: trio.CancelScope, kwargs: dict[str, Any] | None = None) -> None:
+        try:
             with scope:
-                await capturing
+                await self._capture(kwargs)
+        except BaseException as error:  # also what a scope raises that can't be entered
+            if self._settle_failure(error):
+                raise
+        finally:
+            del self
 
     async def _capture(self, kwargs: dict[str, Any] | None = None) -> None:
         # Where nothing more was asked for, this is the only frame between task and routine, since each costs 4 %.
         try:
-            if self._started:
-                raise FutureSetAgainException(self)
-            self._belong_here()
-            self._started = True
-            try:
-                awaitable = self._routine(*self._args, **kwargs) if kwargs else self._routine(*self._args)
-                if type(awaitable) is not COROUTINE:  # a fast path: looking at an abstract class costs 1 %
-                    check_awaitable(self._routine, awaitable)
-                value = await awaitable
-            except BaseException as error:
-                suppressed = self._suppress_exception and isinstance(error, Exception)
-                self._settle_error(error, going_on=not suppressed)
-                if not suppressed:
-                    raise
-            else:
-                self._settle(value)
+            awaitable = self._routine(*self._args, **kwargs) if kwargs else self._routine(*self._args)
+            if type(awaitable) is not COROUTINE:  # a fast path: looking at an abstract class costs 1 %
+                check_awaitable(self._routine, awaitable)
+            value = await awaitable
+            self._settle(value)
+        except BaseException as error:
+            if self._settle_failure(error):
+                raise
         finally:
             del self
+
+    @enable_ki_protection
+    def _settle_failure(self, error: BaseException) -> bool:
+        """Settle with what was raised, and return whether that goes on into the nursery."""
+        try:
+            if self.is_done():  # its callbacks raised this, or Ctrl-C did
+                return True
+            going_on = not (self._suppress_exception and isinstance(error, Exception))
+            self._settle_error(error, going_on=going_on)
+            return going_on
+        finally:
+            del self, error
 
     @property
     def routine(self) -> Callable[..., Awaitable[T_co]]:
@@ -218,19 +249,12 @@ class ResultCapture(ResultBase[T_co]):
         (run_nursery if start_nursery is None else start_nursery).start_soon(start_result.run)
         return start_result, done_result
 
-    def _belong_here(self) -> None:
-        """Take the capture for the run whose task will settle it; a reader in another run would never be woken."""
-        token = current_trio_token()
-        if self._home is None:
-            self._home = token
-        elif self.trio_token is not token and self._is_owned():
-            self._raise_elsewhere("run")
-
     def _is_owned(self) -> bool:
         return super()._is_owned() or (self._started and not self.is_done())
 
     def _routine_str(self) -> str:
-        return f"routine={getattr(self._routine, '__qualname__', self._routine)}, args={self._args!r}, "
+        routine = getattr(self._routine, "__qualname__", None) or shown(repr, self._routine)
+        return f"routine={routine}, args={shown(repr, self._args)}, "
 
 
 _RUN = f"{__name__}.ResultCapture.run"  # what Trio and anyio name a task that was started with `capture.run`
@@ -249,11 +273,11 @@ def task_name(name: object) -> str:
 
 
 def _check_cancel_scope(scope: object) -> None:
+    right = "pass 'cancel_scope=trio.CancelScope()', or a time limit: 'cancel_scope=trio.move_on_after(5)'"
     if not isinstance(scope, trio.CancelScope):
-        raise TypeError(
-            f"cancel_scope is a trio.CancelScope, not {scope!r}; "
-            "pass 'cancel_scope=trio.CancelScope()', or a time limit: 'cancel_scope=trio.move_on_after(5)'"
-        )
+        raise TypeError(f"cancel_scope is a trio.CancelScope, not {scope!r}; {right}")
+    if scope.is_relative is None:
+        raise RuntimeError(f"{scope!r} was entered before, and can't be entered around another task; {right}")
 
 
 def refuse_uncallable(routine: object, call: str, right: str = "") -> NoReturn:

@@ -512,6 +512,7 @@ class _AmapResults(AsyncIterator[ResultCapture[T]]):
 
     async def _run(self, index: int, item: object) -> None:
         capture = ResultCapture(self._fn, item, suppress_exception=self._suppress)
+        capture._begin()
         if self._ordered:
             self._queue.append(capture)
         try:
