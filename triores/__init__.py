@@ -17,8 +17,10 @@ from ._fanout import gather_outcomes as gather_outcomes
 from ._fanout import open_amap as open_amap
 from ._fanout import race as race
 from ._future import Future as Future
+from ._future_map import FutureMap as FutureMap
 from ._result import ResultBase as ResultBase
 from ._result import isfuture as isfuture
+from ._single_flight import SingleFlight as SingleFlight
 from ._threads import start_from_thread as start_from_thread
 from ._threads import to_concurrent_future as to_concurrent_future
 from ._wait import as_completed as as_completed
@@ -29,10 +31,12 @@ from ._wait import wait_any as wait_any
 __all__ = [
     "Future",
     "FutureCancelledException",
+    "FutureMap",
     "FutureNeverSetException",
     "FutureSetAgainException",
     "ResultBase",
     "ResultCapture",
+    "SingleFlight",
     "TaskCancelledException",
     "TaskFailedException",
     "TaskNotDoneException",
