@@ -343,6 +343,7 @@ class ResultBase(Generic[T_co]):
             self._state = state
             return
         self._refuse_elsewhere(registered, "settled")
+        _need_frames(8)
         self._state = state
         if registered.event is not None:
             registered.event.set()
@@ -439,6 +440,12 @@ class ResultBase(Generic[T_co]):
 
 def _call(fn: Callable[[Any], object], context: contextvars.Context, result: ResultBase[Any]) -> None:
     context.run(fn, result)
+
+
+def _need_frames(count: int) -> None:
+    """Raise the `RecursionError` before anything is changed that waking the waiters would run into half-way."""
+    if count:
+        _need_frames(count - 1)
 
 
 def shown(show: Callable[[object], str], value: object) -> str:
