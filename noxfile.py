@@ -2,6 +2,13 @@
 
 from __future__ import annotations
 
+import argparse
+import pathlib
+import shutil
+import subprocess
+import tarfile
+import zipfile
+
 import nox
 
 nox.needs_version = ">=2025.5.1"
@@ -68,3 +75,61 @@ def examples(session: nox.Session) -> None:
     """Run every example program, as the tests do."""
     install(session, "test")
     session.run("pytest", "-q", "tests/test_examples.py", *session.posargs)
+
+
+@nox.session
+def package(session: nox.Session) -> None:
+    """Build the distributions, check what is in them, and run the sdist's tests on the installed wheel."""
+    options = argparse.ArgumentParser(prog="nox -s package --")
+    options.add_argument("--outdir", default=None, help="where the distributions are put")
+    options.add_argument("--release", default=None, help="the tag of a release, to be compared with the version")
+    asked = options.parse_args(session.posargs)
+    outdir = pathlib.Path(asked.outdir or session.create_tmp()).resolve()
+    shutil.rmtree(outdir, ignore_errors=True)
+    session.install("-q", *nox.project.dependency_groups(PROJECT, "package"))
+    session.run("python", "-m", "build", "--outdir", str(outdir), silent=True)
+    (wheel,), (sdist,) = outdir.glob("*.whl"), outdir.glob("*.tar.gz")
+    session.run("twine", "check", "--strict", str(wheel), str(sdist))
+
+    name = sdist.name.removesuffix(".tar.gz")
+    if asked.release is not None and name != f"triores-{asked.release.removeprefix('v')}":
+        session.error(f"the tag {asked.release} is not that of {name}")
+    tracked = subprocess.run(["git", "ls-files"], check=True, capture_output=True, text=True).stdout.split("\n")
+    visible = {path for path in tracked if path and not path.startswith(".")}
+    with zipfile.ZipFile(wheel) as archive:
+        modules = {path for path in visible if path.startswith("triores/")}
+        info = ("METADATA", "WHEEL", "RECORD", *(f"licenses/{path}" for path in visible if path.startswith("LICENSE")))
+        compare(session, wheel, set(archive.namelist()), modules | {f"{name}.dist-info/{path}" for path in info})
+    with tarfile.open(sdist) as archive:
+        compare(session, sdist, set(archive.getnames()), {f"{name}/{path}" for path in {*visible, "PKG-INFO", ".gitignore"}})
+        unpacked = pathlib.Path(session.create_tmp()) / "unpacked"
+        shutil.rmtree(unpacked, ignore_errors=True)
+        archive.extractall(unpacked, filter="data")
+    shutil.rmtree(unpacked / name / "triores")  # so that it is the wheel that is tested
+    session.install("-q", str(wheel), *nox.project.dependency_groups(PROJECT, "test"))
+    session.chdir(unpacked / name)
+    session.run("pytest", "-q")
+
+
+def compare(session: nox.Session, archive: pathlib.Path, found: set[str], wanted: set[str]) -> None:
+    """List what is in an archive, and fail where that is not what belongs there."""
+    session.log("\n".join([f"{archive.name}:", *(f"  {path}" for path in sorted(found))]))
+    if found != wanted:
+        session.error(f"{archive.name}: too much: {sorted(found - wanted)}; missing: {sorted(wanted - found)}")
+
+
+@nox.session(venv_backend="none")
+def changelog(session: nox.Session) -> None:
+    """Check that a change of the package since a commit, by default the one before, has its line in CHANGELOG.md."""
+    (base,) = session.posargs or ["HEAD~1"]
+    changed = subprocess.run(
+        ["git", "diff", "--name-only", f"{base}...HEAD"], check=True, capture_output=True, text=True
+    ).stdout.split()
+    messages = subprocess.run(
+        ["git", "log", "--format=%B", f"{base}..HEAD"], check=True, capture_output=True, text=True
+    ).stdout
+    if any(path.startswith("triores/") for path in changed) and "CHANGELOG.md" not in changed:
+        if "Changelog: none" in messages:
+            session.log("the package changed, and a commit says that no user notices")
+        else:
+            session.error("the package changed: add a line to CHANGELOG.md, or 'Changelog: none' to the commit message")
