@@ -82,11 +82,6 @@ class Client:
         self._newest_answered = -1
         self.out_of_order = 0  # answers to requests older than one that was answered before
 
-    @property
-    def in_flight(self) -> int:
-        """How many requests are waiting for their answer."""
-        return len(self._in_flight)
-
     async def call(self, number: int) -> int:
         """Have the server square a number.
 

@@ -1,0 +1,351 @@
+"""Each program in docs/examples runs as a process of its own, and what it prints is checked."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import importlib.util
+import json
+import os
+import re
+import socket
+import sys
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import trio
+import trio.testing
+
+from triores import ResultCapture, TaskFailedException
+
+if TYPE_CHECKING:
+    import subprocess
+    from types import ModuleType
+
+TESTS = Path(__file__).parent
+EXAMPLES = TESTS.parent / "docs" / "examples"
+TIME_LIMIT = 30  # seconds; a program that takes longer hangs
+SHORT = 5  # seconds of a mock clock, which pass at once where nothing can happen any more
+
+
+async def run_example(name: str, *arguments: str | Path) -> subprocess.CompletedProcess[bytes]:
+    """Run a program as a user would, with every warning an error."""
+    # A dumb terminal keeps colours out of the output, and a strict one refuses names that are no text, whatever the
+    # environment of the tests asks for.
+    environment = {**os.environ, "TERM": "dumb", "PYTHONIOENCODING": "utf-8:strict"}
+    with trio.fail_after(TIME_LIMIT):
+        return await trio.run_process(
+            [sys.executable, "-W", "error", EXAMPLES / name, *arguments],
+            capture_stdout=True,
+            capture_stderr=True,
+            check=False,
+            env=environment,
+        )
+
+
+def load_example(name: str) -> Any:
+    """Import a program without running it, for what a process can't be made to do quickly."""
+    spec = importlib.util.spec_from_file_location(f"example_{Path(name).stem}", EXAMPLES / name)
+    assert spec is not None and spec.loader is not None
+    module: ModuleType = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize("program", [path.name for path in sorted(EXAMPLES.glob("*.py"))])
+def test_each_program_is_named_in_exactly_one_test_file(program: str) -> None:
+    name = re.compile(rf"(?<!\w){re.escape(program)}")
+    naming = [path.name for path in sorted(TESTS.glob("test_*.py")) if name.search(path.read_text(encoding="utf-8"))]
+    assert len(naming) == 1, f"exactly one test file has to name {program}, and to run it; those that do: {naming}"
+
+
+# ---- requests on one connection
+
+rpc = load_example("multiplexed_rpc.py")
+
+
+def figures(table: bytes) -> dict[str, str]:
+    """The rows of a printed table of two columns."""
+    rows = re.findall(r"^│ (.*?) +│ +(.*?) │$", table.decode(), re.MULTILINE)
+    return {what: figure.replace(",", "") for what, figure in rows}
+
+
+async def test_every_request_is_answered_and_every_caller_learns_of_the_cut() -> None:
+    ended = await run_example("multiplexed_rpc.py", "--requests", "600", "--callers", "20")
+    assert (ended.stderr, ended.returncode) == (b"", 0)
+    shown = figures(ended.stdout)
+    assert shown["requests"] == shown["right answers"] == "600"
+    assert float(shown["requests a second"]) > 0
+    median, worst = (float(shown[f"latency, {which}"].removesuffix(" ms")) for which in ("median", "99th percentile"))
+    assert 0 < median <= worst
+    assert 0 < int(shown["answers out of order"]) < 600
+    assert shown["after the cut: TaskFailedException from ConnectionError"] == "20"
+    assert shown["after the cut: left hanging"] == "0"
+
+
+async def test_a_single_request_has_percentiles_too() -> None:
+    answered = await rpc.make_requests(1, 1)
+    assert (answered.right, len(answered.latencies), answered.out_of_order) == (1, 1, 0)
+    assert rpc.report(answered, rpc.Cut(Counter(), 0)).row_count == 7
+
+
+@pytest.mark.parametrize(("right", "hanging", "adds_up"), [(2, 0, True), (1, 0, False), (2, 1, False)])
+async def test_the_program_succeeds_only_if_the_numbers_add_up(
+    right: int, hanging: int, adds_up: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def make_requests(requests: int, callers: int) -> Any:
+        return rpc.Answered(1.0, [0.1] * requests, right, 0)
+
+    async def cut_connection(callers: int) -> Any:
+        return rpc.Cut(Counter(Lost=callers - hanging), hanging)
+
+    monkeypatch.setattr(rpc, "make_requests", make_requests)
+    monkeypatch.setattr(rpc, "cut_connection", cut_connection)
+    assert await rpc.main(2, 3) is adds_up
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["--requests", "0"], "argument --requests: must be at least 1, not 0"),
+        (["--callers", "-1"], "argument --callers: must be at least 1, not -1"),
+        (["--callers", "many"], "argument --callers: invalid count value: 'many'"),
+    ],
+)
+def test_a_count_below_one_is_refused(
+    arguments: list[str], told: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["rpc", *arguments])
+    with pytest.raises(SystemExit, match=r"^2$"):
+        rpc.parse_arguments()
+    assert capsys.readouterr().err.endswith(f"error: {told}\n")
+
+
+async def test_an_answer_in_pieces_reaches_its_caller(autojump_clock: trio.testing.MockClock) -> None:
+    near, far = trio.testing.memory_stream_pair()
+    client = rpc.Client(near)
+    answers: list[int] = []
+
+    async def call() -> None:
+        with trio.fail_after(SHORT):
+            answers.append(await client.call(3))
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(client.run)
+        nursery.start_soon(call)
+        for piece in (b'{"id": 0, "squ', b'are": 9}', b"\n"):
+            await trio.testing.wait_all_tasks_blocked()
+            assert not answers
+            await far.send_all(piece)
+        await trio.testing.wait_all_tasks_blocked()
+        assert answers == [9]
+        await far.aclose()
+
+
+async def test_a_cancelled_caller_leaves_no_entry_and_its_late_answer_is_ignored(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    near, far = trio.testing.memory_stream_pair()
+    client = rpc.Client(near)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(client.run)
+        async with trio.open_nursery() as callers:
+            callers.start_soon(client.call, 3)
+            await trio.testing.wait_all_tasks_blocked()
+            assert list(client._in_flight) == [0]
+            callers.cancel_scope.cancel()
+        assert not client._in_flight
+        with trio.fail_after(SHORT):
+            assert json.loads(await far.receive_some()) == {"id": 0, "number": 3}
+        await far.send_all(b'{"id": 0, "square": 9}\n')
+        await far.aclose()
+
+
+async def test_a_caller_that_is_cancelled_while_it_is_sending_leaves_no_half_line(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    near, far = trio.testing.lockstep_stream_pair()
+    client = rpc.Client(near)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(client.run)
+        async with trio.open_nursery() as callers:
+            callers.start_soon(client.call, 3)
+            await trio.testing.wait_all_tasks_blocked()
+            head = await far.receive_some(5)
+            callers.cancel_scope.cancel()
+        with trio.fail_after(SHORT):
+            assert json.loads(head + await far.receive_some()) == {"id": 0, "number": 3}
+        await far.aclose()
+
+
+@pytest.mark.parametrize(
+    ("sent", "raised"),
+    [
+        (b"", []),
+        (b'{"id": 0, "squ', []),
+        (b"what?\n", [json.JSONDecodeError]),
+        (b'{"id": 0}\n', [KeyError]),
+    ],
+)
+async def test_however_the_connection_ends_every_caller_gets_an_exception(
+    sent: bytes, raised: list[type[Exception]], autojump_clock: trio.testing.MockClock
+) -> None:
+    near, far = trio.testing.lockstep_stream_pair()
+    client = rpc.Client(near)
+    async with trio.open_nursery() as nursery:
+        running = ResultCapture.start_soon(nursery, client.run, suppress_exception=True)
+        for _ in range(3):
+            nursery.start_soon(call_in_vain, client)
+        await trio.testing.wait_all_tasks_blocked()
+        await far.receive_some()
+        await trio.testing.wait_all_tasks_blocked()
+        # Now one waits for its answer, the request of another is being sent, and the third waits to send its own.
+        if sent:
+            await far.send_all(sent)
+        await far.aclose()
+    error = running.exception()
+    assert [type(leaf) for leaf in getattr(error, "exceptions", ())] == raised
+    assert not client._in_flight
+    await call_in_vain(client)
+
+
+async def test_cancelling_the_client_fails_its_callers(autojump_clock: trio.testing.MockClock) -> None:
+    near, _far = trio.testing.memory_stream_pair()
+    client = rpc.Client(near)
+    async with trio.open_nursery() as nursery:
+        running = ResultCapture.start_soon(nursery, client.run, cancel_scope=trio.CancelScope())
+        nursery.start_soon(call_in_vain, client)
+        await trio.testing.wait_all_tasks_blocked()
+        assert running.cancel_scope is not None
+        running.cancel_scope.cancel()
+
+
+async def test_a_reset_of_the_connection_fails_its_callers_and_nobody_else(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    near, _far = trio.testing.memory_stream_pair()
+
+    async def reset() -> None:
+        raise trio.BrokenResourceError
+
+    async def reset_later() -> None:
+        await trio.sleep(1)
+        raise trio.BrokenResourceError
+
+    near.send_stream.send_all_hook = reset
+    near.receive_stream.receive_some_hook = reset_later
+    client = rpc.Client(near)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(client.run)
+        nursery.start_soon(call_in_vain, client)
+        nursery.start_soon(call_in_vain, client)
+
+
+async def call_in_vain(client: Any) -> None:
+    with trio.fail_after(SHORT), pytest.raises(TaskFailedException) as caught:
+        await client.call(3)
+    assert type(caught.value.__cause__) is ConnectionError
+
+
+# ---- checksums of files
+
+checksums = load_example("checksums.py")
+
+
+def digest_of(contents: bytes) -> str:
+    return hashlib.sha256(contents).hexdigest()
+
+
+async def test_each_file_below_a_path_gets_its_checksum_in_order(tmp_path: Path) -> None:
+    large = bytes(range(256)) * 8192
+    contents = {"a": b"first", "sub/b": b"", "sub/deep/a": large, "z": b"last"}
+    for name, content in reversed(contents.items()):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(content)
+    ended = await run_example("checksums.py", tmp_path)
+    assert ended.stdout.decode().splitlines() == [f"{digest_of(contents[n])}  {tmp_path / n}" for n in contents]
+    assert (ended.stderr, ended.returncode) == (b"", 0)
+
+
+async def test_unreadable_files_cost_a_line_each_and_special_ones_none(tmp_path: Path) -> None:
+    (tmp_path / "gone").symlink_to("nowhere")
+    (tmp_path / "loop").symlink_to("loop")
+    (tmp_path / "others").symlink_to(EXAMPLES)
+    (tmp_path / "readable").write_bytes(b"x")
+    (tmp_path / "two\nlines").write_bytes(b"y")
+    Path(os.fsdecode(bytes(tmp_path) + b"/\xff")).write_bytes(b"z")
+    os.mkfifo(tmp_path / "pipe")
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(os.path.relpath(tmp_path / "socket"))
+        ended = await run_example("checksums.py", tmp_path)
+    folder = bytes(tmp_path)
+    assert ended.stdout.splitlines() == [
+        digest_of(b"x").encode() + b"  " + folder + b"/readable",
+        b"\\" + digest_of(b"y").encode() + b"  " + folder + b"/two\\nlines",
+        digest_of(b"z").encode() + b"  " + folder + b"/\xff",
+    ]
+    assert ended.stderr.decode().splitlines() == [
+        f"checksums: '{tmp_path}/gone': {os.strerror(errno.ENOENT)}",
+        f"checksums: '{tmp_path}/loop': {os.strerror(errno.ELOOP)}",
+    ]
+    assert ended.returncode == 1
+
+
+async def test_a_missing_path_is_an_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert not await checksums.main(tmp_path / "missing")
+    assert capsys.readouterr() == ("", f"checksums: '{tmp_path}/missing': {os.strerror(errno.ENOENT)}\n")
+
+
+async def test_a_path_may_be_one_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "file").write_bytes(b"x")
+    assert await checksums.main(tmp_path / "file")
+    assert capsys.readouterr() == (f"{digest_of(b'x')}  {tmp_path}/file\n", "")
+
+
+async def test_a_directory_that_can_not_be_listed_costs_a_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "closed").mkdir()
+    (tmp_path / "file").write_bytes(b"x")
+    scandir = os.scandir
+
+    def scandir_if_open(path: str) -> Any:
+        if Path(path).name == "closed":
+            raise PermissionError(errno.EACCES, "Permission denied", path)
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", scandir_if_open)
+    assert not await checksums.main(tmp_path)
+    assert capsys.readouterr() == (
+        f"{digest_of(b'x')}  {tmp_path}/file\n",
+        f"checksums: '{tmp_path}/closed': Permission denied\n",
+    )
+
+
+async def test_a_file_that_vanishes_after_the_listing_costs_a_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "kept").write_bytes(b"x")
+
+    def files_below(root: Path) -> tuple[list[Path], list[OSError]]:
+        return [root / "gone", root / "kept"], []
+
+    monkeypatch.setattr(checksums, "files_below", files_below)
+    assert not await checksums.main(tmp_path)
+    printed = capsys.readouterr()
+    assert printed.out == f"{digest_of(b'x')}  {tmp_path}/kept\n"
+    assert printed.err == f"checksums: '{tmp_path}/gone': {os.strerror(errno.ENOENT)}\n"
+
+
+async def test_a_bug_in_reading_is_not_taken_for_an_unreadable_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def read_checksum(path: Path) -> str:
+        raise ZeroDivisionError
+
+    (tmp_path / "file").touch()
+    monkeypatch.setattr(checksums, "read_checksum", read_checksum)
+    with pytest.RaisesGroup(TaskFailedException):
+        await checksums.main(tmp_path)
