@@ -139,6 +139,7 @@ class ResultCapture(ResultBase[T_co]):
             RuntimeError: If somebody in another Trio run waits for this capture already. The routine does not run.
             BaseException: What the routine raised, unless it is suppressed; and what the callbacks raised.
         """
+        current_trio_token()  # the next line would fail too, but not say what is missing
         task = trio.lowlevel.current_task()
         if task.name == _RUN:
             task.name = task_name(self._routine if self._name is None else self._name)
@@ -242,8 +243,9 @@ class ResultCapture(ResultBase[T_co]):
 
         Raises:
             TypeError: If the routine is a coroutine object, or can't be called.
-            RuntimeError: If the start nursery is closed.
+            RuntimeError: If the start nursery is closed, or there is no Trio run here.
         """
+        current_trio_token()  # the nursery would fail too, but not say what is missing
         done_result: ResultCapture[T] = cls(routine, *args)  # type: ignore[arg-type, assignment]  # T is the routine's
         start_result: ResultCapture[Any] = cls(run_nursery.start, done_result.run)
         (run_nursery if start_nursery is None else start_nursery).start_soon(start_result.run)

@@ -1,0 +1,420 @@
+"""Bridges to asyncio: a loop in another thread, Trio as a guest of asyncio, and asyncio without Trio."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import threading
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import trio
+
+import triores
+from triores import (
+    Future,
+    ResultCapture,
+    TaskCancelledException,
+    TaskFailedException,
+    ensure_future,
+    run_in_executor,
+    start_from_thread,
+    to_concurrent_future,
+    wrap_future,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Iterator
+
+    import outcome
+
+LIMIT = 20  # seconds, after which a thread that should have been woken is given up
+
+
+class OurError(Exception):
+    pass
+
+
+class LoopInThread:
+    """An asyncio event loop that runs in a thread of its own."""
+
+    def __init__(self) -> None:
+        self.loop = asyncio.new_event_loop()
+        self.loop.set_debug(True)  # it then refuses calls from other threads
+        self.loop.set_exception_handler(lambda _, context: self.complaints.append(context))
+        self.complaints: list[dict[str, Any]] = []
+        self.thread = threading.Thread(target=self.loop.run_forever)
+        self.thread.start()
+
+    def call(self, fn: Callable[..., Any], *args: Any) -> Any:
+        """Call a function in the loop's thread, and wait for what it returns."""
+
+        async def run() -> Any:
+            return fn(*args)
+
+        return asyncio.run_coroutine_threadsafe(run(), self.loop).result(LIMIT)
+
+    def close(self) -> None:
+        self.call(int)  # whatever it was told to do before is done by now
+        self.loop.call_soon_threadsafe(self.loop.stop)
+        self.thread.join(LIMIT)
+        self.loop.close()
+
+
+@pytest.fixture
+def other() -> Iterator[LoopInThread]:
+    other = LoopInThread()
+    yield other
+    if not other.loop.is_closed():
+        other.close()
+    assert not other.complaints
+
+
+# ---- a loop in another thread
+
+
+class Guarded(asyncio.Future[Any]):
+    """A future that refuses to be touched outside its loop's thread."""
+
+    def _check(self) -> None:
+        assert asyncio.get_running_loop() is self.get_loop()
+
+    def add_done_callback(self, fn: Any, /, **keywords: Any) -> None:
+        self._check()
+        super().add_done_callback(fn, **keywords)
+
+    def cancel(self, msg: Any = None) -> bool:
+        self._check()
+        return super().cancel(msg)
+
+    def cancelled(self) -> bool:
+        self._check()
+        return super().cancelled()
+
+    def done(self) -> bool:
+        self._check()
+        return super().done()
+
+    def exception(self) -> BaseException | None:
+        self._check()
+        return super().exception()
+
+    def result(self) -> Any:
+        self._check()
+        return super().result()
+
+
+def guarded(other: LoopInThread) -> Guarded:
+    return other.call(lambda: Guarded(loop=other.loop))  # type: ignore[no-any-return]  # call() gives any
+
+
+async def test_a_value_of_another_threads_loop_arrives_in_the_trio_thread(other: LoopInThread) -> None:
+    source = guarded(other)
+    future = wrap_future(source)
+    threads: list[int] = []
+    future.add_done_callback(lambda _: threads.append(threading.get_ident()))
+    other.call(source.set_result, 3)
+    assert not future.is_done()
+    assert await future == 3
+    assert threads == [threading.get_ident()]
+
+
+async def test_an_exception_of_another_threads_loop_arrives_as_it_is(other: LoopInThread) -> None:
+    source, error = guarded(other), OurError()
+    future = wrap_future(source)
+    other.call(source.set_exception, error)
+    with pytest.raises(TaskFailedException) as failed:
+        await future
+    assert failed.value.__cause__ is error
+    del source
+    gc.collect()  # asyncio would complain now, had nobody asked for the exception
+
+
+async def test_a_cancellation_by_another_threads_loop_stays_one(other: LoopInThread) -> None:
+    source = guarded(other)
+    future = wrap_future(source)
+    other.call(source.cancel)
+    with pytest.raises(TaskCancelledException, match=r"the asyncio future behind it was cancelled$"):
+        await future
+
+
+async def test_a_future_of_another_threads_loop_that_is_done_already_is_soon_wrapped(other: LoopInThread) -> None:
+    source = guarded(other)
+    other.call(source.set_result, 3)
+    assert await wrap_future(source) == 3
+
+
+async def test_ensure_future_wraps_a_future_of_another_threads_loop(other: LoopInThread, nursery: trio.Nursery) -> None:
+    source = guarded(other)
+    future = ensure_future(source, nursery)
+    other.call(source.set_result, 3)
+    assert await future == 3
+    assert not nursery.child_tasks
+
+
+async def test_cancelling_the_wrapper_cancels_the_asyncio_task(other: LoopInThread) -> None:
+    async def sleep() -> None:
+        await asyncio.get_running_loop().create_future()
+
+    task = other.call(lambda: asyncio.get_running_loop().create_task(sleep()))
+    future = wrap_future(task)
+    assert future.cancel()
+    other.call(int)  # by now it has been told
+    other.call(int)  # and by now it has ended
+    assert other.call(task.cancelled)
+
+
+async def test_what_run_coroutine_threadsafe_returns_is_wrapped_too(other: LoopInThread) -> None:
+    async def answer() -> int:
+        await asyncio.sleep(0)
+        return 3
+
+    assert await wrap_future(asyncio.run_coroutine_threadsafe(answer(), other.loop)) == 3
+
+
+async def test_an_asyncio_task_waits_for_a_trio_result(other: LoopInThread) -> None:
+    result = Future[int]()
+    handed_out = to_concurrent_future(result)
+
+    async def wait() -> int:
+        return await asyncio.wrap_future(handed_out)
+
+    async with trio.open_nursery() as nursery:
+        answer = ensure_future(asyncio.run_coroutine_threadsafe(wait(), other.loop), nursery)
+        result.set_result(3)
+    assert await answer == 3
+
+
+async def test_an_asyncio_task_starts_a_trio_task(other: LoopInThread, nursery: trio.Nursery) -> None:
+    token = trio.lowlevel.current_trio_token()
+
+    async def three() -> int:
+        await trio.lowlevel.checkpoint()
+        return 3
+
+    async def start() -> int:
+        return await asyncio.wrap_future(start_from_thread(nursery, three, trio_token=token))
+
+    assert await wrap_future(asyncio.run_coroutine_threadsafe(start(), other.loop)) == 3
+
+
+async def test_a_pending_future_of_a_closed_loop_is_refused(other: LoopInThread) -> None:
+    source: asyncio.Future[int] = other.loop.create_future()
+    other.close()
+    with pytest.raises(RuntimeError, match=r"^the event loop of this asyncio future is closed, so it will never be"):
+        wrap_future(source)
+
+
+async def test_a_done_future_of_a_closed_loop_is_wrapped_at_once(other: LoopInThread) -> None:
+    source: asyncio.Future[int] = other.call(other.loop.create_future)
+    other.call(source.set_result, 3)
+    other.close()
+    assert wrap_future(source).result() == 3
+
+
+async def test_cancelling_the_wrapper_of_a_future_whose_loop_is_closed_is_silent(other: LoopInThread) -> None:
+    source = guarded(other)
+    future = wrap_future(source)
+    other.close()
+    assert future.cancel()
+
+
+def test_what_the_loop_completes_after_the_trio_run_ended_is_dropped_in_silence(
+    other: LoopInThread, caplog: pytest.LogCaptureFixture
+) -> None:
+    source = guarded(other)
+
+    async def main() -> Future[int]:
+        return wrap_future(source)
+
+    future = trio.run(main)
+    other.call(source.set_result, 3)
+    other.call(int)
+    assert not future.is_done()
+    assert not caplog.records
+
+
+# ---- Trio as a guest of asyncio
+
+
+def run_as_guest(
+    trio_main: Callable[[], Awaitable[Any]], host: Callable[[asyncio.AbstractEventLoop], Awaitable[None]]
+) -> Any:
+    """Run an asyncio program that hosts a Trio run, and return what that run returned."""
+
+    async def main() -> outcome.Outcome[Any]:
+        loop = asyncio.get_running_loop()
+        ended: asyncio.Future[outcome.Outcome[Any]] = loop.create_future()
+        trio.lowlevel.start_guest_run(
+            trio_main, run_sync_soon_threadsafe=loop.call_soon_threadsafe, done_callback=ended.set_result
+        )
+        await host(loop)
+        return await ended
+
+    return asyncio.run(main(), debug=True).unwrap()
+
+
+def test_a_guest_waits_for_a_future_of_its_host() -> None:
+    sources: list[asyncio.Future[int]] = []
+    waiting = threading.Event()
+
+    async def guest() -> tuple[int, bool, bool]:
+        future, cancelled = wrap_future(sources[0]), wrap_future(sources[1])
+        cancelled.cancel()
+        waiting.set()
+        return await future, sources[1].cancelled(), wrap_future(sources[0]).is_done()
+
+    async def host(loop: asyncio.AbstractEventLoop) -> None:
+        sources.extend(loop.create_future() for _ in range(2))
+        await loop.run_in_executor(None, waiting.wait, LIMIT)
+        sources[0].set_result(3)
+
+    assert run_as_guest(guest, host) == (3, True, True)
+
+
+def test_the_host_of_a_guest_run_settles_and_hands_out_results() -> None:
+    result = Future[int]()
+    waiting = threading.Event()
+
+    async def three() -> int:
+        await trio.lowlevel.checkpoint()
+        return 3
+
+    async def guest() -> int:
+        async with trio.open_nursery() as nursery:
+            nurseries.append(nursery)
+            waiting.set()
+            return await result
+
+    async def host(loop: asyncio.AbstractEventLoop) -> None:
+        await loop.run_in_executor(None, waiting.wait, LIMIT)
+        while result.trio_token is None:
+            await asyncio.sleep(0)
+        handed_out = to_concurrent_future(result)
+        started = start_from_thread(nurseries[0], three)
+        assert await asyncio.wrap_future(started) == 3
+        with pytest.raises(RuntimeError, match="can't be settled from here"):
+            await asyncio.to_thread(result.set_result, 5)
+        result.set_result(4)  # the host's callbacks are in the Trio thread, so this is as good as in a Trio task
+        assert await asyncio.wrap_future(handed_out) == 4
+
+    nurseries: list[trio.Nursery] = []
+    assert run_as_guest(guest, host) == 4
+
+
+def test_a_guest_run_that_ends_tells_its_host() -> None:
+    handed_out: list[Any] = []
+    waiting = threading.Event()
+
+    async def guest() -> None:
+        handed_out.append(to_concurrent_future(Future[int]()))
+        waiting.set()
+
+    async def host(loop: asyncio.AbstractEventLoop) -> None:
+        await loop.run_in_executor(None, waiting.wait, LIMIT)
+        with pytest.raises(trio.RunFinishedError):
+            await asyncio.wrap_future(handed_out[0])
+
+    run_as_guest(guest, host)
+
+
+# ---- asyncio without Trio
+
+
+async def nothing() -> None:
+    raise AssertionError
+
+
+async def drain(iterator: Any) -> None:
+    async for _ in iterator:
+        pass
+
+
+async def enter(manager: Any) -> None:
+    async with manager:
+        pass
+
+
+def a_done_future() -> Future[int]:
+    future = Future[int]()
+    future.set_result(3)
+    return future
+
+
+class Channel:
+    async def send(self, value: object, /) -> None:
+        raise AssertionError
+
+    def close(self) -> None:
+        pass
+
+
+def a_closed_nursery() -> trio.Nursery:
+    async def main() -> trio.Nursery:
+        async with trio.open_nursery() as nursery:
+            pass
+        return nursery
+
+    return trio.run(main)
+
+
+NONE: list[Future[int]] = []
+NOTHING: list[Callable[[], Awaitable[None]]] = []
+CALLS: dict[str, list[Callable[[trio.Nursery], Any]]] = {
+    "Future": [
+        lambda _: Future[int]().wait_done(),
+        lambda _: Future[int]()._wait_and_read(),
+        lambda _: a_done_future().wait_done(),
+        lambda _: a_done_future()._wait_and_read(),
+        lambda _: Future[int]().add_done_callback(print),
+    ],
+    "ResultCapture": [
+        lambda nursery: ResultCapture.start_soon(nursery, nothing),
+        lambda nursery: ResultCapture.start_soon(nursery, nothing, cancel_scope=trio.CancelScope()),
+        lambda nursery: ResultCapture.capture_start_and_done_results(nursery, nothing),
+        lambda _: ResultCapture[None](nothing).run(),
+        lambda _: ResultCapture[None](nothing).wait_done(),
+    ],
+    "SingleFlight": [lambda nursery: triores.SingleFlight[int, None](nursery).run(1, nothing)],
+    "amap": [lambda _: triores.amap(drain, [1]), lambda _: triores.amap(drain, [])],
+    "as_completed": [lambda _: triores.as_completed(NONE), lambda _: triores.as_completed([Future[int]()])],
+    "ensure_future": [
+        lambda nursery: ensure_future(nothing(), nursery),
+        lambda nursery: ensure_future(Future[int](), nursery),
+    ],
+    "first_success": [lambda _: triores.first_success(nothing)],
+    "gather": [lambda _: triores.gather(nothing), lambda _: triores.gather(*NOTHING)],
+    "gather_outcomes": [lambda _: triores.gather_outcomes(nothing), lambda _: triores.gather_outcomes(*NOTHING)],
+    "open_amap": [lambda _: enter(triores.open_amap(drain, [1], limit=1))],
+    "race": [lambda _: triores.race(nothing)],
+    "results_to_channel": [
+        lambda _: triores.results_to_channel([], Channel()),
+        lambda _: triores.results_to_channel([Future[int]()], Channel()),
+    ],
+    "run_in_executor": [lambda _: run_in_executor(triores, print)],  # type: ignore[arg-type]  # it does not get so far
+    "start_from_thread": [lambda nursery: start_from_thread(nursery, nothing)],
+    "to_concurrent_future": [
+        lambda _: to_concurrent_future(Future[int]()),
+        lambda _: to_concurrent_future(a_done_future()),
+    ],
+    "wait_all": [lambda _: triores.wait_all([]), lambda _: triores.wait_all([Future[int]()])],
+    "wait_any": [lambda _: triores.wait_any([a_done_future()]), lambda _: triores.wait_any([Future[int]()])],
+    "wrap_future": [lambda _: wrap_future(asyncio.get_running_loop().create_future())],
+}
+# A future may be made and settled outside a Trio run, and whatever is done may be read there.
+NEED_NO_TRIO = {"FutureMap", "ResultBase", "isfuture"}
+
+
+@pytest.mark.parametrize(
+    "name", [name for name in triores.__all__ if not name.endswith("Exception") and name not in NEED_NO_TRIO]
+)
+def test_under_asyncio_without_trio_each_public_call_says_that_it_needs_trio(name: str) -> None:
+    nursery = a_closed_nursery()
+
+    async def main() -> None:
+        for call in CALLS[name]:
+            with pytest.raises(RuntimeError, match=r"^triores needs Trio"):
+                await call(nursery)
+
+    asyncio.run(main())
+    gc.collect()

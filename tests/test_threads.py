@@ -1,0 +1,556 @@
+"""to_concurrent_future and start_from_thread."""
+
+from __future__ import annotations
+
+import concurrent.futures
+import contextvars
+import gc
+import threading
+import weakref
+from typing import TYPE_CHECKING, Any
+
+import anyio
+import pytest
+import trio
+from trio.testing import wait_all_tasks_blocked
+
+import triores._threads
+from triores import Future, FutureCancelledException, ResultCapture, start_from_thread, to_concurrent_future
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Iterator
+
+LIMIT = 20  # seconds, after which a thread that should have been woken is given up
+
+colour: contextvars.ContextVar[str] = contextvars.ContextVar("colour", default="none")
+
+
+class OurError(Exception):
+    pass
+
+
+class OurBaseError(BaseException):
+    pass
+
+
+async def in_thread(fn: Callable[..., Any], *args: Any) -> Any:
+    """Call a function in a thread that Trio knows nothing of, and wait for what it returns."""
+    answer: list[Any] = []
+
+    def run() -> None:
+        try:
+            answer.append(fn(*args))
+        except BaseException as error:
+            answer.append(error)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    await trio.to_thread.run_sync(thread.join, LIMIT)
+    if isinstance(answer[0], BaseException):
+        raise answer[0]
+    return answer[0]
+
+
+async def three() -> int:
+    await trio.lowlevel.checkpoint()
+    return 3
+
+
+async def fails(error: BaseException) -> None:
+    await trio.lowlevel.checkpoint()
+    raise error
+
+
+@pytest.fixture
+def no_collector() -> Iterator[None]:
+    gc.collect()
+    gc.disable()
+    yield
+    gc.enable()
+
+
+def pending() -> int:
+    """How many futures would fail if the run ended now."""
+    run_end = triores._threads._run_end.get()
+    return 0 if run_end is None else len(run_end.pending)
+
+
+# ---- to_concurrent_future
+
+
+async def test_a_thread_waits_for_a_value() -> None:
+    result = Future[int]()
+    future = to_concurrent_future(result)
+    async with trio.open_nursery() as nursery:
+        answer = ResultCapture.start_soon(nursery, in_thread, future.result, LIMIT)
+        await wait_all_tasks_blocked()
+        result.set_result(3)
+    assert answer.result() == 3
+
+
+@pytest.mark.parametrize("error", [OurError(), OurBaseError()])
+async def test_an_exception_goes_over_as_it_is(error: BaseException) -> None:
+    result = Future[int]()
+    future = to_concurrent_future(result)
+    result.set_exception(error)
+    assert future.exception(0) is error
+
+
+async def test_a_cancelled_future_becomes_a_cancelled_future() -> None:
+    result = Future[int]()
+    future = to_concurrent_future(result)
+    result.cancel()
+    assert future.cancelled()
+    assert concurrent.futures.wait([future], 0).done == {future}
+
+
+async def test_a_result_that_is_done_is_there_at_once() -> None:
+    value, failed, cancelled = (Future[int]() for _ in range(3))
+    value.set_result(3)
+    failed.set_exception(OurError())
+    cancelled.cancel()
+    assert to_concurrent_future(value).result(0) == 3
+    assert isinstance(to_concurrent_future(failed).exception(0), OurError)
+    assert to_concurrent_future(cancelled).cancelled()
+    assert not pending()
+
+
+async def test_wait_and_as_completed_of_concurrent_futures_work() -> None:
+    results = [Future[int]() for _ in range(4)]
+    futures = [to_concurrent_future(result) for result in results]
+    results[3].set_result(3)
+    watching = trio.Event()
+    token = trio.lowlevel.current_trio_token()
+
+    def watch() -> list[int]:
+        order: list[int] = []
+        for future in concurrent.futures.as_completed(futures, LIMIT):
+            order.append(futures.index(future))
+            token.run_sync_soon(watching.set)  # it watches all of them before it gives the first
+        return order
+
+    async with trio.open_nursery() as nursery:
+        order = ResultCapture.start_soon(nursery, in_thread, watch)
+        await watching.wait()
+        results[2].set_result(2)
+        await in_thread(futures[0].cancel)
+        results[1].set_exception(OurError())
+    assert order.result() == [3, 2, 0, 1]
+    assert concurrent.futures.wait(futures, 0).done == set(futures)
+
+
+async def test_a_thread_that_cancels_cancels_the_future() -> None:
+    result = Future[int]()
+    future = to_concurrent_future(result)
+    assert await in_thread(future.cancel)
+    await wait_all_tasks_blocked()
+    assert result.cancelled()
+    assert isinstance(result.exception(), FutureCancelledException)
+    assert str(result.exception()).endswith(": the concurrent future made of it was cancelled")
+    assert not pending()
+
+
+async def test_a_thread_that_cancels_cancels_the_task_of_a_capture_by_its_scope(nursery: trio.Nursery) -> None:
+    scope = trio.CancelScope()
+    result = ResultCapture.start_soon(nursery, trio.sleep_forever, cancel_scope=scope)
+    future = to_concurrent_future(result)
+    assert await in_thread(future.cancel)
+    await result.wait_done()
+    assert result.cancelled()
+    assert not pending()
+
+
+async def test_a_capture_without_a_scope_cannot_be_cancelled_by_a_thread(nursery: trio.Nursery) -> None:
+    result = ResultCapture.start_soon(nursery, three)
+    future = to_concurrent_future(result)
+    assert future.running()
+    assert not await in_thread(future.cancel)
+    assert await result == 3
+    assert future.result(0) == 3
+
+
+async def test_a_capture_without_a_scope_that_is_cancelled_gives_a_cancelled_error() -> None:
+    async with trio.open_nursery() as nursery:
+        result = ResultCapture.start_soon(nursery, trio.sleep_forever)
+        future = to_concurrent_future(result)
+        nursery.cancel_scope.cancel()
+    assert result.cancelled()
+    assert type(future.exception(0)) is concurrent.futures.CancelledError
+    assert not pending()
+
+
+async def test_cancelling_and_settling_at_the_same_time_settles_once(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    class CancelledMeanwhile:
+        """A lock for whose first owner the future is cancelled by another thread at once."""
+
+        def __init__(self) -> None:
+            self.taken = False
+
+        def acquire(self, *, blocking: bool) -> bool:
+            assert not blocking
+            if self.taken:
+                return False
+            self.taken = True
+            thread = threading.Thread(target=future.cancel)
+            thread.start()
+            thread.join(LIMIT)
+            return True
+
+    monkeypatch.setattr("triores._threads.threading.Lock", CancelledMeanwhile)
+    result = Future[int]()
+    future = to_concurrent_future(result)
+    monkeypatch.undo()
+    result.set_result(3)
+    await wait_all_tasks_blocked()
+    assert future.cancelled()
+    assert concurrent.futures.wait([future], 0).done == {future}
+    assert result.result() == 3
+    assert not caplog.records  # concurrent.futures logs a future that is told twice that it was cancelled
+
+
+async def test_each_concurrent_future_of_a_result_is_settled() -> None:
+    result = Future[int]()
+    futures = [to_concurrent_future(result) for _ in range(3)]
+    assert pending() == 3
+    result.set_result(3)
+    assert [future.result(0) for future in futures] == [3, 3, 3]
+    assert not pending()
+
+
+def test_a_thread_that_waits_when_the_run_ends_gets_an_exception() -> None:
+    class Kept:
+        futures: list[concurrent.futures.Future[Any]]
+
+    async def main() -> None:
+        result = Future[int]()
+        scoped = ResultCapture[int](three, cancel_scope=trio.CancelScope())
+        Kept.futures = [to_concurrent_future(result), to_concurrent_future(scoped), to_concurrent_future(result)]
+        waits = threading.Thread(target=lambda: concurrent.futures.wait(Kept.futures, LIMIT))
+        waits.start()
+        trio.lowlevel.spawn_system_task(still_in_the_run, waits)
+
+    async def still_in_the_run(waits: threading.Thread) -> None:
+        try:
+            await trio.sleep_forever()
+        finally:
+            with trio.CancelScope(shield=True):
+                await trio.to_thread.run_sync(waits.join, LIMIT)
+
+    trio.run(main)
+    for future in Kept.futures:
+        with pytest.raises(trio.RunFinishedError, match=r"^the Trio run ended before this was done"):
+            future.result(0)
+        assert not future.cancel()
+
+
+def test_what_is_handed_out_when_the_run_has_ended_fails_at_once() -> None:
+    futures: list[concurrent.futures.Future[int]] = []
+
+    async def at_the_end() -> AsyncIterator[None]:
+        try:
+            yield
+        finally:  # Trio runs this when all the system tasks have ended
+            futures.append(to_concurrent_future(Future[int]()))
+            futures.append(to_concurrent_future(Future[int]()))
+            async with trio.open_nursery() as nursery:
+                futures.append(start_from_thread(nursery, three))
+
+    async def main() -> None:
+        iterator = at_the_end()
+        await iterator.__anext__()
+        kept.append(iterator)
+
+    kept: list[AsyncIterator[None]] = []
+    trio.run(main)
+    assert [type(future.exception(0)) for future in futures] == [trio.RunFinishedError] * 3
+
+
+def test_cancelling_after_the_run_ended_is_silent(caplog: pytest.LogCaptureFixture) -> None:
+    async def main() -> trio.lowlevel.TrioToken:
+        return trio.lowlevel.current_trio_token()
+
+    token = trio.run(main)
+    future = concurrent.futures.Future[int]()
+    cancel = triores._threads._cancel_in_trio
+    future.add_done_callback(lambda _: cancel(threading.Lock(), token, print, future))
+    assert future.cancel()
+    assert not caplog.records
+
+
+async def test_a_failed_concurrent_future_is_freed_without_the_garbage_collector(no_collector: None) -> None:
+    result = Future[int]()
+    future = to_concurrent_future(result)
+    result.set_exception(OurError())
+    future_ref, error = weakref.ref(future), weakref.ref(result.exception() or OurError())
+    del result, future
+    assert future_ref() is None
+    assert error() is None
+
+
+def test_a_result_of_another_run_is_refused() -> None:
+    async def main() -> Future[int]:
+        result = Future[int]()
+        result.add_done_callback(print)
+        return result
+
+    result = trio.run(main)
+
+    async def other() -> int:
+        with pytest.raises(RuntimeError, match="belongs to another Trio run, and can't be given a callback"):
+            to_concurrent_future(result)
+        return pending()
+
+    assert trio.run(other) == 0
+
+
+async def test_to_concurrent_future_takes_results_only() -> None:
+    wrong: Any = concurrent.futures.Future[int]()
+    with pytest.raises(TypeError, match=r"^to_concurrent_future takes a result of triores, not <Future at "):
+        to_concurrent_future(wrong)
+
+
+# ---- start_from_thread
+
+
+async def test_a_foreign_thread_starts_a_task(nursery: trio.Nursery) -> None:
+    token = trio.lowlevel.current_trio_token()
+
+    def start() -> int:
+        return start_from_thread(nursery, three, trio_token=token).result(LIMIT)
+
+    assert await in_thread(start) == 3
+    assert not pending()
+
+
+@pytest.mark.parametrize("abandon", [False, True])
+async def test_a_thread_of_trio_needs_no_token(abandon: bool, nursery: trio.Nursery) -> None:
+    def start() -> int:
+        return start_from_thread(nursery, three).result(LIMIT)
+
+    assert await trio.to_thread.run_sync(start, abandon_on_cancel=abandon) == 3
+
+
+async def test_the_trio_thread_starts_a_task_at_once() -> None:
+    async with trio.open_nursery() as nursery:
+        future = start_from_thread(nursery, three)
+        assert [task.name.rpartition(".")[2] for task in nursery.child_tasks] == ["three"]
+    assert future.result(0) == 3
+
+
+def test_a_thread_that_trio_did_not_start_needs_a_token() -> None:
+    nursery: Any = trio.run(a_closed_nursery)
+    with pytest.raises(RuntimeError, match=r"^triores needs Trio, and .* trio.lowlevel.current_trio_token\(\)"):
+        start_from_thread(nursery, three)
+
+
+async def a_closed_nursery() -> trio.Nursery:
+    async with trio.open_nursery() as nursery:
+        pass
+    return nursery
+
+
+async def test_the_task_has_the_name_of_its_function_and_the_callers_context(nursery: trio.Nursery) -> None:
+    token = trio.lowlevel.current_trio_token()
+
+    async def tell(mark: str) -> tuple[str, str, str]:
+        before = colour.get()
+        colour.set("blue")
+        return mark, trio.lowlevel.current_task().name, before
+
+    def start() -> tuple[tuple[str, str, str], str]:
+        colour.set("red")
+        told = start_from_thread(nursery, tell, "x", trio_token=token).result(LIMIT)
+        return told, colour.get()
+
+    colour.set("green")
+    (mark, name, before), after = await in_thread(start)
+    assert (mark, before, after) == ("x", "red", "red")
+    assert name.endswith("<locals>.tell")
+
+
+async def test_an_exception_reaches_the_future_and_not_the_nursery() -> None:
+    error = OurError()
+    async with trio.open_nursery() as nursery:
+        future = start_from_thread(nursery, fails, error)
+    assert future.exception(0) is error
+
+
+async def test_an_exception_that_is_no_exception_class_reaches_the_nursery_too() -> None:
+    error = OurBaseError()
+    futures: list[concurrent.futures.Future[None]] = []
+    with pytest.RaisesGroup(OurBaseError):
+        async with trio.open_nursery() as nursery:
+            futures.append(start_from_thread(nursery, fails, error))
+    assert futures[0].exception(0) is error
+
+
+async def test_an_exception_that_a_cancelled_future_cannot_take_reaches_the_nursery() -> None:
+    async def fails_when_cancelled() -> None:
+        try:
+            await trio.sleep_forever()
+        finally:
+            raise OurError
+
+    with pytest.RaisesGroup(OurError):
+        async with trio.open_nursery() as nursery:
+            future = start_from_thread(nursery, fails_when_cancelled)
+            await wait_all_tasks_blocked()
+            assert await in_thread(future.cancel)
+            assert future.cancelled()
+
+
+async def test_cancelling_the_future_cancels_the_task_alone(nursery: trio.Nursery) -> None:
+    future = start_from_thread(nursery, trio.sleep_forever)
+    other = start_from_thread(nursery, three)
+    await wait_all_tasks_blocked()
+    assert await in_thread(future.cancel)
+    await wait_all_tasks_blocked()
+    assert not nursery.child_tasks
+    assert other.result(0) == 3
+    assert not pending()
+    assert concurrent.futures.wait([future], 0).done == {future}
+
+
+async def test_a_task_that_is_cancelled_before_it_began_never_runs(nursery: trio.Nursery) -> None:
+    token = trio.lowlevel.current_trio_token()
+    ran: list[int] = []
+
+    async def run() -> None:
+        ran.append(3)
+
+    def start_and_cancel() -> None:  # while the Trio thread waits for this thread, and so can start nothing
+        assert start_from_thread(nursery, run, trio_token=token).cancel()
+
+    thread = threading.Thread(target=start_and_cancel)
+    thread.start()
+    thread.join(LIMIT)
+    await wait_all_tasks_blocked()
+    assert not ran
+    assert not pending()
+
+
+async def test_a_task_that_its_nursery_cancels_cancels_the_future() -> None:
+    async with trio.open_nursery() as nursery:
+        future = start_from_thread(nursery, trio.sleep_forever)
+        nursery.cancel_scope.cancel()
+    assert future.cancelled()
+
+
+async def test_a_closed_nursery_is_told_by_the_future() -> None:
+    nursery = await a_closed_nursery()
+    token = trio.lowlevel.current_trio_token()
+    future: concurrent.futures.Future[int] = await in_thread(
+        lambda: start_from_thread(nursery, three, trio_token=token)
+    )
+    await wait_all_tasks_blocked()
+    assert isinstance(future.exception(0), RuntimeError)
+    assert str(future.exception(0)) == "Nursery is closed to new arrivals"
+    assert not pending()
+
+
+async def test_a_refused_start_is_freed_without_the_garbage_collector(no_collector: None) -> None:
+    future = start_from_thread(await a_closed_nursery(), three)
+    future_ref = weakref.ref(future)
+    assert future.done()
+    del future
+    assert future_ref() is None
+
+
+async def test_a_failed_task_is_freed_without_the_garbage_collector(no_collector: None) -> None:
+    async with trio.open_nursery() as nursery:
+        future = start_from_thread(nursery, fails_anew)
+    future_ref, error = weakref.ref(future), weakref.ref(future.exception(0) or OurError())
+    assert error() is not None
+    del future
+    await wait_all_tasks_blocked()
+    assert future_ref() is None
+    assert error() is None
+
+
+async def fails_anew() -> None:
+    raise OurError
+
+
+def test_a_run_that_has_ended_is_told_by_the_future() -> None:
+    class Kept:
+        nursery: trio.Nursery
+        token: trio.lowlevel.TrioToken
+
+    async def main() -> None:
+        Kept.token = trio.lowlevel.current_trio_token()
+        async with trio.open_nursery() as Kept.nursery:
+            pass
+
+    trio.run(main)
+    future = start_from_thread(Kept.nursery, three, trio_token=Kept.token)
+    with pytest.raises(trio.RunFinishedError, match=r"^the Trio run ended before this was done"):
+        future.result(0)
+
+
+def test_a_run_that_has_ended_is_told_by_the_future_in_a_thread_of_trio_too() -> None:
+    futures: list[concurrent.futures.Future[int]] = []
+    began, ended, told = threading.Event(), threading.Event(), threading.Event()
+
+    def outlives_the_run(nursery: trio.Nursery) -> None:
+        began.set()
+        ended.wait(LIMIT)
+        futures.append(start_from_thread(nursery, three))
+        told.set()
+
+    async def main() -> None:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(lambda: trio.to_thread.run_sync(outlives_the_run, nursery, abandon_on_cancel=True))
+            await trio.to_thread.run_sync(began.wait, LIMIT)
+            nursery.cancel_scope.cancel()
+
+    trio.run(main)
+    ended.set()
+    assert told.wait(LIMIT)
+    assert isinstance(futures[0].exception(0), trio.RunFinishedError)
+
+
+async def test_a_nursery_of_another_run_is_told_by_the_future() -> None:
+    def start() -> trio.Nursery:
+        async def main() -> trio.Nursery:
+            async with trio.open_nursery() as nursery:
+                return nursery
+
+        return trio.run(main)
+
+    nursery = await in_thread(start)
+    future = start_from_thread(nursery, three)
+    with pytest.raises(RuntimeError, match=r"^the nursery belongs to another Trio run than the one that was meant"):
+        future.result(0)
+
+
+async def test_a_task_group_of_anyio_serves_as_a_nursery() -> None:
+    futures: list[concurrent.futures.Future[int]] = []
+    async with anyio.create_task_group() as group:
+        futures.append(start_from_thread(group, three))
+    assert futures[0].result(0) == 3
+
+
+async def test_start_from_thread_refuses_what_is_no_async_function(nursery: trio.Nursery) -> None:
+    wrong: Any = three()
+    with pytest.raises(
+        TypeError, match=r"not 'start_from_thread\(nursery, three\(...\), ...\)' but '.*, three, ...\)'"
+    ):
+        start_from_thread(nursery, wrong)
+    wrong = 3
+    with pytest.raises(TypeError, match=r"^expected an async function, but got 3"):
+        start_from_thread(nursery, wrong)
+    wrong = int
+    future = start_from_thread(nursery, wrong)
+    await wait_all_tasks_blocked()
+    assert str(future.exception(0)).startswith("expected an async function, but 'int' is a synchronous one")
+
+
+async def test_start_from_thread_refuses_a_wrong_nursery_and_a_wrong_token(nursery: trio.Nursery) -> None:
+    wrong: Any = three
+    with pytest.raises(TypeError, match=r"^expected a nursery, but got <function three"):
+        start_from_thread(wrong, three)
+    with pytest.raises(TypeError, match=r"^trio_token is what .* gives in a Trio run, not <function three"):
+        start_from_thread(nursery, three, trio_token=wrong)
+    assert not nursery.child_tasks
