@@ -371,7 +371,9 @@ class ResultBase(Generic[T_co]):
         try:
             if errors:
                 told = (
-                    "callbacks of a result failed" if going_on is None else "a task and callbacks of its result failed"
+                    "callbacks of a result failed"
+                    if going_on is None
+                    else "a result failed, and so did callbacks of it"
                 )
                 raise BaseExceptionGroup(told, [*([] if going_on is None else [going_on]), *errors])
         finally:

@@ -1,0 +1,70 @@
+"""What several test modules use."""
+
+from __future__ import annotations
+
+import gc
+import sys
+import weakref
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import pytest
+import trio
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Generator
+
+    from triores import ResultBase
+
+T = TypeVar("T")
+
+
+class Boom(Exception):
+    """What fails in the tests. Unlike a built-in exception it can be weakly referred to."""
+
+
+@contextmanager
+def no_cycles() -> Generator[Callable[[T], T]]:
+    """Check that some objects are freed in the block, by reference counts alone.
+
+    Pass them to the yielded function, which returns them. By the end of the block, all the test's own references to
+    them have to be gone; so let the block call a function, or run Trio, whose variables end with it.
+    """
+    if sys.implementation.name != "cpython":
+        pytest.skip("only CPython frees objects by reference counts")
+    watched: list[weakref.ref[Any]] = []
+
+    def watch(obj: T) -> T:
+        watched.append(weakref.ref(obj))
+        return obj
+
+    gc.collect()
+    gc.disable()
+    try:
+        yield watch
+        assert watched, "nothing was watched"
+        alive = [obj for ref in watched if (obj := ref()) is not None]
+        assert not alive
+    finally:
+        gc.enable()
+
+
+def is_free(result: ResultBase[Any]) -> bool:
+    """Whether nothing is registered on a result: no waiter, no callback."""
+    return result._home is None or isinstance(result._home, trio.lowlevel.TrioToken)
+
+
+async def in_foreign_thread(fn: Callable[[], T]) -> T:
+    """Call a function in a thread that no Trio run owns."""
+    return await trio.to_thread.run_sync(fn)
+
+
+async def in_foreign_run(async_fn: Callable[[], Awaitable[T]]) -> T:
+    """Run an async function in another Trio run, in another thread."""
+    return await trio.to_thread.run_sync(trio.run, async_fn)
+
+
+def seed_scheduler(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make the order in which Trio runs the tasks of one tick random, but the same for the same seed."""
+    monkeypatch.setattr(trio._core._run, "_ALLOW_DETERMINISTIC_SCHEDULING", True)
+    trio._core._run._r.seed(seed)
