@@ -37,7 +37,7 @@ Message = dict[str, int]
 
 HOST = "127.0.0.1"
 LONGEST_WORK = 0.002  # seconds that the server spends on a request, at most
-PATIENCE = 10  # seconds until a caller that the cut left waiting counts as hanging
+PATIENCE = 10  # seconds after the cut, until a caller that still waits counts as hanging
 
 
 class JsonLines(trio.abc.Channel[Message]):
@@ -224,8 +224,12 @@ async def cut_connection(callers: int) -> Cut:
         except TaskFailedException as error:
             seen[f"{type(error).__name__} from {type(error.__cause__).__name__}"] += 1
 
-    async with connected_to(partial(serve, cut_after=3 * callers)) as client:
-        with trio.move_on_after(PATIENCE):
+    async def serve_until_cut(stream: trio.SocketStream) -> None:
+        await serve(stream, cut_after=2 * callers)
+        waiting.deadline = trio.current_time() + PATIENCE
+
+    async with connected_to(serve_until_cut) as client:
+        with trio.CancelScope() as waiting:
             async with trio.open_nursery() as nursery:
                 for _ in range(callers):
                     nursery.start_soon(call_until_cut, client)
