@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import pytest
 import trio
 
+from triores._exceptions import leaves
+
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Generator
 
@@ -21,6 +23,11 @@ T = TypeVar("T")
 
 class Boom(Exception):
     """What fails in the tests. Unlike a built-in exception it can be weakly referred to."""
+
+
+def leaf_types(error: BaseException) -> list[type[BaseException]]:
+    """The types of the exceptions in a group, at any depth."""
+    return [type(leaf) for leaf in leaves(error)]
 
 
 @contextmanager

@@ -1,0 +1,748 @@
+"""Captures: settled by a task."""
+
+# Blocks that end with an exception define what is looked at afterwards:
+# pyright: reportPossiblyUnboundVariable=false
+
+from __future__ import annotations
+
+import gc
+import re
+import sys
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import anyio
+import pytest
+import trio
+from _helpers import Boom, in_foreign_run, is_free, leaf_types
+from trio.testing import assert_checkpoints, wait_all_tasks_blocked
+
+from triores import (
+    Future,
+    FutureSetAgainException,
+    ResultCapture,
+    TaskCancelledException,
+    TaskFailedException,
+    TaskNotDoneException,
+    wait_all,
+)
+from triores._exceptions import leaves
+
+if sys.version_info < (3, 11):
+    from exceptiongroup import BaseExceptionGroup, ExceptionGroup
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Generator
+    from contextlib import AbstractAsyncContextManager
+
+    from triores._capture import NurseryLike
+
+    OpenNursery = Callable[[], AbstractAsyncContextManager[NurseryLike]]
+
+# What a capture's task is started in: each has to work with a Trio nursery and with anyio's task group.
+open_any_nursery = pytest.mark.parametrize("open_nursery", [trio.open_nursery, anyio.create_task_group])
+
+
+async def double(number: int) -> int:
+    await trio.lowlevel.checkpoint()
+    return 2 * number
+
+
+async def fail(error: BaseException) -> None:
+    await trio.lowlevel.checkpoint()
+    raise error
+
+
+def raise_value_error(_result: object) -> None:
+    raise ValueError
+
+
+# ---- capturing is not catching
+
+
+@open_any_nursery
+async def test_a_capture_holds_what_its_routine_returns(open_nursery: OpenNursery) -> None:
+    async with open_nursery() as nursery:
+        captures = [ResultCapture.start_soon(nursery, double, number) for number in range(5)]
+        assert not any(capture.is_done() for capture in captures)
+        with pytest.raises(TaskNotDoneException):
+            captures[0].result()
+    assert [capture.result() for capture in captures] == [0, 2, 4, 6, 8]
+    assert [capture.args for capture in captures] == [(0,), (1,), (2,), (3,), (4,)]
+    assert captures[0].routine is double
+    assert captures[0].cancel_scope is None
+    assert all(map(is_free, captures))
+
+
+@open_any_nursery
+@pytest.mark.parametrize("kind", [Boom, KeyboardInterrupt, SystemExit])
+async def test_an_exception_is_captured_and_goes_on(open_nursery: OpenNursery, kind: type[BaseException]) -> None:
+    error = kind("no")
+    with pytest.raises(BaseExceptionGroup) as caught:
+        async with open_nursery() as nursery:
+            capture = ResultCapture.start_soon(nursery, fail, error)
+            other = ResultCapture.start_soon(nursery, trio.sleep_forever)
+    assert caught.value.exceptions == (error,)
+    assert capture.exception() is error
+    assert not capture.cancelled()
+    assert other.cancelled()
+
+
+@open_any_nursery
+async def test_a_suppressed_exception_stays_with_the_capture(open_nursery: OpenNursery) -> None:
+    for error in (Boom(), ExceptionGroup("several", [Boom(), ValueError()])):
+        async with open_nursery() as nursery:
+            capture = ResultCapture.start_soon(nursery, fail, error, suppress_exception=True)
+            other = ResultCapture.start_soon(nursery, double, 2)
+        assert capture.exception() is error
+        assert other.result() == 4
+
+
+@pytest.mark.parametrize("kind", [KeyboardInterrupt, SystemExit, GeneratorExit])
+async def test_only_an_exception_can_be_suppressed(kind: type[BaseException]) -> None:
+    for error in (kind(), BaseExceptionGroup("mixed", [Boom(), kind()])):
+        with pytest.raises(BaseExceptionGroup) as caught:
+            async with trio.open_nursery() as nursery:
+                capture = ResultCapture.start_soon(nursery, fail, error, suppress_exception=True)
+        assert [repr(each) for each in caught.value.exceptions] == [repr(error)]  # the nursery makes a group anew
+        assert capture.exception() is error
+
+
+async def test_a_cancelled_capture_records_the_cancellation_and_lets_it_go_on() -> None:
+    with trio.CancelScope() as scope:
+        async with trio.open_nursery() as nursery:
+            capture = ResultCapture.start_soon(nursery, trio.sleep_forever, suppress_exception=True)
+            scope.cancel(reason="time to go")
+    assert scope.cancelled_caught
+    assert capture.cancelled()
+    assert isinstance(capture.exception(), trio.Cancelled)
+    with pytest.raises(TaskCancelledException, match=r"was cancelled: cancelled due to explicit.*time to go"):
+        capture.result()
+
+
+async def test_a_routine_whose_own_nursery_is_cancelled_ends_cancelled() -> None:
+    async def sleep_twice() -> None:
+        try:
+            async with trio.open_nursery() as inner:
+                inner.start_soon(trio.sleep_forever)
+                inner.start_soon(trio.sleep_forever)
+        except BaseException as error:
+            raise BaseExceptionGroup("as a nursery may raise it", [error]) from None
+
+    async with trio.open_nursery() as nursery:
+        capture = ResultCapture.start_soon(nursery, sleep_twice)
+        await wait_all_tasks_blocked()
+        nursery.cancel_scope.cancel()
+    assert isinstance(capture.exception(), BaseExceptionGroup)
+    assert capture.cancelled()
+
+
+async def test_a_capture_is_settled_at_the_moment_its_routine_ends(nursery: trio.Nursery) -> None:
+    capture = ResultCapture.start_soon(nursery, double, 2)
+    seen: list[object] = []
+    capture.add_done_callback(lambda result: seen.append(result.result()))
+    with assert_checkpoints():
+        assert await capture == 4
+    assert seen == [4]
+
+
+async def test_a_routine_can_not_read_its_own_result() -> None:
+    async def read_own() -> None:
+        with pytest.raises(TaskNotDoneException):
+            captures[0].result()
+
+    async with trio.open_nursery() as nursery:
+        captures = [ResultCapture.start_soon(nursery, read_own)]
+    assert captures[0].exception() is None
+
+
+async def test_what_can_be_awaited_is_as_good_as_a_coroutine() -> None:
+    class Awaits:
+        def __await__(self) -> Generator[Any, Any, int]:
+            return double(3).__await__()
+
+    future = Future[int]()
+    future.set_result(5)
+    async with trio.open_nursery() as nursery:
+        from_object = ResultCapture.start_soon(nursery, Awaits)
+        from_future = ResultCapture.start_soon(nursery, lambda: future)
+        from_partial = ResultCapture.start_soon(nursery, partial(double, number=4))
+    assert (from_object.result(), from_future.result(), from_partial.result()) == (6, 5, 8)
+
+
+async def test_a_subclass_is_started_as_such() -> None:
+    class Mine(ResultCapture[int]): ...
+
+    async with trio.open_nursery() as nursery:
+        capture = Mine.start_soon(nursery, double, 1)
+    assert type(capture) is Mine
+    assert repr(capture) == "Mine(result=2)"
+
+
+# ---- showing
+
+
+async def test_the_alternative_format_shows_routine_and_arguments(nursery: trio.Nursery) -> None:
+    capture = ResultCapture(double, 3)
+    assert repr(capture) == "ResultCapture(is_done=False)"
+    assert f"{capture:#}" == "ResultCapture(routine=double, args=(3,), is_done=False)"
+    await capture.run()
+    assert f"{capture:#}" == "ResultCapture(routine=double, args=(3,), result=6)"
+    assert f"{capture}" == repr(capture) == "ResultCapture(result=6)"
+    partly = ResultCapture(partial(double, 3))
+    assert f"{partly:#}" == f"ResultCapture(routine={partial(double, 3)!r}, args=(), is_done=False)"
+
+
+def test_arguments_that_can_not_be_shown_do_not_hinder_the_format() -> None:
+    class Unshowable:
+        def __repr__(self) -> str:
+            raise Boom
+
+        async def __call__(self, *args: object) -> None: ...
+
+    told = f"{ResultCapture(Unshowable(), Unshowable()):#}"
+    assert told == (
+        "ResultCapture(routine=<Unshowable whose repr() raised Boom>, "
+        "args=<tuple whose repr() raised Boom>, is_done=False)"
+    )
+
+
+# ---- run
+
+
+@open_any_nursery
+async def test_a_capture_can_be_run_by_hand(open_nursery: OpenNursery) -> None:
+    capture = ResultCapture(double, 3)
+    assert not capture.is_done()
+    with assert_checkpoints():
+        await capture.run()
+    assert capture.result() == 6
+    capture = ResultCapture(double, 4)
+    async with open_nursery() as nursery:
+        nursery.start_soon(capture.run)
+    assert capture.result() == 8
+    with pytest.raises(Boom):
+        await ResultCapture(fail, Boom()).run()
+    await ResultCapture(fail, Boom(), suppress_exception=True).run()
+
+
+@open_any_nursery
+async def test_a_capture_takes_part_in_the_start_protocol(open_nursery: OpenNursery) -> None:
+    async def serve(address: str, *, task_status: trio.TaskStatus[int]) -> str:
+        task_status.started(80)
+        await wait_all_tasks_blocked()
+        return address
+
+    async with open_nursery() as nursery:
+        capture = ResultCapture(serve, "here")
+        assert await nursery.start(capture.run) == 80
+        assert not capture.is_done()
+    assert capture.result() == "here"
+
+
+class Counting:
+    def __init__(self) -> None:
+        self.runs = 0
+
+    async def routine(self) -> int:
+        self.runs += 1
+        await wait_all_tasks_blocked()
+        return self.runs
+
+
+@pytest.mark.parametrize("with_scope", [False, True])
+async def test_a_second_run_does_not_run_the_routine_again(with_scope: bool) -> None:
+    counting = Counting()
+    capture = ResultCapture(counting.routine, cancel_scope=trio.CancelScope() if with_scope else None)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(capture.run)
+        while not counting.runs:
+            await trio.lowlevel.checkpoint()
+        assert not capture.is_done()
+        with pytest.raises(FutureSetAgainException):
+            await capture.run()
+    with pytest.raises(FutureSetAgainException) as caught:
+        await capture.run()
+    assert caught.value.args == (capture,)
+    with pytest.raises(ExceptionGroup) as caught_group:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(capture.run)
+    assert [type(error) for error in caught_group.value.exceptions] == [FutureSetAgainException]
+    assert counting.runs == capture.result() == 1
+
+
+@pytest.mark.parametrize("with_scope", [False, True])
+async def test_a_capture_that_start_soon_made_is_not_run_by_hand(with_scope: bool) -> None:
+    counting = Counting()
+    async with trio.open_nursery() as nursery:
+        scope = trio.CancelScope() if with_scope else None
+        capture = ResultCapture.start_soon(nursery, counting.routine, cancel_scope=scope)
+        with pytest.raises(FutureSetAgainException):
+            await capture.run()  # before the task has begun
+    with pytest.raises(FutureSetAgainException):
+        await capture.run()
+    assert counting.runs == capture.result() == 1
+
+
+# ---- both results of a task that starts
+
+
+async def start_then(
+    when: str, end: BaseException | int, *, task_status: trio.TaskStatus[str] = trio.TASK_STATUS_IGNORED
+) -> int:
+    await trio.lowlevel.checkpoint()
+    if when == "after":
+        task_status.started("started")
+        await wait_all_tasks_blocked()
+    if isinstance(end, BaseException):
+        raise end
+    return end
+
+
+@open_any_nursery
+@pytest.mark.parametrize("apart", [False, True])
+async def test_start_and_done_results_of_a_task_that_starts_and_returns(open_nursery: OpenNursery, apart: bool) -> None:
+    async with open_nursery() as run_nursery, open_nursery() as start_nursery:
+        start, done = ResultCapture.capture_start_and_done_results(
+            run_nursery, start_then, "after", 3, start_nursery=start_nursery if apart else None
+        )
+        await start.wait_done()
+        assert start.result() == "started"
+        assert not done.is_done()
+    assert done.result() == 3
+    assert done.args == ("after", 3)
+
+
+@open_any_nursery
+async def test_a_failure_before_started_goes_to_the_start_nursery_and_both_results(open_nursery: OpenNursery) -> None:
+    error = Boom()
+    async with open_nursery() as run_nursery:
+        with pytest.raises(ExceptionGroup) as caught:
+            async with open_nursery() as start_nursery:
+                start, done = ResultCapture.capture_start_and_done_results(
+                    run_nursery, start_then, "before", error, start_nursery=start_nursery
+                )
+        assert caught.value.exceptions == (error,)
+        await trio.lowlevel.checkpoint()  # the run nursery is not disturbed
+    assert start.exception() is error
+    assert done.exception() is error
+
+
+@open_any_nursery
+async def test_a_return_before_started_fails_the_start_result_alone(open_nursery: OpenNursery) -> None:
+    async with open_nursery() as run_nursery:
+        with pytest.raises(ExceptionGroup) as caught:
+            async with open_nursery() as start_nursery:
+                start, done = ResultCapture.capture_start_and_done_results(
+                    run_nursery, start_then, "before", 3, start_nursery=start_nursery
+                )
+        (error,) = caught.value.exceptions
+        assert isinstance(error, RuntimeError)
+        await trio.lowlevel.checkpoint()
+    assert start.exception() is error
+    assert done.result() == 3
+
+
+@open_any_nursery
+async def test_a_failure_after_started_goes_to_the_run_nursery_and_the_done_result(open_nursery: OpenNursery) -> None:
+    error = Boom()
+    with pytest.raises(ExceptionGroup) as caught:
+        async with open_nursery() as run_nursery:
+            async with open_nursery() as start_nursery:
+                start, done = ResultCapture.capture_start_and_done_results(
+                    run_nursery, start_then, "after", error, start_nursery=start_nursery
+                )
+            assert start.result() == "started"
+            await trio.sleep_forever()
+    assert caught.value.exceptions == (error,)
+    assert done.exception() is error
+    assert start.exception() is None
+
+
+@open_any_nursery
+async def test_a_cancellation_before_started_cancels_both_results(open_nursery: OpenNursery) -> None:
+    async def never_start(*, task_status: trio.TaskStatus[None]) -> None:
+        await trio.sleep_forever()
+
+    with trio.CancelScope() as scope:
+        async with open_nursery() as nursery:
+            start, done = ResultCapture.capture_start_and_done_results(nursery, never_start)
+            await wait_all_tasks_blocked()
+            scope.cancel()
+    assert start.cancelled()
+    assert done.cancelled()
+
+
+# ---- names
+
+
+async def own_name() -> str:
+    return trio.lowlevel.current_task().name
+
+
+async def own_name_after_start(*, task_status: trio.TaskStatus[None]) -> str:
+    task_status.started()
+    return trio.lowlevel.current_task().name
+
+
+class Named:
+    async def method(self) -> str:
+        return trio.lowlevel.current_task().name
+
+    async def __call__(self) -> str:
+        return trio.lowlevel.current_task().name
+
+    def __repr__(self) -> str:
+        return "an object of its own"
+
+
+NAMES: list[tuple[Callable[[], Awaitable[str]], str]] = [
+    (own_name, f"{__name__}.own_name"),
+    (partial(own_name), f"{__name__}.own_name"),
+    (Named().method, f"{__name__}.Named.method"),
+    (Named(), "an object of its own"),
+]
+
+
+@open_any_nursery
+@pytest.mark.parametrize(("routine", "name"), NAMES)
+async def test_a_task_carries_the_name_of_its_routine(
+    open_nursery: OpenNursery, routine: Callable[[], Awaitable[str]], name: str
+) -> None:
+    async with open_nursery() as nursery:
+        captures = [ResultCapture.start_soon(nursery, routine)]
+        captures.append(ResultCapture.start_soon(nursery, routine, cancel_scope=trio.CancelScope()))
+        captures.append(ResultCapture(routine))
+        captures.append(ResultCapture(routine, cancel_scope=trio.CancelScope()))
+        for capture in captures[2:]:
+            nursery.start_soon(capture.run)
+    assert [capture.result() for capture in captures] == [name] * 4
+    async with trio.open_nursery() as plain:
+        nursery_says = await run_in(plain, routine)
+    assert nursery_says == name
+
+
+async def run_in(nursery: trio.Nursery, routine: Callable[[], Awaitable[str]]) -> str:
+    """What the routine returns when Trio alone runs it."""
+    future = Future[str]()
+
+    def note(task: trio.lowlevel.Task) -> None:
+        future.set_result(task.name)
+
+    class NewTasks(trio.abc.Instrument):
+        def task_spawned(self, task: trio.lowlevel.Task) -> None:
+            note(task)
+
+    instrument = NewTasks()
+    trio.lowlevel.add_instrument(instrument)
+    nursery.start_soon(routine)
+    trio.lowlevel.remove_instrument(instrument)
+    return await future
+
+
+@open_any_nursery
+async def test_a_task_carries_the_name_that_it_is_given(open_nursery: OpenNursery) -> None:
+    async with open_nursery() as nursery:
+        captures = [ResultCapture.start_soon(nursery, own_name, name="fetch 1")]
+        captures.append(ResultCapture.start_soon(nursery, own_name, name="fetch 1", cancel_scope=trio.CancelScope()))
+        captures.append(ResultCapture(own_name, name="fetch 1"))
+        nursery.start_soon(captures[-1].run)
+        by_object = ResultCapture.start_soon(nursery, own_name, name=double)
+        by_caller = ResultCapture(own_name, name="fetch 1")
+        nursery.start_soon(by_caller.run, name="fetch 2")
+    assert {capture.result() for capture in captures} == {"fetch 1"}
+    assert by_object.result() == f"{__name__}.double"
+    assert by_caller.result() == "fetch 2"
+
+
+@open_any_nursery
+async def test_a_task_that_nursery_start_began_carries_the_name_of_its_routine(open_nursery: OpenNursery) -> None:
+    async with open_nursery() as nursery:
+        capture = ResultCapture(own_name_after_start)
+        await nursery.start(capture.run)
+        _, done = ResultCapture.capture_start_and_done_results(nursery, own_name_after_start)
+        named = ResultCapture(own_name_after_start, name="server")
+        await nursery.start(named.run)
+    assert capture.result() == done.result() == f"{__name__}.own_name_after_start"
+    assert named.result() == "server"
+
+
+async def test_a_task_that_runs_a_capture_among_other_things_keeps_its_name() -> None:
+    before = trio.lowlevel.current_task().name
+    capture = ResultCapture(own_name)
+    await capture.run()
+    assert capture.result() == before == trio.lowlevel.current_task().name
+
+
+# ---- cancel scopes
+
+
+async def test_a_time_limit_ends_one_task_alone(autojump_clock: trio.testing.MockClock) -> None:
+    async with trio.open_nursery() as nursery:
+        limited = ResultCapture.start_soon(nursery, trio.sleep, 10, cancel_scope=trio.move_on_after(5))
+        other = ResultCapture.start_soon(nursery, trio.sleep, 7)
+    assert trio.current_time() == 7
+    assert not nursery.cancel_scope.cancelled_caught
+    assert other.exception() is None
+    assert limited.cancelled()
+    assert limited.cancel_scope is not None
+    assert limited.cancel_scope.cancelled_caught
+    with pytest.raises(TaskCancelledException, match="deadline"):
+        limited.result()
+
+
+@open_any_nursery
+async def test_a_task_can_be_cancelled_alone_with_a_reason(open_nursery: OpenNursery) -> None:
+    async with open_nursery() as nursery:
+        capture = ResultCapture.start_soon(nursery, trio.sleep_forever, cancel_scope=trio.CancelScope())
+        by_hand = ResultCapture(trio.sleep_forever, cancel_scope=trio.CancelScope())
+        nursery.start_soon(by_hand.run)
+        other = ResultCapture.start_soon(nursery, double, 2)
+        await wait_all_tasks_blocked()
+        for each in (capture, by_hand):
+            assert each.cancel_scope is not None
+            each.cancel_scope.cancel(reason="not needed")
+    assert other.result() == 4
+    for each in (capture, by_hand):
+        assert each.cancelled()
+        with pytest.raises(TaskCancelledException, match="not needed"):
+            each.result()
+
+
+async def test_a_scope_of_its_own_does_not_keep_other_ends_of_a_task() -> None:
+    with pytest.raises(ExceptionGroup) as caught:
+        async with trio.open_nursery() as nursery:
+            value = ResultCapture.start_soon(nursery, double, 2, cancel_scope=trio.CancelScope())
+            await value
+            ResultCapture.start_soon(nursery, fail, Boom(), cancel_scope=trio.CancelScope())
+    assert value.result() == 4
+    assert [type(error) for error in caught.value.exceptions] == [Boom]
+
+    with trio.CancelScope() as scope:
+        async with trio.open_nursery() as nursery:
+            capture = ResultCapture.start_soon(nursery, trio.sleep_forever, cancel_scope=trio.CancelScope())
+            scope.cancel()
+    assert scope.cancelled_caught
+    assert capture.cancelled()
+
+
+async def test_what_is_no_fresh_cancel_scope_is_refused(nursery: trio.Nursery) -> None:
+    wrong: Any = 5
+    not_a_scope = r"^cancel_scope is a trio\.CancelScope, not 5; pass 'cancel_scope=trio\.CancelScope\(\)', or a time"
+    with pytest.raises(TypeError, match=not_a_scope):
+        ResultCapture(double, 1, cancel_scope=wrong)
+    with pytest.raises(TypeError, match=not_a_scope):
+        ResultCapture.start_soon(nursery, double, 1, cancel_scope=wrong)
+    with trio.CancelScope() as scope:  # noqa: SIM117 - it has to be entered before
+        with pytest.raises(RuntimeError, match=r"^<trio\.CancelScope.*was entered before.*'cancel_scope=trio\.CancelS"):
+            ResultCapture.start_soon(nursery, double, 1, cancel_scope=scope)
+    with pytest.raises(RuntimeError, match=r"was entered before"):
+        ResultCapture(double, 1, cancel_scope=scope)
+    assert not nursery.child_tasks
+
+
+async def test_a_scope_that_can_not_be_entered_fails_the_result() -> None:
+    scope = trio.CancelScope()
+    with pytest.raises(ExceptionGroup) as caught:
+        async with trio.open_nursery() as nursery:
+            captures = [ResultCapture.start_soon(nursery, double, 1, cancel_scope=scope) for _ in range(2)]
+    (error,) = caught.value.exceptions
+    assert isinstance(error, RuntimeError)
+    assert sorted(capture.exception() is error for capture in captures) == [False, True]
+    assert all(map(is_free, captures))
+
+
+# ---- callbacks
+
+
+async def test_a_failure_and_what_callbacks_raise_both_reach_the_nursery() -> None:
+    error = Boom()
+    with pytest.raises(ExceptionGroup) as caught:
+        async with trio.open_nursery() as nursery:
+            capture = ResultCapture.start_soon(nursery, fail, error)
+            capture.add_done_callback(raise_value_error)
+    assert next(leaves(caught.value)) is error
+    assert leaf_types(caught.value) == [Boom, ValueError]
+    assert capture.exception() is error
+
+
+async def test_what_callbacks_raise_reaches_the_nursery_where_the_failure_is_suppressed() -> None:
+    with pytest.raises(ExceptionGroup) as caught:
+        async with trio.open_nursery() as nursery:
+            capture = ResultCapture.start_soon(nursery, fail, Boom(), suppress_exception=True)
+            capture.add_done_callback(raise_value_error)
+    assert leaf_types(caught.value) == [ValueError]
+    assert isinstance(capture.exception(), Boom)
+
+
+@pytest.mark.parametrize("suppress", [False, True])
+async def test_what_callbacks_raise_does_not_change_a_value(suppress: bool) -> None:
+    with pytest.raises(ExceptionGroup) as caught:
+        async with trio.open_nursery() as nursery:
+            capture = ResultCapture.start_soon(nursery, double, 2, suppress_exception=suppress)
+            capture.add_done_callback(raise_value_error)
+    assert leaf_types(caught.value) == [ValueError]
+    assert capture.result() == 4
+
+
+async def test_a_cancelled_task_whose_callback_raises_is_still_seen_as_cancelled() -> None:
+    with pytest.raises(ExceptionGroup) as caught:
+        async with trio.open_nursery() as nursery:
+            capture = ResultCapture.start_soon(nursery, trio.sleep_forever)
+            capture.add_done_callback(raise_value_error)
+            await wait_all_tasks_blocked()
+            nursery.cancel_scope.cancel()
+    assert caught.value.split(ValueError)[1] is None  # the nursery took the cancellation
+    assert capture.cancelled()
+
+
+# ---- wrong callables
+
+
+async def an_async_generator(number: int) -> Any:
+    yield number
+
+
+@open_any_nursery
+async def test_what_can_not_be_a_routine_is_refused_at_the_call(open_nursery: OpenNursery) -> None:
+    wrong: Any
+    async with open_nursery() as nursery:
+        for wrong, got, right in (
+            (3, "3", "async_fn"),
+            (None, "None", "async_fn"),
+            (double(1), "the coroutine that calling 'double' made", "double"),
+        ):
+            told = (
+                rf"^expected an async function, but got {got}.*ResultCapture\.start_soon\(nursery, {right}, \*args\)'$"
+            )
+            with pytest.raises(TypeError, match=told):
+                ResultCapture.start_soon(nursery, wrong)
+        for wrong in (3, double(1)):
+            with pytest.raises(TypeError, match=r"^expected an async function"):
+                ResultCapture(wrong)
+            with pytest.raises(TypeError, match=r"^expected an async function"):
+                ResultCapture.capture_start_and_done_results(nursery, wrong)
+        gc.collect()  # a coroutine that was not closed would be warned of
+
+
+@open_any_nursery
+async def test_what_turns_out_to_be_no_async_function_fails_with_the_right_call(open_nursery: OpenNursery) -> None:
+    def sync_function(number: int) -> int:
+        return number
+
+    cases: list[tuple[Any, str]] = [
+        (sync_function, r"'.*sync_function' is a synchronous one that returned 3; define it with 'async def', or run "),
+        (partial(sync_function), r"is a synchronous one that returned 3"),
+        (an_async_generator, r"is an async generator; loop over it with 'async for'$"),
+    ]
+    for wrong, told in cases:
+        with pytest.raises(ExceptionGroup) as caught:
+            async with open_nursery() as nursery:
+                capture = ResultCapture.start_soon(nursery, wrong, 3)
+        assert caught.value.exceptions == (capture.exception(),)
+        assert re.match(rf"expected an async function, but .*{told}", str(capture.exception()))
+
+
+async def test_wrong_arguments_fail_the_result() -> None:
+    wrong: Any = double
+    async with trio.open_nursery() as nursery:
+        capture = ResultCapture.start_soon(nursery, wrong, 1, 2, suppress_exception=True)
+    assert isinstance(capture.exception(), TypeError)
+
+
+async def test_a_closed_nursery_is_refused() -> None:
+    async with trio.open_nursery() as nursery:
+        pass
+    with pytest.raises(RuntimeError, match="closed"):
+        ResultCapture.start_soon(nursery, double, 1)
+
+
+# ---- whose it is
+
+
+async def test_a_started_capture_belongs_to_the_run_of_its_task(nursery: trio.Nursery) -> None:
+    capture = ResultCapture.start_soon(nursery, trio.sleep_forever)
+    assert capture.trio_token is trio.lowlevel.current_trio_token()
+    refused = "belongs to another Trio run, and can't be waited for from here"
+    with pytest.raises(RuntimeError, match=refused):
+        await in_foreign_run(capture.wait_done)  # also before the task has begun
+    await wait_all_tasks_blocked()
+    with pytest.raises(RuntimeError, match=refused):
+        await in_foreign_run(capture.wait_done)
+    assert is_free(capture)
+    nursery.cancel_scope.cancel()
+
+
+async def test_a_capture_that_another_run_waits_for_is_not_run(nursery: trio.Nursery) -> None:
+    counting = Counting()
+    capture = ResultCapture(counting.routine)
+    waits = trio.Event()
+
+    async def wait_in_another_run() -> None:
+        async with trio.open_nursery() as inner:
+            inner.start_soon(wait_all, [capture])
+            await wait_all_tasks_blocked()
+            token.run_sync_soon(waits.set)
+            await finished.wait_done()
+            inner.cancel_scope.cancel()
+
+    token = trio.lowlevel.current_trio_token()
+    finished = Future[None]()
+    nursery.start_soon(in_foreign_run, wait_in_another_run)
+    await waits.wait()
+    with pytest.raises(RuntimeError, match="belongs to another Trio run, and can't be run from here; nothing was ch"):
+        await capture.run()
+    assert counting.runs == 0
+    while finished.trio_token is None:
+        await trio.sleep(0)
+    finished.trio_token.run_sync_soon(finished.set_result, None)
+
+
+async def test_a_capture_that_another_run_has_waited_for_can_be_run(nursery: trio.Nursery) -> None:
+    counting = Counting()
+    capture = ResultCapture(counting.routine)
+
+    async def wait_in_vain() -> None:
+        with trio.CancelScope() as scope:
+            scope.cancel()
+            await capture.wait_done()
+
+    await in_foreign_run(wait_in_vain)
+    assert capture.trio_token is not trio.lowlevel.current_trio_token()
+    nursery.start_soon(capture.run)
+    assert await capture == 1
+    assert capture.trio_token is trio.lowlevel.current_trio_token()
+
+
+async def test_a_capture_can_be_waited_for_before_it_is_run(nursery: trio.Nursery) -> None:
+    capture = ResultCapture(double, 2)
+    reader = ResultCapture.start_soon(nursery, wait_all, [capture, capture])
+    await wait_all_tasks_blocked()
+    await capture.run()
+    await reader.wait_done()
+    assert reader.exception() is None
+
+
+def test_outside_a_trio_run_a_capture_says_that_it_needs_trio() -> None:
+    nursery: Any = None
+    with pytest.raises(RuntimeError, match=r"^triores needs Trio"):
+        ResultCapture.start_soon(nursery, double, 1)
+
+
+async def test_a_failed_capture_can_be_read_by_many(nursery: trio.Nursery) -> None:
+    error = Boom()
+    capture = ResultCapture.start_soon(nursery, fail, error, suppress_exception=True)
+    await capture.wait_done()
+    depth = count_frames(error)
+    for _ in range(10):
+        with pytest.raises(TaskFailedException) as caught:
+            await capture
+        assert caught.value.__cause__ is error
+    assert count_frames(error) == depth
+
+
+def count_frames(error: BaseException) -> int:
+    count, traceback = 0, error.__traceback__
+    while traceback is not None:
+        count, traceback = count + 1, traceback.tb_next
+    return count
