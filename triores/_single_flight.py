@@ -114,9 +114,13 @@ class SingleFlight(Generic[K, T]):
             flight = self._take_off(key, fn, args)
         flight.callers += 1
         try:
-            await flight.capture.wait_done()
-        finally:
-            flight.leave()
+            await flight.landed.wait()
+        except BaseException:
+            abandoned = flight.leave()
+            del flight  # the `trio.Cancelled` that the task gets here keeps this frame alive
+            if abandoned is not None:
+                abandoned.cancel(reason="all callers of SingleFlight.run for this key were cancelled")
+            raise
         return flight.capture.result()
 
     def _take_off(self, key: K, fn: Callable[..., Awaitable[T]], args: tuple[Any, ...]) -> _Flight[T]:
@@ -133,9 +137,13 @@ class SingleFlight(Generic[K, T]):
 
 
 class _Flight(Generic[T]):
-    """An entry of the table. As a waiter of its capture it is told when that is done, before any caller runs."""
+    """An entry of the table. As a waiter of its capture it is told when that is done, before any caller runs.
 
-    __slots__ = ("_flights", "_key", "_scope", "callers", "capture")
+    Callers wait for an event of the flight's and not for the capture, since the frames of a cancelled wait can become
+    part of the capture's exception: that of the last caller is the context in which the task is cancelled.
+    """
+
+    __slots__ = ("_flights", "_key", "_scope", "callers", "capture", "landed")
 
     def __init__(
         self, flights: dict[Any, _Flight[T]], key: object, capture: ResultCapture[T], scope: trio.CancelScope
@@ -145,15 +153,19 @@ class _Flight(Generic[T]):
         self._scope = scope
         self.capture = capture
         self.callers = 0  # how many wait for it
+        self.landed = trio.Event()
 
     def settled(self, _result: ResultBase[Any], _times: int, /) -> None:
         self._forget()
+        self.landed.set()
 
-    def leave(self) -> None:
+    def leave(self) -> trio.CancelScope | None:
+        """Count a caller out. Returns what to cancel where it was the last."""
         self.callers -= 1
-        if not self.callers and not self.capture.is_done():
-            self._forget()
-            self._scope.cancel(reason="all callers of SingleFlight.run for this key were cancelled")
+        if self.callers or self.capture.is_done():
+            return None
+        self._forget()
+        return self._scope
 
     def _forget(self) -> None:
         if self._flights.get(self._key) is self:
