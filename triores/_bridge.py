@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     import concurrent.futures
     from collections.abc import Awaitable, Callable
 
-    from trio.lowlevel import RaiseCancelT
+    from trio.lowlevel import RaiseCancelT, Task
     from typing_extensions import TypeIs, TypeVarTuple, Unpack
 
     from ._capture import NurseryLike
@@ -77,12 +77,12 @@ def wrap_future(future: concurrent.futures.Future[T] | asyncio.Future[T], /) -> 
                     print(square.result())
     """
     token = current_trio_token()
-    wrapper = Future[T]()
+    wrapper: Future[T] = Future()
     if _is_concurrent(future):
         if future.done():
             wrapper.set_outcome(_outcome_of(future))
         else:
-            wrapper.add_done_callback(partial(_cancel_too, future.cancel))
+            _on_cancel(wrapper, future.cancel)
             future.add_done_callback(partial(_tell, token, wrapper))
     elif _is_asyncio(future):
         _wrap_asyncio(future, wrapper, token)
@@ -106,7 +106,7 @@ def _wrap_asyncio(future: asyncio.Future[T], wrapper: Future[T], token: TrioToke
             "the event loop of this asyncio future is closed, so it will never be done, nor would its wrapper; "
             "call wrap_future while that loop is running"
         ) from None
-    wrapper.add_done_callback(partial(_cancel_too, partial(_cancel_in_loop, loop, future)))
+    _on_cancel(wrapper, partial(_cancel_in_loop, loop, future))
 
 
 @enable_ki_protection
@@ -119,6 +119,11 @@ def _tell(token: TrioToken, wrapper: Future[T], future: concurrent.futures.Futur
 def _settle(wrapper: Future[T], result: outcome.Outcome[T]) -> None:
     if not wrapper.is_done():
         wrapper.set_outcome(result)
+
+
+def _on_cancel(wrapper: Future[Any], cancel: Callable[[], object]) -> None:
+    # Not by `add_done_callback`, whose checks of what it is given cost half as much as all the rest of a bridge.
+    wrapper._register_callback(partial(_cancel_too, cancel), contextvars.copy_context())
 
 
 def _cancel_too(cancel: Callable[[], object], wrapper: Future[Any]) -> None:
@@ -282,17 +287,7 @@ async def run_in_executor(
 
 
 async def _until_done(future: concurrent.futures.Future[Any], *, abandon: bool) -> None:
-    token = current_trio_token()
     sleeper = [trio.lowlevel.current_task()]
-
-    def wake() -> None:
-        if sleeper:
-            trio.lowlevel.reschedule(sleeper.pop())
-
-    @enable_ki_protection
-    def tell(_: object) -> None:
-        with suppress(trio.RunFinishedError):
-            token.run_sync_soon(wake)
 
     def abort(_: RaiseCancelT) -> Abort:
         if not future.cancel() and not abandon:
@@ -300,8 +295,20 @@ async def _until_done(future: concurrent.futures.Future[Any], *, abandon: bool) 
         sleeper.clear()
         return Abort.SUCCEEDED
 
-    future.add_done_callback(tell)
+    future.add_done_callback(partial(_wake_soon, current_trio_token(), sleeper))
     await trio.lowlevel.wait_task_rescheduled(abort)
+
+
+@enable_ki_protection
+def _wake_soon(token: TrioToken, sleeper: list[Task], _: object) -> None:
+    """Wake the task that waits; called in whichever thread the call ended in."""
+    with suppress(trio.RunFinishedError):
+        token.run_sync_soon(_wake, sleeper)
+
+
+def _wake(sleeper: list[Task]) -> None:
+    if sleeper:
+        trio.lowlevel.reschedule(sleeper.pop())
 
 
 def _check_call(executor: object, fn: object) -> None:

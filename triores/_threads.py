@@ -71,7 +71,7 @@ def to_concurrent_future(result: ResultBase[T]) -> concurrent.futures.Future[T]:
     token = current_trio_token()
     if not isfuture(result):
         raise TypeError(f"to_concurrent_future takes a result of triores, not {result!r}")
-    handed_out = _HandedOut[T]()
+    handed_out: _HandedOut[T] = _HandedOut()
     result.add_done_callback(handed_out.settle)  # the first to refuse a result of another run
     if not result.is_done():
         handed_out.let_cancel(result, token)
@@ -118,7 +118,7 @@ def start_from_thread(
     if not callable(async_fn):
         refuse_uncallable(async_fn, call)
     check_nursery(nursery, call.format("async_fn"))
-    handed_out = _HandedOut[T]()
+    handed_out: _HandedOut[T] = _HandedOut()
     capture: ResultCapture[T] = ResultCapture(async_fn, *args, cancel_scope=trio.CancelScope())
     start = partial(handed_out.start, capture, nursery, contextvars.copy_context())
     try:
@@ -144,7 +144,7 @@ class _HandedOut(Generic[T]):
     def __init__(self) -> None:
         from concurrent.futures import Future
 
-        self.future = Future[T]()
+        self.future: concurrent.futures.Future[T] = Future()
         self._claim = threading.Lock()  # taken, for good, by whoever settles the future
         self._run_end: _RunEnd | None = None
 

@@ -1,0 +1,140 @@
+"""A fan-out on a cluster: primes are counted by the workers of a Dask cluster, from one Trio program.
+
+``amap`` bounds how much is under way, and ``run_in_executor`` hands each item to Dask's own scheduler. The items are
+counted three times. First as they are; then with one item that fails, which ends the whole; and at last with a worker
+that is killed while it works, whose items Dask gives to the others. The results have to equal those of a plain loop.
+
+    python docs/examples/cluster.py --blocks 60
+
+By default the cluster is two worker processes on this machine, which listen on the loopback interface only. With
+``--scheduler tcp://HOST:8786`` the same program runs on a real cluster; there, no worker is killed. The exit status is
+0 if all of it went as it should.
+"""
+
+# Dask is installed for this program only, and most of it has no types.
+# pyright: basic, reportMissingImports=false
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import signal
+import sys
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import trio
+from distributed import Client, LocalCluster, get_worker
+
+from triores import amap, run_in_executor
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from concurrent.futures import Executor
+
+if sys.version_info < (3, 11):
+    from exceptiongroup import ExceptionGroup
+
+WORKERS = 2
+BLOCK = 1000  # how many numbers an item stands for
+LIMIT = 16  # how many items are under way at once; more than there are workers, so that none has to wait for the next
+PATIENCE = 60  # seconds for each of the three rounds
+
+
+def count_primes(start: int) -> int:
+    """How many primes there are in the block that begins with this number: an item's work, done by a worker."""
+    if start < 0:
+        raise ValueError(f"there are no primes below 0, and so none from {start} on")
+    return sum(all(number % divisor for divisor in range(2, int(number**0.5) + 1)) for number in block_from(start))
+
+
+def block_from(start: int) -> range:
+    """The numbers of a block that can be primes."""
+    return range(max(start, 2), start + BLOCK)
+
+
+def count_primes_or_die(victim: str, start: int) -> int:
+    """The same, but the worker with this address is killed when it begins, as the system does where memory is short."""
+    if get_worker().address == victim:
+        os.kill(os.getpid(), signal.SIGTERM if sys.platform == "win32" else signal.SIGKILL)
+    return count_primes(start)
+
+
+async def on_cluster(executor: Executor, fn: Callable[[int], int], starts: list[int]) -> list[int]:
+    """What the function gives for each block, in their order; the first exception cancels the rest."""
+
+    async def one(start: int) -> int:
+        return await run_in_executor(executor, fn, start)
+
+    with trio.fail_after(PATIENCE):
+        return await amap(one, starts, limit=LIMIT)
+
+
+async def counts_as_the_plain_loop(executor: Executor, fn: Callable[[int], int], starts: list[int]) -> bool:
+    """Whether the cluster counts what this process counts."""
+    return await on_cluster(executor, fn, starts) == [count_primes(start) for start in starts]
+
+
+async def tells_of_the_item_that_fails(executor: Executor, starts: list[int]) -> bool:
+    """Whether the exception of one item, and nothing else, comes out."""
+    starts = [*starts, -BLOCK, *starts]
+    try:
+        await on_cluster(executor, count_primes, starts)
+    except ExceptionGroup as group:
+        failures = [str(error) for error in group.exceptions if isinstance(error, ValueError)]
+        return len(group.exceptions) == 1 and failures == [f"there are no primes below 0, and so none from {-BLOCK} on"]
+    return False
+
+
+def report(what: str, went_well: bool) -> bool:
+    """Print a line, and tell the same."""
+    print(f"{'ok   ' if went_well else 'WRONG'}  {what}")
+    return went_well
+
+
+def run_on(client: Any, starts: list[int], *, kill_a_worker: bool) -> bool:
+    """All the rounds on one cluster. Tells whether each went as it should."""
+    # With pure=True, which is the default, Dask looks up what it has computed before for the same arguments, and
+    # cancelling a call would cancel every other call with the same ones.
+    executor = client.get_executor(pure=False)
+    same = trio.run(counts_as_the_plain_loop, executor, count_primes, starts)
+    all_well = report(f"{len(starts)} blocks are counted as by the plain loop", same)
+    told = trio.run(tells_of_the_item_that_fails, executor, starts)
+    all_well &= report("an item that fails ends the map with its exception", told)
+    if kill_a_worker:
+        victim = min(client.nthreads())
+        same = trio.run(counts_as_the_plain_loop, executor, partial(count_primes_or_die, victim), starts)
+        killed = victim not in client.nthreads()
+        all_well &= report("a worker is killed in mid-work, and all the blocks are still counted", same and killed)
+    return all_well
+
+
+def local_cluster() -> LocalCluster:
+    """Two worker processes on this machine, for nobody else to reach, and without the dashboard."""
+    return LocalCluster(
+        n_workers=WORKERS,
+        threads_per_worker=1,
+        host="127.0.0.1",
+        dashboard_address="127.0.0.1:0",  # Dask listens there even without a dashboard; the default port may be taken
+        scheduler_kwargs={"dashboard": False},
+        silence_logs=logging.CRITICAL,  # Dask's warning that a worker was killed, which is on purpose here
+    )
+
+
+def main() -> bool:
+    """Run on a cluster of this machine's own, or on the one that was named. Tells whether all went as it should."""
+    parser = argparse.ArgumentParser(description="Count primes on a Dask cluster.")
+    parser.add_argument("--blocks", type=int, default=60, help=f"how many blocks of {BLOCK:,} numbers (default: 60)")
+    parser.add_argument("--scheduler", help="the address of a scheduler (default: two workers on this machine)")
+    options = parser.parse_args()
+    starts = [BLOCK * number for number in range(options.blocks)]
+    if options.scheduler:
+        with Client(options.scheduler) as client:
+            return run_on(client, starts, kill_a_worker=False)
+    with local_cluster() as cluster, Client(cluster) as client:
+        return run_on(client, starts, kill_a_worker=True)
+
+
+if __name__ == "__main__":
+    sys.exit(not main())

@@ -1,0 +1,112 @@
+"""Many completions from many threads at once; all 200,000 of them where TRIORES_SOAK is set."""
+
+from __future__ import annotations
+
+import concurrent.futures
+import os
+import sys
+import threading
+from typing import TYPE_CHECKING
+
+import pytest
+import trio
+import trio.testing
+
+from triores import Future, ResultBase, to_concurrent_future, wrap_future
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+THREADS = 8
+COMPLETIONS = 200_000 if os.environ.get("TRIORES_SOAK") else 16_000
+ROUNDS = COMPLETIONS // 8_000
+LIMIT = 60  # seconds, after which a thread that should have been woken is given up
+
+
+class OurError(Exception):
+    pass
+
+
+@pytest.fixture
+def many_switches() -> Iterator[None]:
+    """Let threads take turns a thousand times as often as usual."""
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(5e-6)
+    yield
+    sys.setswitchinterval(before)
+
+
+def complete(source: concurrent.futures.Future[int], number: int) -> None:
+    if number % 3 == 0:
+        source.set_result(number)
+    elif number % 3 == 1:
+        source.set_exception(OurError(number))
+    else:
+        source.cancel()
+
+
+def arrived(future: ResultBase[int], number: int) -> bool:
+    if number % 3 == 0:
+        return future.result() == number
+    if number % 3 == 1:
+        error = future.exception()
+        return isinstance(error, OurError) and error.args == (number,)
+    return future.cancelled()
+
+
+async def test_of_many_completions_in_eight_threads_none_is_lost_and_none_is_late(
+    many_switches: None, caplog: pytest.LogCaptureFixture
+) -> None:
+    token = trio.lowlevel.current_trio_token()
+    done = 0
+
+    def complete_all(share: list[tuple[int, concurrent.futures.Future[int]]], told: trio.Event) -> None:
+        for number, source in share:
+            complete(source, number)
+        token.run_sync_soon(told.set)
+
+    async def check(told: trio.Event, share: list[tuple[int, Future[int]]]) -> None:
+        nonlocal done
+        await told.wait()  # this was sent after all of these, so it must come after them
+        done += sum(arrived(future, number) for number, future in share)
+
+    for _ in range(ROUNDS):
+        sources = [concurrent.futures.Future[int]() for _ in range(COMPLETIONS // ROUNDS)]
+        async with trio.open_nursery() as nursery:
+            for first in range(THREADS):
+                share = list(enumerate(sources))[first::THREADS]
+                told = trio.Event()
+                nursery.start_soon(check, told, [(number, wrap_future(source)) for number, source in share])
+                threading.Thread(target=complete_all, args=(share, told)).start()
+    assert done == COMPLETIONS
+    assert not caplog.records
+
+
+async def test_threads_that_cancel_while_results_are_settled_agree_with_them(
+    many_switches: None, caplog: pytest.LogCaptureFixture
+) -> None:
+    results = [Future[int]() for _ in range(COMPLETIONS // 16)]
+    futures = [to_concurrent_future(result) for result in results]
+    start = threading.Event()
+
+    def cancel_all() -> None:
+        start.wait(LIMIT)
+        for future in futures:
+            future.cancel()
+
+    thread = threading.Thread(target=cancel_all)
+    thread.start()
+    start.set()
+    for number, result in enumerate(results):
+        if not result.is_done():
+            result.set_result(number)
+        if number % 16 == 0:
+            await trio.lowlevel.checkpoint()
+    await trio.to_thread.run_sync(thread.join, LIMIT)
+    await trio.testing.wait_all_tasks_blocked()
+    assert concurrent.futures.wait(futures, 0).done == set(futures)
+    for number, (result, future) in enumerate(zip(results, futures, strict=True)):
+        assert result.is_done()
+        if not future.cancelled():  # a result that came too late for its future stays
+            assert future.result(0) == result.result() == number
+    assert not caplog.records
