@@ -107,7 +107,7 @@ class ResultCapture(ResultBase[T_co]):
             cancel_scope: As in the constructor.
 
         Returns:
-            The capture, pending: the task begins at the next checkpoint.
+            The capture, which is pending, as the task begins at the next checkpoint.
 
         Raises:
             TypeError: If the routine is a coroutine object, or can't be called, or the scope is no `trio.CancelScope`.

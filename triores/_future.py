@@ -89,7 +89,7 @@ class Future(ResultBase[T]):
             reason: Why, for the exception's message and its ``reason``.
 
         Returns:
-            Whether this call settled the future: False where it was done already.
+            Whether this call settled the future, so False where it was done already.
 
         Raises:
             TypeError: If the reason is no text.

@@ -1,0 +1,190 @@
+"""Three directives that draw the documentation's pictures from text, as SVG inside the page.
+
+Being part of the page, a picture takes its font and its colours from the theme, light and dark; the colours are in
+``_static/triores.css``. It is narrow, so that its text can be read on a phone. The text that it is drawn from is also
+its description, for readers who hear the page.
+
+``timeline``: what runs when. A row a line, of ``name | begin | end | kind | text``, in units of time, where the kind is
+value, error, cancelled or call. A line ``note | time | text`` marks a moment.
+
+``travel``: who tells whom. The first line names the parties, left to right; the others are ``from -> to: text``, or
+``at: text`` for what a party does alone.
+
+``ownership``: what lives in what. Indented lines are inside the one above them; ``task -> result`` has its result drawn
+outside.
+"""
+
+from __future__ import annotations
+
+import html
+import textwrap
+from typing import TYPE_CHECKING
+
+from docutils import nodes
+from sphinx.util.docutils import SphinxDirective
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from sphinx.application import Sphinx
+
+WIDTH = 440  # all lengths are in the units of the viewBox: pixels on a desktop, a little less on a phone
+LINE = 17  # from one line of text to the next
+NAMES = 104  # what the names in a timeline take
+
+
+class Picture(SphinxDirective):
+    """What the three have in common: a title, text to draw, and a figure around the drawing."""
+
+    has_content = True
+    required_arguments = 1
+    final_argument_whitespace = True
+
+    def run(self) -> list[nodes.Node]:
+        """Draw the picture."""
+        title = self.arguments[0]
+        lines = [line for line in self.content if line.strip()]
+        try:
+            height, parts = self.draw(lines)
+        except (ValueError, KeyError) as error:
+            raise self.error(f"this picture can't be drawn: {error!r}") from error
+        described = html.escape("\n".join(lines))
+        svg = (
+            f'<svg viewBox="0 0 {WIDTH} {height}" role="img" aria-label="{html.escape(title)}">'
+            f"<desc>{described}</desc>{''.join(parts)}</svg>"
+        )
+        figure = f'<figure class="picture">{svg}<figcaption>{html.escape(title)}</figcaption></figure>'
+        return [nodes.raw("", figure, format="html")]
+
+    def draw(self, lines: Sequence[str]) -> tuple[int, Iterable[str]]:
+        """The height, and the elements."""
+        raise NotImplementedError
+
+
+def text(x: float, y: float, words: str, kind: str = "", anchor: str = "start") -> str:
+    """A line of text."""
+    return f'<text x="{x:g}" y="{y:g}" class="{kind}" text-anchor="{anchor}">{html.escape(words)}</text>'
+
+
+def line(points: Sequence[tuple[float, float]], kind: str) -> str:
+    """A line through some points."""
+    return f'<polyline points="{" ".join(f"{x:g},{y:g}" for x, y in points)}" class="{kind}"/>'
+
+
+def box(x: float, y: float, width: float, height: float, kind: str) -> str:
+    """A rectangle with round corners."""
+    return f'<rect x="{x:g}" y="{y:g}" width="{width:g}" height="{height:g}" rx="5" class="{kind}"/>'
+
+
+def arrowhead(x: float, y: float, direction: int) -> str:
+    """The end of an arrow that points right (1) or left (-1)."""
+    back = x - 8 * direction
+    return f'<polygon points="{x:g},{y:g} {back:g},{y - 4:g} {back:g},{y + 4:g}" class="head"/>'
+
+
+class Timeline(Picture):
+    """What runs when."""
+
+    def draw(self, lines: Sequence[str]) -> tuple[int, Iterable[str]]:
+        """Rows from top to bottom, with time from left to right."""
+        entries = [[part.strip() for part in entry.split("|")] for entry in lines]
+        rows = [entry for entry in entries if entry[0] != "note"]
+        marks = [entry for entry in entries if entry[0] == "note"]
+        last = max(float(row[2]) for row in rows)
+        scale = (WIDTH - NAMES - 12) / last
+        bottom = 14 + 34 * len(rows)
+        parts: list[str] = []
+        for number, (_, when, words) in enumerate(marks):
+            x = NAMES + float(when) * scale
+            y = bottom + LINE * (number + 1)
+            anchor = "end" if x > WIDTH * 0.6 else "start" if x < WIDTH * 0.4 else "middle"
+            parts += [line([(x, 4), (x, y - 12)], "mark"), text(x, y + 2, words, "small", anchor)]
+        for number, (name, begin, end, kind, words) in enumerate(rows):
+            y = 14 + 34 * number
+            left, right = NAMES + float(begin) * scale, NAMES + float(end) * scale
+            parts += [text(0, y + 14, name, "code"), box(left, y, right - left, 20, f"bar {kind}")]
+            parts += self._label(left, right, y + 14, {"error": "✗ ", "value": "✓ "}.get(kind, "") + words)
+        return bottom + LINE * len(marks) + 8, parts
+
+    @staticmethod
+    def _label(left: float, right: float, y: float, words: str) -> list[str]:
+        """Inside the bar where there is room, else beside it."""
+        needed = 6.6 * len(words) + 8
+        if right - left >= needed:
+            return [text(right - 6, y, words, "on", "end")]
+        if WIDTH - right >= needed:
+            return [text(right + 6, y, words)]
+        return [text(left - 6, y, words, "", "end")]
+
+
+class Travel(Picture):
+    """Who tells whom."""
+
+    def draw(self, lines: Sequence[str]) -> tuple[int, Iterable[str]]:
+        """Parties side by side, with time from top to bottom."""
+        parties = [party.strip() for party in lines[0].split("|")]
+        step = WIDTH / len(parties)
+        centre = {party: step * (number + 0.5) for number, party in enumerate(parties)}
+        y = 30.0
+        parts: list[str] = []
+        for entry in lines[1:]:
+            who, _, words = entry.partition(":")
+            sender, arrow, receiver = (part.strip() for part in who.partition("->"))
+            x, to = centre[sender], centre[receiver] if arrow else centre[sender]
+            y += 16
+            for told in textwrap.wrap(words.strip(), int(abs(to - x) / 6.4) if arrow else int(step / 6.4)):
+                parts.append(text((x + to) / 2, y, told, "small shade", "middle"))
+                y += 14
+            if arrow:
+                direction = 1 if to > x else -1
+                parts += [line([(x, y - 6), (to - 8 * direction, y - 6)], "arrow"), arrowhead(to, y - 6, direction)]
+        height = int(y) + 14
+        behind: list[str] = []
+        for party, x in centre.items():
+            behind += [line([(x, 28), (x, height)], "life"), box(x - step / 2 + 4, 2, step - 8, 26, "party")]
+            behind.append(text(x, 19, party, "code", "middle"))
+        return height, behind + parts
+
+
+class Ownership(Picture):
+    """What lives in what."""
+
+    def draw(self, lines: Sequence[str]) -> tuple[int, Iterable[str]]:
+        """Boxes in boxes at the left, and at the right the results."""
+        parts: list[str] = []
+        frames: list[tuple[int, float]] = []  # the depth of each open box, and its top
+        indents = [len(entry) - len(entry.lstrip()) for entry in lines]
+        y = 2.0
+
+        def close(depth: int) -> None:
+            nonlocal y
+            while frames and frames[-1][0] >= depth:
+                inside, top = frames.pop()
+                parts.insert(0, box(2 + 14 * inside, top, 268 - 28 * inside, y - top, "frame"))
+                y += 8
+
+        for number, entry in enumerate(lines):
+            depth = indents[number] // 2
+            close(depth)
+            name, arrow, result = (part.strip() for part in entry.partition("->"))
+            if indents[number + 1 : number + 2] > [indents[number]]:
+                parts.append(text(12 + 14 * depth, y + 18, name, "small"))
+                frames.append((depth, y))
+                y += 28
+                continue
+            right = 268 - 14 * depth
+            parts += [box(2 + 14 * depth, y, right - 14 * depth, 24, "party"), text(12 + 14 * depth, y + 16, name, "code")]
+            if arrow:
+                parts += [line([(right + 2, y + 12), (300, y + 12)], "arrow"), arrowhead(308, y + 12, 1)]
+                parts += [box(308, y, WIDTH - 310, 24, "result"), text(316, y + 16, result, "code")]
+            y += 32
+        close(0)
+        return int(y), parts
+
+
+def setup(app: Sphinx) -> dict[str, bool]:
+    """Add the directives."""
+    app.add_directive("timeline", Timeline)
+    app.add_directive("travel", Travel)
+    app.add_directive("ownership", Ownership)
+    return {"parallel_read_safe": True, "parallel_write_safe": True}

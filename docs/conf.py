@@ -1,0 +1,108 @@
+"""The documentation's configuration: ``nox -s docs`` builds it, ``nox -s docs -- serve`` serves it and rebuilds.
+
+The build needs no network. What it links to in other projects' documentation is listed in ``_inventories``, by hand, in
+the plain text of Sphinx's first inventory format: name, kind, page.
+"""
+
+from __future__ import annotations
+
+import sys
+import typing
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import triores
+
+if TYPE_CHECKING:
+    from docutils.nodes import Element
+    from sphinx.application import Sphinx
+
+HERE = Path(__file__).parent
+sys.path.insert(0, str(HERE / "_extensions"))
+
+project = "triores"
+copyright = "the triores maintainers"
+version = release = triores.__version__
+
+extensions = [
+    "myst_parser",
+    "sphinx.ext.autodoc",
+    "sphinx.ext.intersphinx",
+    "sphinx.ext.napoleon",
+    "sphinx_copybutton",
+    "sphinx_design",
+    "pictures",
+    "plots",
+]
+exclude_patterns = ["_build", "examples", "comparison", "plots"]
+
+# ---- the text
+
+myst_enable_extensions = ["attrs_inline", "colon_fence", "deflist"]
+myst_heading_anchors = 3
+myst_links_external_new_tab = False
+
+# ---- the reference
+
+default_role = "py:obj"  # a name in single backticks in a docstring is a link
+autodoc_member_order = "bysource"
+autodoc_typehints = "signature"
+autodoc_default_options = {"members": True, "show-inheritance": True}
+python_use_unqualified_type_names = True
+python_maximum_signature_line_length = 88
+napoleon_google_docstring = True
+napoleon_numpy_docstring = False
+napoleon_use_ivar = True
+
+nitpicky = True
+nitpick_ignore_regex = [
+    # Type variables, and names that exist for type checkers only: there is nothing to link to.
+    (r"py:(class|obj|data)", r"(.*\.)?(T|T_co|K|Ts|T_contra|ItemT|ResultT|Fn|Out|Self|TypeIs|Unpack)(\[.*)?"),
+    (r"py:(class|obj)", r"(.*\.)?(NurseryLike|SendChannelLike|_AboutResult)(\[.*)?"),
+]
+
+intersphinx_mapping = {
+    "python": ("https://docs.python.org/3", str(HERE / "_inventories" / "python.txt")),
+    "trio": ("https://trio.readthedocs.io/en/stable", str(HERE / "_inventories" / "trio.txt")),
+    "outcome": ("https://outcome.readthedocs.io/en/latest", str(HERE / "_inventories" / "outcome.txt")),
+}
+
+# ---- the look
+
+html_theme = "furo"
+html_title = f"triores {version}"
+html_static_path = ["_static"]
+html_css_files = ["triores.css"]
+html_copy_source = False
+html_show_sourcelink = False
+html_theme_options = {"navigation_with_keys": True}
+copybutton_exclude = ".linenos, .gp, .go"
+copybutton_selector = "div.highlight-python pre, div.highlight-sh pre"  # no button on output
+pygments_style = "friendly"
+pygments_dark_style = "github-dark"
+
+FULL_NAMES = {  # of what the package imports for type checkers only, and so names as in its source
+    "AbstractAsyncContextManager": "contextlib.AbstractAsyncContextManager",
+    "AbstractContextManager": "contextlib.AbstractContextManager",
+    "Outcome": "outcome.Outcome",
+    "TrioToken": "trio.lowlevel.TrioToken",
+}
+
+
+def give_full_name(_app: Sphinx, _env: object, node: Element, _content: object) -> None:
+    """Complete a name, so that the next one asked, intersphinx, finds it."""
+    node["reftarget"] = FULL_NAMES.get(node["reftarget"], node["reftarget"])
+
+
+def show_plain_bases(_app: Sphinx, _name: str, _obj: object, _options: object, bases: list[Any]) -> None:
+    """Show a public base class, without its type variables, where a generic or a private one is the base."""
+    plain = [typing.get_origin(base) or base for base in bases]
+    bases[:] = [base.__base__ if base.__name__.startswith("_") else base for base in plain if base is not typing.Generic]
+    if not bases:
+        bases.append(object)
+
+
+def setup(app: Sphinx) -> None:
+    """Connect the handlers of this file."""
+    app.connect("missing-reference", give_full_name, priority=400)
+    app.connect("autodoc-process-bases", show_plain_bases)

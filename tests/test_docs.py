@@ -1,0 +1,157 @@
+"""The documentation: each code block runs and prints what the page says it prints, and each link leads somewhere.
+
+The Python blocks of a page run in their order and in one namespace, so a page may build up a program piece by piece. A
+block that awaits outside of a function runs as one typed at ``python -m trio`` does. An ``output`` block holds what the
+Python block before it prints, or what each block of the set of tabs before it prints; without one, nothing is printed.
+Trio's clock is a mock one, so that sleeping costs no time.
+"""
+
+from __future__ import annotations
+
+import ast
+import asyncio
+import contextlib
+import inspect
+import io
+import re
+import sys
+import textwrap
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+import trio
+import trio.testing
+
+import triores
+
+ROOT = Path(__file__).parents[1]
+DOCS = ROOT / "docs"
+PAGES = [ROOT / "README.md", *sorted(path for path in DOCS.rglob("*.md") if "_build" not in path.parts)]
+EXAMPLES = {path.relative_to(ROOT).as_posix() for path in DOCS.glob("examples/*.py")}
+
+# A shell line has to be one that is run elsewhere, or that can't be run here, where nothing is published.
+SHELL = re.compile(
+    r"pip install triores"
+    r"|python -m trio"
+    r"|python3 -m venv \.venv && \.venv/bin/pip install -q nox && \.venv/bin/nox -s (demo|tests)"
+    rf"|(python|nox -s \w+ -- )?(?P<program>{'|'.join(map(re.escape, sorted(EXAMPLES)))}).*"
+)
+
+
+class Block(NamedTuple):
+    language: str
+    source: str
+    line: int  # of its first line, from 1
+    output: str = ""
+
+
+def page_id(path: Path) -> str:
+    return path.relative_to(ROOT).as_posix()
+
+
+def fences(page: Path) -> list[tuple[str, str, int, bool]]:
+    """The fenced blocks of a page: language, source, first line, and whether it is in a set of tabs."""
+    found: list[tuple[str, str, int, bool]] = []
+    in_tabs = False
+    inside: tuple[str, str, int] | None = None  # the fence's own marks, the language, and the first line
+    source: list[str] = []
+    for number, line in enumerate(page.read_text(encoding="utf-8").splitlines(), start=1):
+        fence = re.match(r"^(`{3,})([^`]*)$", line)
+        if inside is None:
+            if fence:
+                inside, source = (fence[1], fence[2].strip(), number + 1), []
+            elif line.startswith("::::"):
+                in_tabs = line.startswith("::::{tab-set}")
+        elif fence and fence[1] == inside[0] and not fence[2]:
+            found.append((inside[1], "\n".join(source) + "\n", inside[2], in_tabs))
+            inside = None
+        else:
+            source.append(line)
+    assert inside is None, f"{page_id(page)}:{inside[2]}: this block is not closed"
+    return found
+
+
+def blocks(page: Path) -> list[Block]:
+    """The blocks to run, each with what it has to print."""
+    found: list[Block] = []
+    group: list[int] = []  # the latest block, or those of the latest set of tabs
+    were_in_tabs = False
+    for language, source, line, in_tabs in fences(page):
+        if language == "output":
+            assert group, f"{page_id(page)}:{line}: there is no block that prints this"
+            for index in group:
+                found[index] = found[index]._replace(output=source)
+            group = []
+        elif language in ("python", "sh"):
+            if not (in_tabs and were_in_tabs):
+                group = []
+            group.append(len(found))
+            found.append(Block(language, source, line))
+        else:
+            assert language.startswith("{"), f"{page_id(page)}:{line}: nobody runs a block of {language!r}"
+        were_in_tabs = in_tabs
+    return found
+
+
+def run(source: str, name: str, line: int, namespace: dict[str, Any]) -> str:
+    """Run a block, and return what it printed."""
+    padded = "\n" * (line - 1) + source
+    code = compile(padded, name, "exec", ast.PyCF_ALLOW_TOP_LEVEL_AWAIT, dont_inherit=True)
+    with contextlib.redirect_stdout(io.StringIO()) as printed:
+        awaiting = eval(code, namespace)
+        if inspect.iscoroutine(awaiting):
+            trio.run(lambda: awaiting)
+    return printed.getvalue()
+
+
+@pytest.fixture
+def mock_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let time jump ahead whenever nothing happens for a thousandth of a second."""
+    really_run = trio.run
+
+    def run_with_mock_clock(*args: Any, clock: trio.abc.Clock | None = None, **kwargs: Any) -> Any:
+        return really_run(*args, clock=clock or trio.testing.MockClock(autojump_threshold=0.001), **kwargs)
+
+    monkeypatch.setattr(trio, "run", run_with_mock_clock)
+
+
+def new_namespace() -> dict[str, Any]:
+    namespace: dict[str, Any] = {"__name__": "__main__"}
+    if sys.version_info < (3, 11):
+        import exceptiongroup
+
+        namespace |= {name: getattr(exceptiongroup, name) for name in ("ExceptionGroup", "BaseExceptionGroup")}
+    return namespace
+
+
+def is_too_new(source: str) -> bool:
+    """Whether a block uses what Python 3.10 has not: ``except*``, and the notes of exceptions."""
+    return sys.version_info < (3, 11) and ("except*" in source or "__notes__" in source)
+
+
+@pytest.mark.usefixtures("mock_time")
+@pytest.mark.parametrize("page", PAGES, ids=page_id)
+def test_each_block_of_a_page_runs_and_prints_what_the_page_says(page: Path) -> None:
+    namespace = new_namespace()
+    for block in blocks(page):
+        where = f"{page_id(page)}:{block.line}"
+        if block.language == "sh":
+            for command in block.source.splitlines():
+                assert SHELL.fullmatch(command), f"{where}: nobody runs {command!r}"
+        elif not is_too_new(block.source):
+            printed = run(block.source, str(page), block.line, namespace)
+            assert printed == block.output, f"{where} printed something else"
+
+
+# ---- links
+
+
+@pytest.mark.parametrize("page", PAGES, ids=page_id)
+def test_each_link_to_a_file_leads_to_one(page: Path) -> None:
+    prose = re.sub(r"^```.*?^```$", "", page.read_text(encoding="utf-8"), flags=re.DOTALL | re.MULTILINE)
+    targets = [target.partition("#")[0] for target in re.findall(r"\]\(([^)\s]+)\)", prose)]
+    files = [target for target in targets if target and not re.match(r"https?:|mailto:", target)]
+    missing = [target for target in files if not (page.parent / target).exists()]
+    assert not missing, f"{page_id(page)} links to what is not there: {missing}"
