@@ -50,6 +50,13 @@ def lowest(session: nox.Session) -> None:
     session.run("pytest", "-q", *session.posargs)
 
 
+@nox.session(python=["3.11", "3.13"])
+def bench(session: nox.Session) -> None:
+    """Measure triores beside its peers; add ``-- --quick`` to see only that all of it runs."""
+    install(session, "bench")
+    session.run("python", "-m", "benchmarks", *session.posargs)
+
+
 @nox.session
 def types(session: nox.Session) -> None:
     """Check the types with mypy and pyright, both strict."""
@@ -101,7 +108,9 @@ def package(session: nox.Session) -> None:
         info = ("METADATA", "WHEEL", "RECORD", *(f"licenses/{path}" for path in visible if path.startswith("LICENSE")))
         compare(session, wheel, set(archive.namelist()), modules | {f"{name}.dist-info/{path}" for path in info})
     with tarfile.open(sdist) as archive:
-        compare(session, sdist, set(archive.getnames()), {f"{name}/{path}" for path in {*visible, "PKG-INFO", ".gitignore"}})
+        compare(
+            session, sdist, set(archive.getnames()), {f"{name}/{path}" for path in {*visible, "PKG-INFO", ".gitignore"}}
+        )
         unpacked = pathlib.Path(session.create_tmp()) / "unpacked"
         shutil.rmtree(unpacked, ignore_errors=True)
         archive.extractall(unpacked, filter="data")

@@ -1,0 +1,82 @@
+"""The command line: measure, and print tables; or read what was measured before."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from . import records, sizes
+from .goals import SCENARIOS, SLOPE_SIZES, Measured
+from .measuring import time_growth, time_in_turn, time_large
+from .report import tables
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from .measuring import Series
+
+ROUNDS = 41
+GROWTH_ROUNDS = 7
+SIZES = (1_000, *SLOPE_SIZES)
+LARGE_SIZES = (250_000, 1_000_000)
+PEAK_SIZES = (10_000, 100_000, 1_000_000)
+QUICKER = 50  # by how much --quick divides each number of results
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description="Measure triores beside its peers.")
+    parser.add_argument("--quick", action="store_true", help="few and small rounds, to see only that all of it runs")
+    parser.add_argument("--rounds", type=int, default=ROUNDS, help=f"how often each scenario is timed ({ROUNDS})")
+    parser.add_argument("--only", metavar="WORD", help="measure only what has this in its name")
+    parser.add_argument("--json", metavar="FILE", help="write what was measured, as pyperf does")
+    parser.add_argument("--from", dest="source", metavar="FILE", help="measure nothing, read such a file")
+    parser.add_argument("--plots", metavar="FOLDER", type=Path, help="draw the plots into this folder")
+    arguments = parser.parse_args()
+
+    if arguments.source:
+        series, measured_on = records.load(arguments.source)
+    else:
+        measured_on = records.versions()
+        series = list(measure(arguments.only or "", 1 if arguments.quick else arguments.rounds, quick=arguments.quick))
+    measured = Measured(series, QUICKER if arguments.quick else 1)
+    if arguments.json:
+        records.save(series, measured_on, arguments.json)
+    if arguments.plots:
+        from .plots import draw
+
+        draw(measured, arguments.plots)
+    print(tables(measured, measured_on))
+    if arguments.quick:
+        print("All of it ran. What --quick measures is too little to be compared.")
+
+
+def measure(only: str, rounds: int, *, quick: bool) -> Iterator[Series]:
+    """Measure everything that has this text in its name."""
+    quicker = QUICKER if quick else 1
+    for scenario in SCENARIOS:
+        if only in scenario.name:
+            _tell(scenario.name)
+            yield from time_in_turn(scenario, scenario.results // quicker, rounds)
+    for scenario in SCENARIOS:
+        if only in scenario.name and scenario.growth:
+            _tell(f"{scenario.name}: growth")
+            yield from time_growth(
+                scenario, [size // quicker for size in SIZES[:: 3 if quick else 1]], min(rounds, GROWTH_ROUNDS)
+            )
+            if not quick:
+                yield from time_large(scenario, LARGE_SIZES)
+    if only in "sizes":
+        _tell("sizes")
+        yield from sizes.measure_futures(20_000 // quicker)
+        yield from (sizes.measure_peak(items // quicker) for items in PEAK_SIZES[: 2 if quick else None])
+        yield from sizes.measure_import(rounds)
+
+
+def _tell(what: str) -> None:
+    print(what, file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    main()

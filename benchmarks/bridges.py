@@ -1,0 +1,71 @@
+"""Scenarios of round trips to threads: run_in_executor and wrap_future."""
+
+from __future__ import annotations
+
+import asyncio
+from concurrent.futures import ThreadPoolExecutor
+
+import trio
+
+import triores
+
+from .measuring import ASYNCIO, BY_HAND, TRIORES, Clock, Scenario
+
+
+def work_in_thread(item: int) -> int:
+    return item
+
+
+# ---- a call in an executor, one after another
+
+
+async def calls_in_triores(n: int, clock: Clock) -> None:
+    with ThreadPoolExecutor(1) as executor:
+        await triores.run_in_executor(executor, work_in_thread, 0)  # starts the thread
+        with clock:
+            values = [await triores.run_in_executor(executor, work_in_thread, item) for item in range(n)]
+    assert values == list(range(n))
+
+
+async def calls_in_trio(n: int, clock: Clock) -> None:
+    await trio.to_thread.run_sync(work_in_thread, 0)  # starts the thread
+    with clock:
+        values = [await trio.to_thread.run_sync(work_in_thread, item) for item in range(n)]
+    assert values == list(range(n))
+
+
+async def calls_in_asyncio(n: int, clock: Clock) -> None:
+    loop = asyncio.get_running_loop()
+    with ThreadPoolExecutor(1) as executor:
+        await loop.run_in_executor(executor, work_in_thread, 0)  # starts the thread
+        with clock:
+            values = [await loop.run_in_executor(executor, work_in_thread, item) for item in range(n)]
+    assert values == list(range(n))
+
+
+# ---- a concurrent future, wrapped and awaited
+
+
+async def wrapped_in_triores(n: int, clock: Clock) -> None:
+    with ThreadPoolExecutor(1) as executor:
+        await triores.wrap_future(executor.submit(work_in_thread, 0))  # starts the thread
+        with clock:
+            values = [await triores.wrap_future(executor.submit(work_in_thread, item)) for item in range(n)]
+    assert values == list(range(n))
+
+
+async def wrapped_in_asyncio(n: int, clock: Clock) -> None:
+    with ThreadPoolExecutor(1) as executor:
+        await asyncio.wrap_future(executor.submit(work_in_thread, 0))  # starts the thread
+        with clock:
+            values = [await asyncio.wrap_future(executor.submit(work_in_thread, item)) for item in range(n)]
+    assert values == list(range(n))
+
+
+EXECUTOR = Scenario(
+    "run_in_executor, beside trio.to_thread.run_sync",
+    1_000,
+    {TRIORES: calls_in_triores, BY_HAND: calls_in_trio, ASYNCIO: calls_in_asyncio},
+)
+WRAP_FUTURE = Scenario("wrap_future, there and back", 1_000, {TRIORES: wrapped_in_triores, ASYNCIO: wrapped_in_asyncio})
+SCENARIOS = (EXECUTOR, WRAP_FUTURE)

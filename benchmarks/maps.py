@@ -1,0 +1,129 @@
+"""Scenarios of one function over many items with a limit: amap and open_amap, beside pools of worker tasks."""
+
+from __future__ import annotations
+
+import asyncio
+from functools import partial
+from typing import TYPE_CHECKING
+
+import anyio
+import trio
+
+import triores
+
+from .measuring import ANYIO, ASYNCIO, BY_HAND, TRIORES, Clock, Scenario
+from .tasks import work, work_on_asyncio
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+LIMIT = 100
+
+
+async def return_at_once(item: int) -> int:
+    """A function that never waits, so that nothing is left but the map itself."""
+    return item
+
+
+# ---- amap
+
+
+async def amap_in_triores(fn: Callable[[int], Awaitable[int]], n: int, clock: Clock) -> None:
+    with clock:
+        values = await triores.amap(fn, range(n), limit=LIMIT)
+    assert values == list(range(n))
+
+
+async def amap_by_hand(fn: Callable[[int], Awaitable[int]], n: int, clock: Clock) -> None:
+    with clock:
+        values = [-1] * n
+        source = enumerate(range(n))
+
+        async def worker() -> None:
+            for index, item in source:
+                values[index] = await fn(item)
+
+        async with trio.open_nursery() as nursery:
+            for _ in range(LIMIT):
+                nursery.start_soon(worker)
+    assert values == list(range(n))
+
+
+async def amap_in_anyio(n: int, clock: Clock) -> None:
+    """It has no limit, and starts a task for each item."""
+    with clock:
+        values = await anyio.amap(work, range(n))
+    assert values == list(range(n))
+
+
+async def amap_in_asyncio(n: int, clock: Clock) -> None:
+    """The same pool of workers, since asyncio has no such call."""
+    with clock:
+        values = [-1] * n
+        source = enumerate(range(n))
+
+        async def worker() -> None:
+            for index, item in source:
+                values[index] = await work_on_asyncio(item)
+
+        async with asyncio.TaskGroup() as group:
+            for _ in range(LIMIT):
+                group.create_task(worker())
+    assert values == list(range(n))
+
+
+# ---- open_amap
+
+
+async def open_amap_in_triores(n: int, clock: Clock, *, ordered: bool = False) -> None:
+    total = 0
+    with clock:
+        async with triores.open_amap(work, range(n), limit=LIMIT, ordered=ordered) as captures:
+            async for capture in captures:
+                total += capture.result()
+    assert total == n * (n - 1) // 2
+
+
+async def open_amap_by_hand(n: int, clock: Clock) -> None:
+    """Workers that send into a channel without a buffer, so that each holds at most one item."""
+    total = 0
+    with clock:
+        source = iter(range(n))
+        send, receive = trio.open_memory_channel[int](0)
+
+        async def worker(send: trio.MemorySendChannel[int]) -> None:
+            with send:
+                for item in source:
+                    await send.send(await work(item))
+
+        async with trio.open_nursery() as nursery:
+            with send:
+                for _ in range(LIMIT):
+                    nursery.start_soon(worker, send.clone())
+            async for value in receive:
+                total += value
+    assert total == n * (n - 1) // 2
+
+
+AMAP = Scenario(
+    "amap, limit 100",
+    20_000,
+    {
+        TRIORES: partial(amap_in_triores, work),
+        BY_HAND: partial(amap_by_hand, work),
+        ANYIO: amap_in_anyio,
+        ASYNCIO: amap_in_asyncio,
+    },
+)
+AMAP_AT_ONCE = Scenario(
+    "amap, limit 100, of a function that never waits",
+    20_000,
+    {TRIORES: partial(amap_in_triores, return_at_once), BY_HAND: partial(amap_by_hand, return_at_once)},
+)
+OPEN_AMAP = Scenario(
+    "open_amap, limit 100", 20_000, {TRIORES: open_amap_in_triores, BY_HAND: open_amap_by_hand}, growth=True
+)
+OPEN_AMAP_ORDERED = Scenario(
+    "open_amap, limit 100, ordered", 20_000, {TRIORES: partial(open_amap_in_triores, ordered=True)}
+)
+SCENARIOS = (AMAP, AMAP_AT_ONCE, OPEN_AMAP, OPEN_AMAP_ORDERED)

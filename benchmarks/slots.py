@@ -1,0 +1,20 @@
+"""What hand-written Trio uses where triores has a future: an event and a slot for the value."""
+
+from __future__ import annotations
+
+import trio
+
+
+class Slot:
+    """A value that comes later."""
+
+    __slots__ = ("event", "value")
+
+    def __init__(self) -> None:
+        self.event = trio.Event()
+        self.value = -1
+
+    def put(self, value: int) -> None:
+        """Store the value, and wake whoever waits for it."""
+        self.value = value
+        self.event.set()
