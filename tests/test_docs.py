@@ -36,7 +36,7 @@ SHELL = re.compile(
     r"pip install triores"
     r"|python -m trio"
     r"|python3 -m venv \.venv && \.venv/bin/pip install -q nox && \.venv/bin/nox -s (demo|tests)"
-    rf"|(python|nox -s \w+ -- )?(?P<program>{'|'.join(map(re.escape, sorted(EXAMPLES)))}).*"
+    rf"|python (?P<program>{'|'.join(map(re.escape, sorted(EXAMPLES)))}).*"
 )
 
 
