@@ -625,10 +625,11 @@ async def test_where_a_callback_fails_as_the_reader_is_cancelled_the_cancellatio
 
 async def test_what_is_no_exception_only_group_keeps_its_kind() -> None:
     requests = FutureMap[str, int]()
-    with requests.expect("a") as a:
+    with requests.expect("a") as a, requests.expect("b") as b:
         a.add_done_callback(fails_with(KeyboardInterrupt()))
         with pytest.raises(BaseExceptionGroup) as caught, requests:
             raise CutError
+        assert b.is_done()
     assert not isinstance(caught.value, ExceptionGroup)
 
 
@@ -730,21 +731,29 @@ def test_ctrl_c_comes_before_or_after_registering_and_removing(lookups: int) -> 
     assert not requests
 
 
+class InterruptedEnd(FutureMap[str, int]):
+    """A map during whose reader's end Ctrl-C is pressed."""
+
+    def _never_set(self, when: str) -> FutureNeverSetException:
+        signal.raise_signal(signal.SIGINT)
+        return super()._never_set(when)
+
+
 def test_ctrl_c_comes_before_or_after_the_readers_end() -> None:
-    requests = FutureMap[str, int]()
+    requests = InterruptedEnd()
     futures: list[Future[int]] = []
 
     async def main() -> None:
         with requests.expect("a") as a, requests.expect("b") as b:
             futures.extend((a, b))
             with requests:
-                a.add_done_callback(lambda _: signal.raise_signal(signal.SIGINT))
+                pass
             await trio.sleep_forever()
 
     with pytest.raises(KeyboardInterrupt):
         trio.run(main)
     assert [kinds(future.exception()) for future in futures] == [[FutureNeverSetException]] * 2
-    assert repr(requests) == "FutureMap(in_flight=0, reader='ended')"
+    assert repr(requests) == "InterruptedEnd(in_flight=0, reader='ended')"
 
 
 def test_entering_the_readers_block_is_protected_from_ctrl_c() -> None:

@@ -194,9 +194,8 @@ class FutureMap(Mapping[K, Future[T]]):
         self._cause = error
         failures: list[BaseException] = []
         try:
-            for future in list(
-                self._futures.values()
-            ):  # a callback may end an `expect` block, and so take out its entry
+            # A list, since a callback may end an `expect` block, and so take out its entry.
+            for future in list(self._futures.values()):
                 try:
                     if not future.is_done():
                         future.set_exception(self._never_set("before the response to this request came"))

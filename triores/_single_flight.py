@@ -114,7 +114,7 @@ class SingleFlight(Generic[K, T]):
             flight = self._take_off(key, fn, args)
         flight.callers += 1
         try:
-            await flight.landed.wait()
+            await flight.capture.wait_done()
         except BaseException:
             abandoned = flight.leave()
             del flight  # the `trio.Cancelled` that the task gets here keeps this frame alive
@@ -137,13 +137,9 @@ class SingleFlight(Generic[K, T]):
 
 
 class _Flight(Generic[T]):
-    """An entry of the table. As a waiter of its capture it is told when that is done, before any caller runs.
+    """An entry of the table. As a waiter of its capture it is told when that is done, before any caller runs."""
 
-    Callers wait for an event of the flight's and not for the capture, since the frames of a cancelled wait can become
-    part of the capture's exception: that of the last caller is the context in which the task is cancelled.
-    """
-
-    __slots__ = ("_flights", "_key", "_scope", "callers", "capture", "landed")
+    __slots__ = ("_flights", "_key", "_scope", "callers", "capture")
 
     def __init__(
         self, flights: dict[Any, _Flight[T]], key: object, capture: ResultCapture[T], scope: trio.CancelScope
@@ -153,16 +149,14 @@ class _Flight(Generic[T]):
         self._scope = scope
         self.capture = capture
         self.callers = 0  # how many wait for it
-        self.landed = trio.Event()
 
     def settled(self, _result: ResultBase[Any], _times: int, /) -> None:
         self._forget()
-        self.landed.set()
 
     def leave(self) -> trio.CancelScope | None:
         """Count a caller out. Returns what to cancel where it was the last."""
         self.callers -= 1
-        if self.callers or self.capture.is_done():
+        if self.callers:
             return None
         self._forget()
         return self._scope
