@@ -1,0 +1,113 @@
+"""The public door, what importing costs, and how much memory a future takes."""
+
+from __future__ import annotations
+
+import gc
+import inspect
+import pickle
+import subprocess
+import sys
+import tracemalloc
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+import trio
+
+import triores
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+PACKAGE = Path(triores.__file__).parent
+
+
+@pytest.mark.parametrize("name", triores.__all__)
+def test_every_public_name_has_a_docstring_and_the_public_module(name: str) -> None:
+    public = getattr(triores, name)
+    assert public.__module__ == "triores"
+    assert public.__qualname__ == name
+    assert inspect.getdoc(public)
+    if inspect.isclass(public):
+        for member, value in inspect.getmembers(public):
+            if not member.startswith("_") and (callable(value) or isinstance(value, property)):
+                assert inspect.getdoc(value), f"{name}.{member} has no docstring"
+
+
+def test_nothing_else_is_public() -> None:
+    assert triores.__all__ == sorted(triores.__all__)
+    public = {name for name in vars(triores) if not name.startswith("_")}
+    assert public - {"annotations"} == set(triores.__all__)
+
+
+@pytest.mark.parametrize("name", [name for name in triores.__all__ if inspect.isclass(getattr(triores, name))])
+def test_a_public_class_can_be_pickled_by_its_name(name: str) -> None:
+    public = getattr(triores, name)
+    pickled = pickle.dumps(public)
+    assert pickle.loads(pickled) is public
+    assert b"triores\n" in pickle.dumps(public, protocol=0)
+    assert b"triores._" not in pickled
+
+
+def test_importing_the_package_imports_no_other_event_loop_and_no_thread_pool() -> None:
+    program = (
+        "import sys, trio, outcome; before = set(sys.modules); import triores; "
+        "print(*sys.modules); print(*set(sys.modules) - before)"
+    )
+    ran = subprocess.run(
+        [sys.executable, "-c", program], check=True, capture_output=True, text=True, cwd=PACKAGE.parent
+    )
+    everything, added = (line.split() for line in ran.stdout.splitlines())
+    assert "triores" in added
+    assert not {"asyncio", "concurrent.futures", "anyio"} & {*everything}
+    third_party = {name.partition(".")[0] for name in added} - sys.stdlib_module_names
+    assert third_party == {"triores"}
+
+
+def test_the_package_says_that_it_is_typed() -> None:
+    assert (PACKAGE / "py.typed").exists()
+    assert triores.__version__.count(".") == 2
+
+
+def test_results_have_no_dict() -> None:
+    for result in (triores.Future[int](), triores.ResultCapture(trio.sleep, 1), triores.ResultBase[int]()):
+        assert not hasattr(result, "__dict__")
+
+
+def bytes_each(make: Callable[[], object]) -> float:
+    """How much memory one of what this makes takes, with all that it alone keeps alive."""
+    count = 2000
+    kept = [make() for _ in range(count)]
+    kept.clear()
+    gc.collect()
+    tracemalloc.start()
+    try:
+        kept = [object()] * count
+        before, _ = tracemalloc.get_traced_memory()
+        for index in range(count):
+            kept[index] = make()
+        after, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    return (after - before) / count
+
+
+@pytest.mark.skipif(
+    sys.implementation.name != "cpython" or sys.version_info[:2] not in {(3, 11), (3, 13)},
+    reason="the figures are those of CPython 3.11 and 3.13; other versions have objects of other sizes",
+)
+def test_a_future_takes_little_memory() -> None:
+    def make_done() -> triores.Future[object]:
+        future = triores.Future[object]()
+        future.set_result(None)
+        return future
+
+    def make_failed() -> triores.Future[object]:
+        future = triores.Future[object]()
+        future.set_exception(error)
+        return future
+
+    error = ValueError()
+    assert bytes_each(triores.Future) <= 68
+    assert bytes_each(make_done) <= 132
+    assert bytes_each(make_failed) <= 132
