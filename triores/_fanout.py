@@ -2,26 +2,29 @@
 
 Every call here owns a nursery, so nothing outlives it. What goes wrong leaves as Trio's strict nurseries raise it, in
 an exception group; where the call was cancelled from outside and nothing else went wrong, as a plain `trio.Cancelled`.
-`gather`, `gather_outcomes`, `race` and `first_success` start a captured task a function. The two maps run on worker
-tasks that share one source of items: each takes the next item when it is free, and so the source is read lazily.
+`gather`, `gather_outcomes`, `race` and `first_success` start a task a function. The two maps read their items lazily: a
+plain iterable by worker tasks, each of which takes the next item when it is free, and an async iterable by one task.
 """
 
 from __future__ import annotations
 
+import contextvars
 import inspect
 import operator
 import reprlib
 import sys
+from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterable
-from typing import TYPE_CHECKING, Any, Generic, SupportsIndex, TypeVar, overload
+from itertools import count
+from typing import TYPE_CHECKING, Any, Generic, SupportsFloat, SupportsIndex, TypeVar, overload
 
 import trio
-from trio.lowlevel import enable_ki_protection
+from trio.lowlevel import checkpoint_if_cancelled, enable_ki_protection
 
 from ._capture import COROUTINE, ResultCapture, check_awaitable, refuse_uncallable, task_name
 from ._exceptions import is_cancellation, leaves
-from ._result import ResultBase, checkpoint, current_trio_token
+from ._result import ResultBase, checkpoint, current_trio_token, shown
 
 if sys.version_info < (3, 11):
     from exceptiongroup import BaseExceptionGroup, ExceptionGroup  # Trio itself requires the backport on Python 3.10
@@ -34,44 +37,46 @@ if TYPE_CHECKING:
     from outcome import Error, Value
     from typing_extensions import Self
 
+A = TypeVar("A")
+B = TypeVar("B")
+C = TypeVar("C")
+D = TypeVar("D")
+E = TypeVar("E")
+F = TypeVar("F")
+G = TypeVar("G")
+H = TypeVar("H")
 T = TypeVar("T")
-T1 = TypeVar("T1")
-T2 = TypeVar("T2")
-T3 = TypeVar("T3")
-T4 = TypeVar("T4")
-T5 = TypeVar("T5")
-T6 = TypeVar("T6")
-T7 = TypeVar("T7")
-T8 = TypeVar("T8")
 ItemT = TypeVar("ItemT")
 
 if TYPE_CHECKING:
     Fn = Callable[[], Awaitable[T]]
+    FnOf = Callable[[ItemT], Awaitable[T]]
+    Items = Iterable[ItemT] | AsyncIterable[ItemT]
     Out = Value[T] | Error
 
 
 @overload
-async def gather(f1: Fn[T1], /) -> tuple[T1]: ...
+async def gather() -> tuple[()]: ...
 @overload
-async def gather(f1: Fn[T1], f2: Fn[T2], /) -> tuple[T1, T2]: ...
+async def gather(a: Fn[A], /) -> tuple[A]: ...
 @overload
-async def gather(f1: Fn[T1], f2: Fn[T2], f3: Fn[T3], /) -> tuple[T1, T2, T3]: ...
+async def gather(a: Fn[A], b: Fn[B], /) -> tuple[A, B]: ...
 @overload
-async def gather(f1: Fn[T1], f2: Fn[T2], f3: Fn[T3], f4: Fn[T4], /) -> tuple[T1, T2, T3, T4]: ...
+async def gather(a: Fn[A], b: Fn[B], c: Fn[C], /) -> tuple[A, B, C]: ...
 @overload
-async def gather(f1: Fn[T1], f2: Fn[T2], f3: Fn[T3], f4: Fn[T4], f5: Fn[T5], /) -> tuple[T1, T2, T3, T4, T5]: ...
+async def gather(a: Fn[A], b: Fn[B], c: Fn[C], d: Fn[D], /) -> tuple[A, B, C, D]: ...
 @overload
-async def gather(
-    f1: Fn[T1], f2: Fn[T2], f3: Fn[T3], f4: Fn[T4], f5: Fn[T5], f6: Fn[T6], /
-) -> tuple[T1, T2, T3, T4, T5, T6]: ...
+async def gather(a: Fn[A], b: Fn[B], c: Fn[C], d: Fn[D], e: Fn[E], /) -> tuple[A, B, C, D, E]: ...
 @overload
-async def gather(
-    f1: Fn[T1], f2: Fn[T2], f3: Fn[T3], f4: Fn[T4], f5: Fn[T5], f6: Fn[T6], f7: Fn[T7], /
-) -> tuple[T1, T2, T3, T4, T5, T6, T7]: ...
+async def gather(a: Fn[A], b: Fn[B], c: Fn[C], d: Fn[D], e: Fn[E], f: Fn[F], /) -> tuple[A, B, C, D, E, F]: ...
 @overload
 async def gather(
-    f1: Fn[T1], f2: Fn[T2], f3: Fn[T3], f4: Fn[T4], f5: Fn[T5], f6: Fn[T6], f7: Fn[T7], f8: Fn[T8], /
-) -> tuple[T1, T2, T3, T4, T5, T6, T7, T8]: ...
+    a: Fn[A], b: Fn[B], c: Fn[C], d: Fn[D], e: Fn[E], f: Fn[F], g: Fn[G], /
+) -> tuple[A, B, C, D, E, F, G]: ...
+@overload
+async def gather(
+    a: Fn[A], b: Fn[B], c: Fn[C], d: Fn[D], e: Fn[E], f: Fn[F], g: Fn[G], h: Fn[H], /
+) -> tuple[A, B, C, D, E, F, G, H]: ...
 @overload
 async def gather(*fns: Fn[T]) -> tuple[T, ...]: ...
 async def gather(*fns: Fn[Any]) -> tuple[Any, ...]:
@@ -96,37 +101,47 @@ async def gather(*fns: Fn[Any]) -> tuple[Any, ...]:
             user, orders = await gather(partial(get_user, 7), partial(get_orders, 7))
     """
     _check_functions(fns, "gather")
-    async with _FanOutNursery() as nursery:
-        captures = [ResultCapture.start_soon(nursery, fn) for fn in fns]
-    return tuple([capture.result() for capture in captures])
+    values: dict[int, Any] = {}
+    async with _FanOutNursery("gather") as nursery:
+        await checkpoint_if_cancelled()
+        for index, fn in enumerate(fns):
+            nursery.start_soon(_store, values, index, fn, name=task_name(fn))
+    return tuple([values[index] for index in range(len(fns))])
+
+
+async def _store(values: dict[int, Any], index: int, fn: Fn[Any]) -> None:
+    awaitable = fn()
+    if type(awaitable) is not COROUTINE:
+        check_awaitable(fn, awaitable)
+    values[index] = await awaitable
 
 
 @overload
-async def gather_outcomes(f1: Fn[T1], /) -> tuple[Out[T1]]: ...
+async def gather_outcomes() -> tuple[()]: ...
 @overload
-async def gather_outcomes(f1: Fn[T1], f2: Fn[T2], /) -> tuple[Out[T1], Out[T2]]: ...
+async def gather_outcomes(a: Fn[A], /) -> tuple[Out[A]]: ...
 @overload
-async def gather_outcomes(f1: Fn[T1], f2: Fn[T2], f3: Fn[T3], /) -> tuple[Out[T1], Out[T2], Out[T3]]: ...
+async def gather_outcomes(a: Fn[A], b: Fn[B], /) -> tuple[Out[A], Out[B]]: ...
 @overload
-async def gather_outcomes(
-    f1: Fn[T1], f2: Fn[T2], f3: Fn[T3], f4: Fn[T4], /
-) -> tuple[Out[T1], Out[T2], Out[T3], Out[T4]]: ...
+async def gather_outcomes(a: Fn[A], b: Fn[B], c: Fn[C], /) -> tuple[Out[A], Out[B], Out[C]]: ...
 @overload
-async def gather_outcomes(
-    f1: Fn[T1], f2: Fn[T2], f3: Fn[T3], f4: Fn[T4], f5: Fn[T5], /
-) -> tuple[Out[T1], Out[T2], Out[T3], Out[T4], Out[T5]]: ...
+async def gather_outcomes(a: Fn[A], b: Fn[B], c: Fn[C], d: Fn[D], /) -> tuple[Out[A], Out[B], Out[C], Out[D]]: ...
 @overload
 async def gather_outcomes(
-    f1: Fn[T1], f2: Fn[T2], f3: Fn[T3], f4: Fn[T4], f5: Fn[T5], f6: Fn[T6], /
-) -> tuple[Out[T1], Out[T2], Out[T3], Out[T4], Out[T5], Out[T6]]: ...
+    a: Fn[A], b: Fn[B], c: Fn[C], d: Fn[D], e: Fn[E], /
+) -> tuple[Out[A], Out[B], Out[C], Out[D], Out[E]]: ...
 @overload
 async def gather_outcomes(
-    f1: Fn[T1], f2: Fn[T2], f3: Fn[T3], f4: Fn[T4], f5: Fn[T5], f6: Fn[T6], f7: Fn[T7], /
-) -> tuple[Out[T1], Out[T2], Out[T3], Out[T4], Out[T5], Out[T6], Out[T7]]: ...
+    a: Fn[A], b: Fn[B], c: Fn[C], d: Fn[D], e: Fn[E], f: Fn[F], /
+) -> tuple[Out[A], Out[B], Out[C], Out[D], Out[E], Out[F]]: ...
 @overload
 async def gather_outcomes(
-    f1: Fn[T1], f2: Fn[T2], f3: Fn[T3], f4: Fn[T4], f5: Fn[T5], f6: Fn[T6], f7: Fn[T7], f8: Fn[T8], /
-) -> tuple[Out[T1], Out[T2], Out[T3], Out[T4], Out[T5], Out[T6], Out[T7], Out[T8]]: ...
+    a: Fn[A], b: Fn[B], c: Fn[C], d: Fn[D], e: Fn[E], f: Fn[F], g: Fn[G], /
+) -> tuple[Out[A], Out[B], Out[C], Out[D], Out[E], Out[F], Out[G]]: ...
+@overload
+async def gather_outcomes(
+    a: Fn[A], b: Fn[B], c: Fn[C], d: Fn[D], e: Fn[E], f: Fn[F], g: Fn[G], h: Fn[H], /
+) -> tuple[Out[A], Out[B], Out[C], Out[D], Out[E], Out[F], Out[G], Out[H]]: ...
 @overload
 async def gather_outcomes(*fns: Fn[T]) -> tuple[Out[T], ...]: ...
 async def gather_outcomes(*fns: Fn[Any]) -> tuple[Out[Any], ...]:
@@ -146,7 +161,8 @@ async def gather_outcomes(*fns: Fn[Any]) -> tuple[Out[Any], ...]:
         BaseExceptionGroup: Of what is no `Exception`, such as `KeyboardInterrupt`; it cancels the rest.
     """
     _check_functions(fns, "gather_outcomes")
-    async with _FanOutNursery() as nursery:
+    async with _FanOutNursery("gather_outcomes") as nursery:
+        await checkpoint_if_cancelled()
         captures = [ResultCapture.start_soon(nursery, fn, suppress_exception=True) for fn in fns]
     return tuple([capture.outcome for capture in captures])
 
@@ -170,8 +186,10 @@ async def race(*fns: Fn[T]) -> T:
         BaseExceptionGroup: Of what the functions raised; an `ExceptionGroup` where it was nothing but `Exception`.
     """
     _check_functions(fns, "race", least=1)
-    async with _FanOutNursery() as nursery:
-        winner = _Winner(nursery, needs_value=False)
+    manager = _FanOutNursery("race")
+    winner = _Winner(manager, needs_value=False)
+    async with manager as nursery:
+        await checkpoint_if_cancelled()
         for fn in fns:
             ResultCapture.start_soon(nursery, fn)._register(winner)
     assert winner.capture is not None
@@ -199,27 +217,30 @@ async def first_success(*fns: Fn[T], stagger: float | None = None) -> T:
         BaseExceptionGroup: Of what is no `Exception`, such as `KeyboardInterrupt`; it cancels the rest.
     """
     _check_functions(fns, "first_success", least=1)
-    if stagger is not None and not operator.ge(stagger, 0):  # false for NaN too
-        raise ValueError(f"stagger is a number of seconds of at least 0, or None to start all at once, not {stagger!r}")
+    _check_stagger(stagger)
     attempts: list[ResultCapture[T]] = []
-    async with _FanOutNursery() as nursery:
-        winner = _Winner(nursery, needs_value=True)
-        for fn in fns:
-            attempts.append(ResultCapture.start_soon(nursery, fn, suppress_exception=True))
-            attempts[-1]._register(winner)
-            if stagger is not None:
-                with trio.move_on_after(stagger):
-                    await attempts[-1].wait_done()
+    manager = _FanOutNursery("first_success")
+    winner = _Winner(manager, needs_value=True)
+    try:
+        async with manager as nursery:
+            await checkpoint_if_cancelled()
+            for fn in fns:
+                attempts.append(ResultCapture.start_soon(nursery, fn, suppress_exception=True))
+                attempts[-1]._register(winner)
+                if stagger is not None:
+                    with trio.move_on_after(stagger):
+                        await attempts[-1].wait_done()
                 if winner.capture is not None:
                     break
+    except ExceptionGroup:
+        if winner.capture is None:
+            raise
+        # Else a loser with a nursery of its own has mixed its failure with the cancellation.
     if winner.capture is not None:
         return winner.capture.result()  # type: ignore[no-any-return]  # the type of the winner is one of theirs
-    errors = [attempt.exception() for attempt in attempts]
+    errors = [error for attempt in attempts if isinstance(error := attempt.exception(), Exception)]
     try:
-        raise ExceptionGroup(
-            f"each of the {len(fns)} functions of first_success failed",
-            [error for error in errors if isinstance(error, Exception)],
-        )
+        raise ExceptionGroup(f"each of the {len(fns)} functions of first_success failed", errors)
     finally:
         del attempts, errors, winner
 
@@ -252,37 +273,10 @@ async def amap(
 
             pages = await amap(fetch, urls, limit=20)
     """
-    _check_map(fn, "amap")
-    most = sys.maxsize if limit is None else _checked_limit(limit, "amap")
-    name = task_name(fn)
-    values: dict[int, T] = {}
-    source = _Source(items, "amap")
-    workers = 0
-
-    def start_worker() -> None:
-        nonlocal workers
-        if workers < most:
-            workers += 1
-            nursery.start_soon(work, name=name)
-
-    async def work() -> None:
-        fresh = True
-        async for index, item in source:
-            if fresh:  # there may be more items, so there is work for one more
-                fresh = False
-                start_worker()
-            try:
-                awaitable = fn(item)
-                if type(awaitable) is not COROUTINE:
-                    check_awaitable(fn, awaitable)
-                values[index] = await awaitable
-            except BaseException as error:
-                _note(error, index, item)
-                raise
-
-    async with source, _FanOutNursery() as nursery:
-        start_worker()
-    return [values[index] for index in range(len(values))]
+    calls = _Amap(fn, items, sys.maxsize if limit is None else limit)
+    async with _FanOutNursery("amap") as nursery:
+        await calls.read(nursery)
+    return [calls.values[index] for index in range(len(calls.values))]
 
 
 def open_amap(
@@ -327,156 +321,219 @@ def open_amap(
                 async for page in results:
                     print(page.args[0], len(page.result()))
     """
-    _check_map(fn, "open_amap")
-    checked = _checked_limit(limit, "open_amap")
-    source = _Source(items, "open_amap")
-    return _OpenAmap(source, _AmapResults(fn, source, checked, ordered=ordered, suppress=suppress_exception))
+    return _OpenAmap(_AmapResults(fn, items, limit, ordered=ordered, suppress=suppress_exception))
 
 
 class _FanOutNursery:
-    """A strict nursery that begins with a cancellation point, and raises a plain `Cancelled` where it was just that."""
+    """A strict nursery that raises a plain `trio.Cancelled` where it was nothing but that."""
 
-    __slots__ = ("_manager",)
+    __slots__ = ("_call", "_ended", "_manager", "_nursery")
+
+    def __init__(self, call: str) -> None:
+        self._call = call
+        self._ended = False
 
     @enable_ki_protection
     async def __aenter__(self) -> trio.Nursery:
         current_trio_token()
-        await trio.lowlevel.checkpoint_if_cancelled()
         self._manager = trio.open_nursery(strict_exception_groups=True)
-        return await self._manager.__aenter__()
+        self._nursery = await self._manager.__aenter__()
+        return self._nursery
+
+    def end(self, reason: str) -> None:
+        """Cancel what is left, since the call has what it wants."""
+        self._ended = True
+        self._nursery.cancel_scope.cancel(reason=reason)
 
     @enable_ki_protection
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> bool | None:
         try:
-            return await self._manager.__aexit__(kind, error, traceback)
+            swallowed = await self._manager.__aexit__(kind, error, traceback)
         except BaseExceptionGroup as group:
             if all(isinstance(leaf, trio.Cancelled) for leaf in leaves(group)):
                 # They come from a scope outside, so this raises the one that stands for all.
-                await trio.lowlevel.checkpoint_if_cancelled()
+                await checkpoint_if_cancelled()
             raise
+        else:
+            if self._nursery.cancel_scope.cancelled_caught and not self._ended:
+                raise RuntimeError(
+                    f"{self._call} lacks results: a task in it raised a trio.Cancelled that belongs elsewhere, or "
+                    "cancelled the nursery it runs in; to stop a single task, give it a cancel scope of its own"
+                )
+            return swallowed
         finally:
             del self, error, traceback
 
 
 class _Winner:
-    """The waiter of `race` and `first_success`: the first to finish, or to succeed, cancels the rest."""
+    """The waiter of `race` and `first_success`: the first to finish, or to succeed, ends the others."""
 
-    __slots__ = ("_needs_value", "_nursery", "capture")
+    __slots__ = ("_manager", "_needs_value", "capture")
 
-    def __init__(self, nursery: trio.Nursery, *, needs_value: bool) -> None:
-        self._nursery = nursery
+    def __init__(self, manager: _FanOutNursery, *, needs_value: bool) -> None:
+        self._manager = manager
         self._needs_value = needs_value
         self.capture: ResultBase[Any] | None = None
 
     def settled(self, result: ResultBase[Any], _times: int, /) -> None:
         if self.capture is None and not (self._needs_value and result.exception() is not None):
             self.capture = result
-            self._nursery.cancel_scope.cancel(reason="another function was first")
+            self._manager.end("another function was first")
 
 
-class _Source(Generic[ItemT]):
-    """The items with their positions, for workers that share them. One reads at a time."""
+class _Map(ABC, Generic[ItemT, T]):
+    """What both maps are made of: the source of the items, and the tasks that call the function with them.
 
-    __slots__ = ("_async", "_count", "_exhausted", "_lock", "_sync")
+    An iterable is read by worker tasks, each of which takes the next item when it is free. An async iterable is read by
+    one task, which starts a task for each item: what an async generator holds over a ``yield``, a lock or a context
+    variable, belongs to the task that took it, and so one task has to run it from beginning to end.
+    """
 
-    def __init__(self, items: Iterable[ItemT] | AsyncIterable[ItemT], call: str) -> None:
-        self._sync: Iterator[ItemT] | None = None
+    def __init__(self, fn: FnOf[ItemT, T], items: Items[ItemT], limit: int, call: str) -> None:
+        if not callable(fn):
+            refuse_uncallable(fn, f"{call}({{}}, items)")
+        self._fn = fn
+        self._name = task_name(fn)
+        self._limit = self._room = _checked_limit(limit, call)  # room: how many more items may be taken now
+        self._waiting = trio.lowlevel.ParkingLot()  # those who wait for room
+        self._exhausted = False
         self._async: AsyncIterator[ItemT] | None = None
+        self._sync: Iterator[tuple[int, ItemT]] = iter(())
         if isinstance(items, AsyncIterable):
             self._async = aiter(items)
         elif isinstance(items, Iterable):
-            self._sync = iter(items)
+            self._sync = enumerate(items)
         else:
+            if inspect.iscoroutine(items):
+                items.close()  # or Python would warn that it was never awaited
             raise TypeError(f"{call} takes its items from an iterable or an async iterable, not from {items!r}")
-        self._lock = trio.Lock()
-        self._count = 0
-        self._exhausted = False
 
-    def __aiter__(self) -> Self:
-        return self
+    async def read(self, nursery: trio.Nursery) -> None:
+        """Start tasks for all items of an async iterable, or for as many of another as there is room for."""
+        self._nursery = nursery
+        self._context = contextvars.copy_context()  # for a sync source, so that all workers read it in the same one
+        if self._async is not None:
+            await self._read_async(self._async)
+            return
+        await checkpoint_if_cancelled()
+        while self._room and (taken := self._take()) is not None:
+            self._start(taken)
 
-    async def __anext__(self) -> tuple[int, ItemT]:
-        if self._sync is None:
-            async with self._lock:
-                item = await self._read()
+    async def _read_async(self, source: AsyncIterator[ItemT]) -> None:
+        try:
+            await checkpoint_if_cancelled()
+            for index in count():
+                item = await anext(source)
+                self._room -= 1
+                self._context.run(self._start, (index, item))
+                del item
+                while not self._room:
+                    await self._waiting.park()
+        except StopAsyncIteration:
+            self._exhaust()
+        finally:
+            if isinstance(source, AsyncGenerator):
+                await source.aclose()
+
+    def _take(self) -> tuple[int, ItemT] | None:
+        taken = None if self._exhausted else self._context.run(next, self._sync, None)
+        if taken is None:
+            self._exhaust()
         else:
+            self._room -= 1
+        return taken
+
+    def _exhaust(self) -> None:
+        self._exhausted = True
+
+    def _start(self, taken: tuple[int, ItemT]) -> None:
+        self._nursery.start_soon(self._work, taken, name=self._name)
+
+    @abstractmethod
+    async def _work(self, taken: tuple[int, ItemT] | None) -> None:
+        """Call the function with an item that was taken, and go on with others of a sync source."""
+
+
+class _Amap(_Map[ItemT, T]):
+    """The calls of `amap`: a worker that ends makes room."""
+
+    def __init__(self, fn: FnOf[ItemT, T], items: Items[ItemT], limit: int) -> None:
+        super().__init__(fn, items, limit, "amap")
+        self.values: dict[int, T] = {}
+
+    async def _work(self, taken: tuple[int, ItemT] | None) -> None:
+        context = contextvars.copy_context()
+        while taken is not None:
+            if contextvars.copy_context() != context:
+                context.run(self._start, taken)  # so that this call does not see what the one before it has set
+                return
+            index, item = taken
             try:
-                item = next(self._sync)
-            except StopIteration:
-                raise StopAsyncIteration from None
-        index = self._count
-        self._count += 1
-        return index, item
-
-    async def _read(self) -> ItemT:
-        if self._exhausted or self._async is None:
-            raise StopAsyncIteration
-        self._exhausted = True  # whatever ends it, it is not read again
-        item = await anext(self._async)
-        self._exhausted = False
-        return item
-
-    async def __aenter__(self) -> None:
-        pass
-
-    async def __aexit__(self, *exc_info: object) -> None:
-        source: AsyncIterator[Any] | None = self._async
-        if isinstance(source, AsyncGenerator):
-            await source.aclose()
+                awaitable = self._fn(item)
+                if type(awaitable) is not COROUTINE:
+                    check_awaitable(self._fn, awaitable)
+                self.values[index] = await awaitable
+            except BaseException as error:
+                _note(error, index, item)
+                raise
+            taken = self._context.run(next, self._sync, None)
+        self._room += 1
+        self._waiting.unpark()
 
 
-class _AmapResults(AsyncIterator[ResultCapture[T]]):
-    """What `open_amap` gives: workers at one end, consumers at the other."""
+class _AmapResults(_Map[Any, T], AsyncIterator[ResultCapture[T]]):
+    """What `open_amap` gives: whoever takes a result makes room."""
 
-    def __init__(
-        self, fn: Callable[[Any], Awaitable[T]], source: _Source[Any], limit: int, *, ordered: bool, suppress: bool
-    ) -> None:
-        self._fn = fn
-        self._source = source
-        self._limit = limit
+    def __init__(self, fn: FnOf[Any, T], items: Items[Any], limit: int, *, ordered: bool, suppress: bool) -> None:
+        super().__init__(fn, items, limit, "open_amap")
         self._ordered = ordered
         self._suppress = suppress
-        self._room = limit  # how many more items may be taken now
         self._queue: deque[ResultCapture[T]] = deque()  # in the order of giving out; where that is fixed, some pending
         self._event: trio.Event | None = None  # where consumers wait
-        self._idle = trio.lowlevel.ParkingLot()  # where workers wait for room
-        self._workers = 0
-        self._exhausted = False
         self._closed = False
 
-    def start(self, nursery: trio.Nursery) -> None:
-        self._nursery = nursery
-        self._start_worker()
+    async def run(self, nursery: trio.Nursery) -> None:
+        """Start the calls, and tell consumers of the end, whatever it is that cancels this nursery."""
+        try:
+            await self.read(nursery)
+            await trio.sleep_forever()
+        finally:
+            self.close()
 
     def close(self) -> None:
+        """Let consumers go that would wait for ever: those that are shielded, or that run outside the block."""
         self._closed = True
-        self._nursery.cancel_scope.cancel(reason="the block of open_amap has ended")
+        self._queue.clear()
+        self._wake_consumers()
 
     def __aiter__(self) -> Self:
         return self
 
     async def __anext__(self) -> ResultCapture[T]:
-        if self._closed:
-            raise trio.ClosedResourceError("the block of open_amap has ended; loop over its results inside the block")
-        if self._is_ready() or self._is_finished():
+        if self._has_answer():
             await checkpoint()
-        while not self._is_ready():
-            if self._is_finished():
-                raise StopAsyncIteration
+        while not self._has_answer():
             if self._event is None:
                 self._event = trio.Event()
             await self._event.wait()
+        if self._closed:
+            await checkpoint()  # Cancelled, for those that run inside the block
+            raise trio.ClosedResourceError(
+                "open_amap gives no more results: its block has ended, or is being cancelled"
+            )
+        if not self._queue:
+            raise StopAsyncIteration
         capture = self._queue.popleft()
         self._room += 1
-        self._idle.unpark()
+        self._waiting.unpark()
         if self._is_finished():
             self._wake_consumers()  # those that get nothing more
         return capture
 
-    def _is_ready(self) -> bool:
-        return bool(self._queue) and self._queue[0].is_done()
+    def _has_answer(self) -> bool:
+        return self._closed or (self._queue[0].is_done() if self._queue else self._is_finished())
 
     def _is_finished(self) -> bool:
         return self._exhausted and self._room == self._limit
@@ -486,55 +543,55 @@ class _AmapResults(AsyncIterator[ResultCapture[T]]):
             self._event.set()
             self._event = None
 
-    def _start_worker(self) -> None:
-        if self._workers < self._limit:
-            self._workers += 1
-            self._nursery.start_soon(self._work, name=task_name(self._fn))
+    def _exhaust(self) -> None:
+        super()._exhaust()
+        self._wake_consumers()
 
-    async def _work(self) -> None:
-        fresh = True
-        while True:
-            while not self._room:
-                await self._idle.park()
-            self._room -= 1  # before the source is asked: while it is slow, others must not take the same room
-            try:
-                index, item = await anext(self._source)
-            except StopAsyncIteration:
-                self._room += 1
-                self._exhausted = True
-                self._wake_consumers()
+    async def _work(self, taken: tuple[int, Any] | None) -> None:
+        context = contextvars.copy_context()
+        while taken is not None:
+            if contextvars.copy_context() != context:
+                context.run(self._start, taken)
                 return
-            if fresh:  # there may be more items, so there is work for one more
-                fresh = False
-                self._start_worker()
-            await self._run(index, item)
-            self._wake_consumers()
+            await self._run(*taken)
+            if self._async is not None:
+                return
+            taken = None  # so that a worker that waits holds no item
+            while not self._room:
+                await self._waiting.park()
+            taken = self._take()
 
     async def _run(self, index: int, item: object) -> None:
         capture = ResultCapture(self._fn, item, suppress_exception=self._suppress)
-        capture._begin()
         if self._ordered:
             self._queue.append(capture)
         try:
             await capture._capture()
-        finally:
-            _note(capture.exception(), index, item)
             if not self._ordered:
                 self._queue.append(capture)
+            self._wake_consumers()
+        except BaseException:
+            self.close()
+            raise
+        finally:
+            if capture.is_done():
+                _note(capture.exception(), index, item)
             del self, capture
 
 
 class _OpenAmap(Generic[T]):
-    __slots__ = ("_nursery", "_results", "_source")
+    """The block of `open_amap`."""
 
-    def __init__(self, source: _Source[Any], results: _AmapResults[T]) -> None:
-        self._source = source
+    __slots__ = ("_manager", "_results")
+
+    def __init__(self, results: _AmapResults[T]) -> None:
         self._results = results
-        self._nursery = _FanOutNursery()
+        self._manager = _FanOutNursery("open_amap")
 
     @enable_ki_protection
     async def __aenter__(self) -> _AmapResults[T]:
-        self._results.start(await self._nursery.__aenter__())
+        nursery = await self._manager.__aenter__()
+        nursery.start_soon(self._results.run, nursery)
         return self._results
 
     @enable_ki_protection
@@ -542,9 +599,10 @@ class _OpenAmap(Generic[T]):
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> bool | None:
         self._results.close()
+        if error is None:
+            self._manager.end("the block of open_amap has ended")
         try:
-            async with self._source:
-                return await self._nursery.__aexit__(kind, error, traceback)
+            return await self._manager.__aexit__(kind, error, traceback)
         except BaseExceptionGroup as group:
             if len(group.exceptions) == 1 and group.exceptions[0] is error:
                 return False  # the block's own exception, which goes on as it is
@@ -567,9 +625,12 @@ def _check_functions(fns: tuple[object, ...], call: str, least: int = 0) -> None
     )
 
 
-def _check_map(fn: object, call: str) -> None:
-    if not callable(fn):
-        refuse_uncallable(fn, f"{call}({{}}, items)")
+def _check_stagger(stagger: object) -> None:
+    told = f"stagger is a number of seconds of at least 0, or None to start all at once, not {stagger!r}"
+    if stagger is not None and not isinstance(stagger, SupportsFloat):
+        raise TypeError(told)
+    if stagger is not None and not float(stagger) >= 0:  # not so for NaN either
+        raise ValueError(told)
 
 
 def _checked_limit(limit: object, call: str) -> int:
@@ -581,7 +642,11 @@ def _checked_limit(limit: object, call: str) -> int:
     return checked
 
 
+_short = reprlib.Repr()
+_short.maxstring = _short.maxother = 100  # characters; enough for most URLs and paths
+
+
 def _note(error: BaseException | None, index: int, item: object) -> None:
     """Say which item an exception came from; a cancellation comes from none."""
     if sys.version_info >= (3, 11) and error is not None and not is_cancellation(error):
-        error.add_note(f"raised for item {index}: {reprlib.repr(item)}")
+        error.add_note(f"raised for item {index}: {shown(_short.repr, item)}")
