@@ -1,0 +1,228 @@
+"""A client that outlives its connections: what `FutureMap` is for.
+
+A server on this machine cuts the connection at random, and the client connects again. Each connection has a
+`FutureMap` of its own, since its requests end with it: whoever waits for an answer when the connection is cut gets an
+exception. Nobody hangs, and nothing is left in a map, which the program proves by accounting for every request.
+
+    python docs/examples/reconnecting_client.py --requests 10000 --callers 100
+
+The exit status is 0 if every request got the right answer or an exception, and no map holds an entry at the end.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import random
+import socket
+import struct
+import sys
+from collections import Counter
+from contextlib import suppress
+from functools import partial
+from typing import TYPE_CHECKING
+
+import trio
+from rich.console import Console
+from rich.table import Table
+
+from triores import FutureMap, TaskFailedException
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+HOST = "127.0.0.1"
+MESSAGE = struct.Struct("!II")  # a request's number with its question, or with its answer
+RESET_ON_CLOSE = struct.pack("hh" if sys.platform == "win32" else "ii", 1, 0)  # for SO_LINGER
+PATIENCE = 10  # seconds until a request without an answer or an exception counts as hanging
+
+
+class ConnectionLostError(Exception):
+    """The connection ended before the answer came. Its cause tells how it ended."""
+
+
+class Messages:
+    """The framing: what arrives in pieces of any length, as whole messages."""
+
+    def __init__(self) -> None:
+        self._rest = b""
+
+    def split(self, received: bytes | bytearray) -> list[tuple[int, int]]:
+        """Return the messages that are complete now, and keep the rest for the next call."""
+        received = self._rest + received
+        complete = len(received) // MESSAGE.size * MESSAGE.size
+        self._rest = received[complete:]
+        return [*MESSAGE.iter_unpack(received[:complete])]
+
+
+class Connection:
+    """One connection of the client's. Any number of tasks may `ask`, while one is in `read` and another in `write`."""
+
+    def __init__(self, stream: trio.abc.Stream) -> None:
+        self.requests = FutureMap[int, int]()
+        self._stream = stream
+        self._numbers = itertools.count()
+        self._outbox, self._unsent = trio.open_memory_channel[bytes](0)
+
+    async def ask(self, question: int) -> int:
+        """Have the server square a number.
+
+        Raises:
+            ConnectionLostError: If the connection ended before the answer came, or had ended already.
+        """
+        number = next(self._numbers)
+        try:
+            with self.requests.expect(number) as answer:
+                with suppress(trio.BrokenResourceError):  # the connection has ended, and the future tells of it
+                    await self._outbox.send(MESSAGE.pack(number, question))
+                return await answer
+        except TaskFailedException as error:
+            raise ConnectionLostError from error.__cause__
+
+    async def read(self) -> None:
+        """Settle the futures of the requests that are answered, until the connection ends."""
+        messages = Messages()
+        # When the inner block ends, in whatever way, each request in flight fails, and so does each later one.
+        with suppress(trio.BrokenResourceError), self.requests:
+            async for received in self._stream:
+                for number, answer in messages.split(received):
+                    self.requests.set_result(number, answer)  # False if its caller has left, which is no mistake
+
+    async def write(self) -> None:
+        """Send the requests. If the callers sent for themselves, one that is cancelled could leave half a message."""
+        with suppress(trio.BrokenResourceError):  # the reader finds the end of the connection too
+            async with self._unsent:
+                async for message in self._unsent:
+                    await self._stream.send_all(message)
+
+
+class Client:
+    """Connects again whenever the connection ends. Any number of tasks may `ask`, while one task is in `run`."""
+
+    def __init__(self, port: int) -> None:
+        self.connections: list[Connection] = []  # the last one is in use; the others are kept for the account
+        self._port = port
+        self._connected = trio.Event()
+
+    async def ask(self, question: int) -> int:
+        """Have the server square a number, once there is a connection.
+
+        Raises:
+            ConnectionLostError: If the connection ended before the answer came. Whether to ask again is for the caller
+                to say, since the server may have done the work all the same.
+        """
+        await self._connected.wait()
+        return await self.connections[-1].ask(question)
+
+    async def run(self) -> None:
+        """Stay connected until cancelled."""
+        while True:
+            async with await trio.open_tcp_stream(HOST, self._port) as stream, trio.open_nursery() as nursery:
+                connection = Connection(stream)
+                self.connections.append(connection)
+                nursery.start_soon(connection.write)
+                self._connected.set()
+                await connection.read()
+                # Replaced before any caller runs, so that they wait for the next connection, and don't fail in a row.
+                self._connected = trio.Event()
+                nursery.cancel_scope.cancel()
+
+
+async def serve(stream: trio.SocketStream, cut_every: int) -> None:
+    """Answer requests out of order, and cut the connection at random, though some of them are unanswered."""
+    messages = Messages()
+    with suppress(trio.BrokenResourceError):
+        async with stream:
+            async for received in stream:
+                requests = messages.split(received)
+                random.shuffle(requests)
+                for number, question in requests:
+                    if not random.randrange(cut_every):
+                        if random.random() < 0.5:
+                            stream.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET_ON_CLOSE)
+                        return
+                    await stream.send_all(MESSAGE.pack(number, question**2 % 2**32))
+
+
+def how_lost(error: ConnectionLostError) -> str:
+    """What ended the reader's block: the last of the causes, or nothing where the block just came to its end."""
+    never_set = error.__cause__
+    return "connection closed" if never_set is None or never_set.__cause__ is None else "connection reset"
+
+
+async def keep_asking(client: Client, questions: Iterator[int], seen: Counter[str]) -> None:
+    """Ask one question after another, and count what comes of each."""
+    for question in questions:
+        with trio.move_on_after(PATIENCE) as scope:
+            try:
+                answer = await client.ask(question)
+            except ConnectionLostError as error:
+                seen[how_lost(error)] += 1
+            else:
+                seen["right answer" if answer == question**2 % 2**32 else "wrong answer"] += 1
+        if scope.cancelled_caught:
+            seen["left hanging"] += 1
+
+
+async def ask_everything(requests: int, callers: int, cut_every: int) -> tuple[Counter[str], list[Connection]]:
+    """Share the requests out among the callers. Returns what came of them, and the connections that it took."""
+    seen: Counter[str] = Counter()
+    async with trio.open_nursery() as nursery:
+        server = partial(serve, cut_every=cut_every)
+        listeners: list[trio.SocketListener] = await nursery.start(partial(trio.serve_tcp, server, 0, host=HOST))
+        client = Client(listeners[0].socket.getsockname()[1])
+        nursery.start_soon(client.run)
+        async with trio.open_nursery() as asking:
+            questions = iter(range(requests))
+            for _ in range(callers):
+                asking.start_soon(keep_asking, client, questions, seen)
+        nursery.cancel_scope.cancel()
+    return seen, client.connections
+
+
+def report(requests: int, seen: Counter[str], connections: int, left: int) -> Table:
+    """The account as a table."""
+    table = Table("What", "Number", title="Requests to a server that cuts the connection")
+    table.columns[1].justify = "right"
+    table.add_row("requests", f"{requests:,}", end_section=True)
+    for what in ("right answer", "wrong answer", "connection closed", "connection reset", "left hanging"):
+        table.add_row(what, f"{seen[what]:,}")
+    table.add_row("not accounted for", f"{requests - seen.total():,}", end_section=True)
+    table.add_row("connections", f"{connections:,}")
+    table.add_row("entries left in their maps", f"{left:,}")
+    return table
+
+
+def parse_arguments() -> argparse.Namespace:
+    """Read the command line."""
+
+    def count(text: str) -> int:
+        number = int(text)
+        if number < 1:
+            raise argparse.ArgumentTypeError(f"must be at least 1, not {number}")
+        return number
+
+    parser = argparse.ArgumentParser(description="Send requests to a server that cuts the connection at random.")
+    parser.add_argument("--requests", type=count, default=10_000, help="how many in all (default: %(default)s)")
+    parser.add_argument("--callers", type=count, default=100, help="how many at a time (default: %(default)s)")
+    parser.add_argument(
+        "--cut-every",
+        type=count,
+        default=500,
+        help="requests that a connection lives, on average (default: %(default)s)",
+    )
+    return parser.parse_args()
+
+
+async def main(requests: int, callers: int, cut_every: int) -> bool:
+    """Make the requests, print the account, and tell whether it adds up."""
+    seen, connections = await ask_everything(requests, callers, cut_every)
+    left = sum(len(connection.requests) for connection in connections)
+    Console().print(report(requests, seen, len(connections), left))
+    lost = seen["connection closed"] + seen["connection reset"]
+    return seen["right answer"] + lost == requests and not left
+
+
+if __name__ == "__main__":
+    arguments = parse_arguments()
+    sys.exit(0 if trio.run(main, arguments.requests, arguments.callers, arguments.cut_every) else 1)
