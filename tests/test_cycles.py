@@ -1,0 +1,384 @@
+"""With the garbage collector off, whatever failed is freed when the last reference to it is dropped."""
+
+from __future__ import annotations
+
+import sys
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import trio
+from _helpers import Boom, no_cycles
+from trio.testing import wait_all_tasks_blocked
+
+from triores import (
+    Future,
+    FutureSetAgainException,
+    ResultCapture,
+    TaskFailedException,
+    TaskNotDoneException,
+    as_completed,
+    results_to_channel,
+    wait_all,
+    wait_any,
+)
+
+if sys.version_info < (3, 11):
+    from exceptiongroup import BaseExceptionGroup
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+Watch = Any  # what `no_cycles` yields
+
+
+async def fail(watch: Watch) -> None:
+    await trio.lowlevel.checkpoint()
+    raise watch(Boom())
+
+
+def raise_boom(_result: object) -> None:
+    raise Boom
+
+
+async def expect(kind: type[BaseException], awaitable: Awaitable[object]) -> None:
+    """Await what fails, in a frame that does not hold the result: the exception keeps this frame alive."""
+    with pytest.raises(kind):
+        await awaitable
+
+
+async def expect_group(use: Callable[[trio.Nursery], Awaitable[object]]) -> None:
+    try:
+        async with trio.open_nursery() as nursery:
+            await use(nursery)
+    except BaseExceptionGroup:
+        return
+    pytest.fail("not reached")
+
+
+# Each of these makes something fail, and watches the exception and the result. They take the function to watch with.
+
+
+async def a_failed_capture(watch: Watch) -> None:
+    async def use(nursery: trio.Nursery) -> None:
+        watch(ResultCapture.start_soon(nursery, fail, watch))
+
+    await expect_group(use)
+
+
+async def a_failed_capture_that_many_waited_for(watch: Watch) -> None:
+    async def read(result: ResultCapture[None]) -> None:
+        with pytest.raises(TaskFailedException):
+            await result
+
+    async with trio.open_nursery() as nursery:
+        capture = watch(ResultCapture.start_soon(nursery, fail, watch, suppress_exception=True))
+        for _ in range(3):
+            nursery.start_soon(read, capture)
+        nursery.start_soon(wait_all, [capture])
+        nursery.start_soon(wait_any, [capture])
+
+
+async def a_failed_capture_with_a_scope(watch: Watch) -> None:
+    async def use(nursery: trio.Nursery) -> None:
+        watch(ResultCapture.start_soon(nursery, fail, watch, cancel_scope=trio.CancelScope()))
+
+    await expect_group(use)
+
+
+async def a_suppressed_failure(watch: Watch) -> None:
+    async with trio.open_nursery() as nursery:
+        for scope in (None, trio.CancelScope()):
+            watch(ResultCapture.start_soon(nursery, fail, watch, suppress_exception=True, cancel_scope=scope))
+
+
+async def a_failed_capture_that_was_run_by_hand(watch: Watch) -> None:
+    for scope in (None, trio.CancelScope()):
+        await expect(Boom, watch(ResultCapture(fail, watch, cancel_scope=scope)).run())
+
+
+async def cancel_soon(scope: trio.CancelScope) -> None:
+    """Cancel from another task: a `trio.Cancelled` keeps the frame alive that called ``cancel``."""
+    await wait_all_tasks_blocked()
+    scope.cancel()
+
+
+async def a_cancelled_capture(watch: Watch) -> None:
+    async with trio.open_nursery() as nursery:
+        capture = watch(ResultCapture.start_soon(nursery, trio.sleep_forever))
+        nursery.start_soon(cancel_soon, nursery.cancel_scope)
+    watch(capture.exception())
+
+
+async def a_capture_that_its_own_scope_cancelled(watch: Watch) -> None:
+    async with trio.open_nursery() as nursery:
+        capture = watch(ResultCapture.start_soon(nursery, trio.sleep_forever, cancel_scope=trio.CancelScope()))
+        nursery.start_soon(cancel_soon, capture.cancel_scope)
+    watch(capture.exception())
+
+
+async def a_capture_whose_scope_can_not_be_entered(watch: Watch) -> None:
+    scope = trio.CancelScope()
+
+    async def use(nursery: trio.Nursery) -> None:
+        for _ in range(2):
+            watch(ResultCapture.start_soon(nursery, trio.sleep_forever, cancel_scope=scope))
+
+    await expect_group(use)
+
+
+async def a_failure_together_with_those_of_callbacks(watch: Watch) -> None:
+    for suppress in (False, True):
+
+        async def use(nursery: trio.Nursery, suppress: bool = suppress) -> None:
+            for scope in (None, trio.CancelScope()):
+                capture = ResultCapture.start_soon(
+                    nursery, fail, watch, suppress_exception=suppress, cancel_scope=scope
+                )
+                watch(capture).add_done_callback(raise_boom)
+
+        await expect_group(use)
+
+
+async def callbacks_that_fail_on_a_value(watch: Watch) -> None:
+    async def use(nursery: trio.Nursery) -> None:
+        watch(ResultCapture.start_soon(nursery, trio.sleep, 0)).add_done_callback(raise_boom)
+
+    await expect_group(use)
+
+
+async def callbacks_that_read_a_failure(watch: Watch) -> None:
+    def read(result: ResultCapture[None]) -> None:
+        result.result()
+
+    async def use(nursery: trio.Nursery) -> None:
+        watch(ResultCapture.start_soon(nursery, fail, watch)).add_done_callback(read)
+
+    await expect_group(use)
+
+
+async def a_second_run(watch: Watch) -> None:
+    for scope in (None, trio.CancelScope()):
+        capture = watch(ResultCapture(trio.sleep, 0, cancel_scope=scope))
+        await capture.run()
+        try:
+            await capture.run()
+        except FutureSetAgainException as error:
+            watch(error)
+
+
+async def a_second_run_of_a_failed_capture(watch: Watch) -> None:
+    async with trio.open_nursery() as nursery:
+        capture = watch(ResultCapture.start_soon(nursery, fail, watch, suppress_exception=True))
+    await expect(FutureSetAgainException, capture.run())
+
+
+async def serve(end: str, watch: Watch, *, task_status: trio.TaskStatus[None]) -> None:
+    await trio.lowlevel.checkpoint()
+    if end != "returned":
+        task_status.started()
+        await trio.lowlevel.checkpoint()
+        raise watch(Boom())
+
+
+# A failure before `started` is part of a cycle of Trio's own: it passes through a frame of `Nursery.start`, which holds
+# the function that it was given, and so the capture.
+
+
+async def a_failure_under_nursery_start(watch: Watch) -> None:
+    for scope in (None, trio.CancelScope()):
+
+        async def use(nursery: trio.Nursery, scope: trio.CancelScope | None = scope) -> None:
+            await nursery.start(watch(ResultCapture(serve, "failed", watch, cancel_scope=scope)).run)
+
+        await expect_group(use)
+
+
+async def failures_of_the_results_of_a_start(watch: Watch) -> None:
+    for end in ("failed", "returned"):
+
+        async def use(nursery: trio.Nursery, end: str = end) -> None:
+            for result in ResultCapture.capture_start_and_done_results(nursery, serve, end, watch):
+                watch(result)
+
+        await expect_group(use)
+
+
+async def a_failed_future_that_is_read_many_times(watch: Watch) -> None:
+    async with trio.open_nursery() as nursery:
+        capture = watch(ResultCapture.start_soon(nursery, fail, watch, suppress_exception=True))
+    future = watch(Future[int]())
+    future.set_exception(capture.exception())  # one with a traceback
+    for _ in range(5):
+        try:
+            await future
+        except TaskFailedException as error:
+            watch(error)
+
+
+async def early_and_repeated_settling(watch: Watch) -> None:
+    future = watch(Future[int]())
+    for read in ("result", "exception", "outcome"):
+        try:
+            getattr(future, read)()
+        except TaskNotDoneException as error:
+            watch(error)
+    future.set_exception(watch(Boom()))
+    try:
+        future.set_exception(watch(Boom()))
+    except FutureSetAgainException as error:
+        watch(error)
+
+
+async def futures_that_are_cancelled(watch: Watch) -> None:
+    future = watch(Future[int]())
+    future.cancel("why")
+    watch(future.exception())
+    with pytest.raises(TaskFailedException):
+        await future
+
+
+async def callbacks_of_futures_that_fail(watch: Watch) -> None:
+    def boom(_result: object) -> None:
+        raise watch(Boom())
+
+    for settle in ("set_result", "set_exception", "cancel"):
+        future = watch(Future[Any]())
+        future.add_done_callback(boom)
+        try:
+            getattr(future, settle)(*[Boom()][: settle != "cancel"])
+        except BaseExceptionGroup:
+            pass
+        else:
+            pytest.fail("not reached")
+
+
+async def futures_that_had_to_be_set(watch: Watch) -> None:
+    future = watch(Future[int]())
+    with future.must_set():
+        pass
+    watch(future.exception())
+
+
+async def blocks_that_fail_before_they_set_a_future(watch: Watch) -> None:
+    async def raise_in_block(blocks: list[Any]) -> None:
+        with blocks.pop():
+            raise watch(Boom())  # not where the future is a variable: that would be a cycle of the user's making
+
+    def block(*callbacks: Callable[[object], object]) -> Any:
+        future = watch(Future[int]())
+        for callback in callbacks:
+            future.add_done_callback(callback)
+        return future.must_set()
+
+    await expect(Boom, raise_in_block([block()]))
+    await expect(BaseExceptionGroup, raise_in_block([block(raise_boom)]))
+
+
+async def wait_done(futures: list[Future[Any]]) -> None:
+    await futures.pop().wait_done()
+
+
+async def read(futures: list[Future[Any]]) -> None:
+    await futures.pop()
+
+
+async def wait_for_all(futures: list[Future[Any]]) -> None:
+    await wait_all([futures.pop()])
+
+
+async def wait_for_any(futures: list[Future[Any]]) -> None:
+    await wait_any([futures.pop()])
+
+
+async def iterate(futures: list[Future[Any]]) -> None:
+    async for _ in as_completed([futures.pop()]):
+        pytest.fail("not reached")
+
+
+async def send(futures: list[Future[Any]]) -> None:
+    channel, _receiver = trio.open_memory_channel[Future[Any]](0)
+    await results_to_channel([futures.pop()], channel)
+
+
+WAITS = (wait_done, read, wait_for_all, wait_for_any, iterate, send)
+
+
+async def waits_that_are_cancelled(watch: Watch) -> None:
+    async with trio.open_nursery() as nursery:
+        for wait in WAITS:
+            future = watch(Future[Any]())
+            capture = watch(ResultCapture.start_soon(nursery, wait, [future]))
+            # Where a frame of the wait kept the future, this would be a cycle: future, callback, capture, exception.
+            future.add_done_callback(partial(print, capture))
+        nursery.start_soon(cancel_soon, nursery.cancel_scope)
+
+
+async def send_into_closed(futures: list[Future[Any]]) -> None:
+    channel, _receiver = trio.open_memory_channel[Future[Any]](0)
+    channel.close()
+    done = Future[Any]()  # Trio's frames keep what was to be sent, so that is another one
+    done.set_result(3)
+    await results_to_channel([done, futures.pop()], channel)
+
+
+async def a_channel_that_fails(watch: Watch) -> None:
+    future = watch(Future[Any]())
+    async with trio.open_nursery() as nursery:
+        capture = watch(ResultCapture.start_soon(nursery, send_into_closed, [future], suppress_exception=True))
+        future.add_done_callback(partial(print, capture))
+    assert isinstance(capture.exception(), trio.ClosedResourceError)
+
+
+async def an_as_completed_that_is_left_early(watch: Watch) -> None:
+    done = watch(Future[int]())
+    done.set_exception(watch(Boom()))
+    pending = watch(Future[int]())
+    async for _ in as_completed([done, pending]):
+        break
+    with pytest.raises(KeyError):
+        async for _ in as_completed([done, pending]):
+            raise KeyError
+
+
+async def waits_that_are_refused(watch: Watch) -> None:
+    def refused() -> Any:
+        return [watch(Future[int]()), 3]
+
+    await expect(TypeError, wait_all(refused()))
+    await expect(TypeError, wait_any(refused()))
+
+
+@pytest.mark.parametrize(
+    "program",
+    [
+        a_failed_capture,
+        a_failed_capture_that_many_waited_for,
+        a_failed_capture_with_a_scope,
+        a_suppressed_failure,
+        a_failed_capture_that_was_run_by_hand,
+        a_cancelled_capture,
+        a_capture_that_its_own_scope_cancelled,
+        a_capture_whose_scope_can_not_be_entered,
+        a_failure_together_with_those_of_callbacks,
+        callbacks_that_fail_on_a_value,
+        callbacks_that_read_a_failure,
+        a_second_run,
+        a_second_run_of_a_failed_capture,
+        a_failure_under_nursery_start,
+        failures_of_the_results_of_a_start,
+        a_failed_future_that_is_read_many_times,
+        early_and_repeated_settling,
+        futures_that_are_cancelled,
+        callbacks_of_futures_that_fail,
+        futures_that_had_to_be_set,
+        blocks_that_fail_before_they_set_a_future,
+        waits_that_are_cancelled,
+        a_channel_that_fails,
+        an_as_completed_that_is_left_early,
+        waits_that_are_refused,
+    ],
+)
+def test_there_is_no_reference_cycle_after(program: Callable[[Watch], Awaitable[None]]) -> None:
+    with no_cycles() as watch:
+        trio.run(program, watch)
