@@ -1,4 +1,4 @@
-"""Many requests in flight on one connection, answered out of order: what futures are for.
+"""Many requests in flight on one connection, answered out of order: what `FutureMap` is for.
 
 A client and a server speak over TCP on this machine, in JSON lines. Many callers share one connection, and each waits
 for a future of its own; the task that reads the connection settles whichever future an answer belongs to. Afterwards
@@ -28,7 +28,7 @@ from rich.console import Console
 from rich.table import Table
 from tqdm import tqdm
 
-from triores import Future, TaskFailedException
+from triores import FutureMap, TaskFailedException
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
@@ -77,8 +77,7 @@ class Client:
         self._connection = JsonLines(stream)
         self._requests, self._unsent = trio.open_memory_channel[Message](0)
         self._ids = itertools.count()
-        self._in_flight: dict[int, Future[int]] = {}
-        self._lost: ConnectionError | None = None
+        self._in_flight = FutureMap[int, int]()
         self._newest_answered = -1
         self.out_of_order = 0  # answers to requests older than one that was answered before
 
@@ -89,17 +88,10 @@ class Client:
             TaskFailedException: If the connection ended before the answer came, or had ended already.
         """
         request_id = next(self._ids)
-        future = Future[int]()
-        if self._lost is not None:
-            future.set_exception(self._lost)
-        else:
-            self._in_flight[request_id] = future
-        try:
+        with self._in_flight.expect(request_id) as answer:
             with suppress(trio.BrokenResourceError):  # the connection ended: the future tells of it
                 await self._requests.send({"id": request_id, "number": number})
-            return await future
-        finally:
-            self._in_flight.pop(request_id, None)  # still there if this caller was cancelled
+            return await answer
 
     async def run(self) -> None:
         """Send requests and settle their futures, until the connection ends."""
@@ -116,24 +108,16 @@ class Client:
                     await self._connection.send(request)
 
     async def _read(self) -> None:
-        try:
-            with suppress(trio.BrokenResourceError):  # the connection was reset, which is another way to end
-                async for answer in self._connection:
-                    self._settle(answer["id"], answer["square"])
-        finally:
-            # However the reading ended, nobody else will settle these.
-            self._lost = ConnectionError("the connection ended before the answer came")
-            for future in self._in_flight.values():
-                future.set_exception(self._lost)
+        # A reset of the connection is another way to end. However the inner block ends, every caller learns of it.
+        with suppress(trio.BrokenResourceError), self._in_flight:
+            async for answer in self._connection:
+                self._settle(answer["id"], answer["square"])
 
     def _settle(self, request_id: int, square: int) -> None:
         if request_id < self._newest_answered:
             self.out_of_order += 1
         self._newest_answered = max(self._newest_answered, request_id)
-        # Taken out here, so that those in flight are always pending; no longer there if its caller was cancelled.
-        future = self._in_flight.pop(request_id, None)
-        if future is not None:
-            future.set_result(square)
+        self._in_flight.set_result(request_id, square)  # changes nothing if the caller was cancelled
 
 
 async def serve(stream: trio.abc.Stream, cut_after: int | None = None) -> None:
