@@ -15,7 +15,7 @@ nox.needs_version = ">=2025.5.1"
 nox.options.default_venv_backend = "virtualenv"
 nox.options.download_python = "never"
 nox.options.error_on_missing_interpreters = False
-nox.options.sessions = ["tests", "lowest", "types", "lint", "examples"]
+nox.options.sessions = ["tests", "lowest", "types", "lint", "examples", "docs"]
 
 PYTHONS = ["3.10", "3.11", "3.12", "3.13", "3.14"]
 PROJECT = nox.project.load_toml("pyproject.toml")
@@ -74,6 +74,8 @@ def lint(session: nox.Session) -> None:
     session.install("-q", *nox.project.dependency_groups(PROJECT, "lint"))
     session.run("ruff", "check")
     session.run("ruff", "format", "--check")
+    pages = ["README.md", *map(str, pathlib.Path("docs").rglob("*.md"))]
+    session.run("ruff", "format", "--check", "--line-length=90", *pages)
     # ASYNC9 are opt-in rules that see no checkpoint in what this package awaits; the tests look for each of them.
     session.run("flake8", "--select=ASYNC", "--extend-ignore=ASYNC9", "triores", "docs/examples")
 
@@ -90,6 +92,17 @@ def cluster(session: nox.Session) -> None:
     """Run the fan-out on a cluster of two worker processes."""
     install(session, "cluster")
     session.run("pytest", "-q", "tests/test_cluster.py", *session.posargs)
+
+
+@nox.session
+def docs(session: nox.Session) -> None:
+    """Build the documentation, every warning an error; with ``-- serve``, serve it and rebuild at each change."""
+    install(session, "docs")
+    build = ["-n", "-W", "-b", "html", "docs", "docs/_build/html"]
+    if "serve" in session.posargs:
+        session.run("sphinx-autobuild", "--watch", "triores", "--ignore", "*/_build/*", *build)
+    else:
+        session.run("python", "-m", "sphinx", "--keep-going", "-E", *build)
 
 
 @nox.session

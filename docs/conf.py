@@ -97,7 +97,9 @@ def give_full_name(_app: Sphinx, _env: object, node: Element, _content: object) 
 def show_plain_bases(_app: Sphinx, _name: str, _obj: object, _options: object, bases: list[Any]) -> None:
     """Show a public base class, without its type variables, where a generic or a private one is the base."""
     plain = [typing.get_origin(base) or base for base in bases]
-    bases[:] = [base.__base__ if base.__name__.startswith("_") else base for base in plain if base is not typing.Generic]
+    bases[:] = [
+        base.__base__ if base.__name__.startswith("_") else base for base in plain if base is not typing.Generic
+    ]
     if not bases:
         bases.append(object)
 

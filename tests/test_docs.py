@@ -9,14 +9,12 @@ Trio's clock is a mock one, so that sleeping costs no time.
 from __future__ import annotations
 
 import ast
-import asyncio
 import contextlib
 import inspect
 import io
 import re
+import subprocess
 import sys
-import textwrap
-from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -155,3 +153,40 @@ def test_each_link_to_a_file_leads_to_one(page: Path) -> None:
     files = [target for target in targets if target and not re.match(r"https?:|mailto:", target)]
     missing = [target for target in files if not (page.parent / target).exists()]
     assert not missing, f"{page_id(page)} links to what is not there: {missing}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=page_id)
+def test_each_program_that_a_page_names_is_there(page: Path) -> None:
+    named = set(re.findall(r"docs/examples/\w+\.py", page.read_text(encoding="utf-8")))
+    assert named <= EXAMPLES
+
+
+# ---- pages that claim to be complete, or right about others
+
+
+def test_the_page_on_asyncio_shows_a_pair_for_all_of_asyncios_futures() -> None:
+    import asyncio
+
+    page = (DOCS / "how-to" / "from-asyncio.md").read_text(encoding="utf-8")
+    methods = {f"Future.{name}" for name in dir(asyncio.Future) if not name.startswith("_")}
+    wanted = methods | {"isfuture", "ensure_future", "wrap_future", "class Future"}
+    shown = dict(re.findall(r"^### `([\w. ]+)`\n(.*?)(?=^##|\Z)", page, re.DOTALL | re.MULTILINE))
+    assert set(shown) == wanted
+    for name, section in shown.items():
+        assert section.count("```python") == 2, name
+        assert section.count("```output") == 1, name
+
+
+def test_each_public_name_is_in_the_reference() -> None:
+    pages = "\n".join(path.read_text(encoding="utf-8") for path in (DOCS / "reference").glob("*.md"))
+    documented = set(re.findall(r"^\.\. auto\w+:: (\w+)", pages, re.MULTILINE))
+    assert documented == set(triores.__all__)
+
+
+@pytest.mark.skipif(sys.version_info < (3, 11), reason="the program needs asyncio.TaskGroup")
+def test_the_comparison_is_what_the_program_prints() -> None:
+    program = DOCS / "examples" / "compare_peers.py"
+    page = (DOCS / "explanation" / "comparison.md").read_text(encoding="utf-8")
+    ran = subprocess.run([sys.executable, "-W", "error", program], capture_output=True, text=True, check=True)
+    assert not ran.stderr
+    assert ran.stdout in page, f"copy what {program.name} prints into comparison.md:\n{ran.stdout}"

@@ -173,7 +173,10 @@ class Ownership(Picture):
                 y += 28
                 continue
             right = 268 - 14 * depth
-            parts += [box(2 + 14 * depth, y, right - 14 * depth, 24, "party"), text(12 + 14 * depth, y + 16, name, "code")]
+            parts += [
+                box(2 + 14 * depth, y, right - 14 * depth, 24, "party"),
+                text(12 + 14 * depth, y + 16, name, "code"),
+            ]
             if arrow:
                 parts += [line([(right + 2, y + 12), (300, y + 12)], "arrow"), arrowhead(308, y + 12, 1)]
                 parts += [box(308, y, WIDTH - 310, 24, "result"), text(316, y + 16, result, "code")]

@@ -1,0 +1,147 @@
+"""The examples in the package's docstrings run, with stand-ins for what they leave out: a page, a connection."""
+
+from __future__ import annotations
+
+import ast
+import concurrent.futures
+import contextlib
+import inspect
+import io
+import itertools
+import re
+import textwrap
+import threading
+from functools import partial
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import trio
+import trio.testing
+
+import triores
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterator
+
+
+def examples() -> Iterator[tuple[str, str]]:
+    """The name of each public object whose docstring has an example, and the example."""
+    for name in triores.__all__:
+        public: Any = getattr(triores, name)
+        members = vars(public) if inspect.isclass(public) else {}
+        for qualified, documented in [(name, public), *((f"{name}.{member}", members[member]) for member in members)]:
+            doc = inspect.getdoc(documented) if callable(documented) else None
+            if doc is not None and (found := re.search(r"^Example:\n.*?::\n\n(.*)", doc, re.DOTALL | re.MULTILINE)):
+                yield qualified, textwrap.dedent(found[1])
+
+
+EXAMPLES = dict(examples())
+
+
+async def fetch(url: str) -> str:
+    await trio.lowlevel.checkpoint()
+    return f"the page at {url}"
+
+
+async def measure(path: str) -> int:
+    await trio.lowlevel.checkpoint()
+    return len(path)
+
+
+async def responses(numbers: list[int]) -> AsyncIterator[tuple[int, str]]:
+    for number in numbers:
+        await trio.testing.wait_all_tasks_blocked()
+        yield number, f"answer {number}"
+
+
+async def stand_ins(nursery: trio.Nursery) -> dict[str, Any]:
+    ours, theirs = trio.testing.memory_stream_pair()
+    await theirs.send_all(b"answer")
+    pages = [triores.ResultCapture.start_soon(nursery, fetch, url) for url in ("/a", "/b")]
+    future: triores.Future[Any] = triores.Future()
+    result: triores.Future[str] = triores.Future()
+    result.set_result("a result")
+    # Threads in place of processes, which take long to start.
+    pools = SimpleNamespace(futures=SimpleNamespace(ProcessPoolExecutor=concurrent.futures.ThreadPoolExecutor))
+    return {
+        **{name: getattr(triores, name) for name in triores.__all__},
+        "concurrent": pools,
+        "partial": partial,
+        "threading": threading,
+        "trio": trio,
+        "fetch": fetch,
+        "download": fetch,
+        "measure": measure,
+        "get_user": measure_number,
+        "get_orders": measure_number,
+        "hash_file": str.upper,
+        "responses": responses,
+        "nursery": nursery,
+        "token": trio.lowlevel.current_trio_token(),
+        "stream": ours,
+        "request": b"request",
+        "requests": Requests(),
+        "number": 7,
+        "url": "/a",
+        "urls": ["/a", "/b", "/c"],
+        "path": "/tmp/file",
+        "pages": pages,
+        "future": future,
+        "result": result,
+    }
+
+
+async def measure_number(number: int) -> int:
+    await trio.lowlevel.checkpoint()
+    return number
+
+
+class Requests(dict[int, triores.Future[bytes]]):
+    """Answers whatever is registered, as the reader of a connection would."""
+
+    def __setitem__(self, number: int, future: triores.Future[bytes]) -> None:
+        super().__setitem__(number, future)
+        future.set_result(b"response")
+
+
+async def call_client(namespace: dict[str, Any]) -> None:
+    """The example of FutureMap is two methods of a client."""
+
+    async def send(number: int, question: str) -> None:
+        await trio.lowlevel.checkpoint()
+
+    client = SimpleNamespace(requests=triores.FutureMap(), numbers=itertools.count(), stream=[1, 0], send=send)
+    answers = await triores.gather(
+        partial(namespace["call"], client, b"first"),
+        partial(namespace["call"], client, b"second"),
+        partial(namespace["read_responses"], client),
+    )
+    assert sorted(answers[:2]) == ["answer 0", "answer 1"]
+
+
+AFTERWARDS = {"FutureMap": call_client}
+IN_A_THREAD = {"start_from_thread"}
+
+
+def test_the_examples_are_found() -> None:
+    assert {"ResultCapture", "Future", "as_completed", "gather", "FutureMap", "start_from_thread"} <= set(EXAMPLES)
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+async def test_an_example_runs(name: str) -> None:
+    code = compile(EXAMPLES[name], f"<{name}>", "exec", ast.PyCF_ALLOW_TOP_LEVEL_AWAIT, dont_inherit=True)
+    with contextlib.redirect_stdout(io.StringIO()):
+        async with trio.open_nursery() as nursery:
+            namespace = await stand_ins(nursery)
+            if name in IN_A_THREAD:
+                await trio.to_thread.run_sync(eval, code, namespace)
+            else:
+                awaiting = eval(code, namespace)
+                if inspect.iscoroutine(awaiting):
+                    await awaiting
+            if name in AFTERWARDS:
+                await AFTERWARDS[name](namespace)
+        for thread in threading.enumerate():
+            if thread.name.endswith("(<lambda>)"):  # the one that an example starts
+                thread.join()
