@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import inspect
 import threading
 from typing import TYPE_CHECKING, Any
 
@@ -414,7 +415,9 @@ def test_under_asyncio_without_trio_each_public_call_says_that_it_needs_trio(nam
     async def main() -> None:
         for call in CALLS[name]:
             with pytest.raises(RuntimeError, match=r"^triores needs Trio"):
-                await call(nursery)
+                returned = call(nursery)
+                assert inspect.iscoroutine(returned)  # what is not to be awaited has to raise at the call
+                await returned
 
     asyncio.run(main())
     gc.collect()

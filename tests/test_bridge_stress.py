@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 THREADS = 8
-COMPLETIONS = 200_000 if os.environ.get("TRIORES_SOAK") else 16_000
+COMPLETIONS = 200_000 if os.environ.get("TRIORES_SOAK") else 8_000
 ROUNDS = COMPLETIONS // 8_000
 LIMIT = 60  # seconds, after which a thread that should have been woken is given up
 

@@ -245,7 +245,8 @@ def test_a_thread_that_waits_when_the_run_ends_gets_an_exception() -> None:
         assert not future.cancel()
 
 
-def test_what_is_handed_out_when_the_run_has_ended_fails_at_once() -> None:
+@pytest.mark.parametrize("before", [0, 1])
+def test_what_is_handed_out_when_the_run_has_ended_fails_at_once(before: int) -> None:
     futures: list[concurrent.futures.Future[int]] = []
 
     async def at_the_end() -> AsyncIterator[None]:
@@ -258,13 +259,15 @@ def test_what_is_handed_out_when_the_run_has_ended_fails_at_once() -> None:
                 futures.append(start_from_thread(nursery, three))
 
     async def main() -> None:
+        for _ in range(before):
+            futures.append(to_concurrent_future(Future[int]()))
         iterator = at_the_end()
         await iterator.__anext__()
         kept.append(iterator)
 
     kept: list[AsyncIterator[None]] = []
     trio.run(main)
-    assert [type(future.exception(0)) for future in futures] == [trio.RunFinishedError] * 3
+    assert [type(future.exception(0)) for future in futures] == [trio.RunFinishedError] * (before + 3)
 
 
 def test_cancelling_after_the_run_ended_is_silent(caplog: pytest.LogCaptureFixture) -> None:

@@ -100,7 +100,7 @@ def _wrap_asyncio(future: asyncio.Future[T], wrapper: Future[T], token: TrioToke
         wrapper.set_outcome(_outcome_of(future))
         return
     try:
-        _call_in_loop(loop, future.add_done_callback, partial(_tell, token, wrapper))
+        loop.call_soon_threadsafe(future.add_done_callback, partial(_tell, token, wrapper))
     except RuntimeError:
         raise RuntimeError(
             "the event loop of this asyncio future is closed, so it will never be done, nor would its wrapper; "
@@ -140,13 +140,13 @@ def _outcome_of(future: concurrent.futures.Future[T] | asyncio.Future[T]) -> out
 
 
 def _is_concurrent(obj: object) -> TypeIs[concurrent.futures.Future[Any]]:
-    module = sys.modules.get("concurrent.futures")  # whoever has such a future has imported it
-    return module is not None and isinstance(obj, module.Future)
+    # Whoever has such a future has imported the module; where nobody has, another thread may be in the middle of it.
+    return isinstance(obj, getattr(sys.modules.get("concurrent.futures"), "Future", ()))
 
 
 def _is_asyncio(obj: object) -> TypeIs[asyncio.Future[Any]]:
-    module = sys.modules.get("asyncio")
-    return module is not None and module.isfuture(obj)
+    isfuture = getattr(sys.modules.get("asyncio"), "isfuture", None)
+    return isfuture is not None and isfuture(obj)
 
 
 def _runs_here(loop: asyncio.AbstractEventLoop) -> bool:
@@ -159,16 +159,9 @@ def _runs_here(loop: asyncio.AbstractEventLoop) -> bool:
         return False
 
 
-def _call_in_loop(loop: asyncio.AbstractEventLoop, fn: Callable[[Unpack[Ts]], object], *args: Unpack[Ts]) -> None:
-    if _runs_here(loop):
-        fn(*args)
-    else:
-        loop.call_soon_threadsafe(fn, *args)
-
-
 def _cancel_in_loop(loop: asyncio.AbstractEventLoop, future: asyncio.Future[Any]) -> None:
     with suppress(RuntimeError):  # the loop is closed, so there is nothing left to cancel
-        _call_in_loop(loop, future.cancel)
+        loop.call_soon_threadsafe(future.cancel)
 
 
 @overload
