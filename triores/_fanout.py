@@ -20,7 +20,7 @@ from itertools import count
 from typing import TYPE_CHECKING, Any, Generic, SupportsFloat, SupportsIndex, TypeVar, overload
 
 import trio
-from trio.lowlevel import checkpoint_if_cancelled, enable_ki_protection
+from trio.lowlevel import checkpoint_if_cancelled, disable_ki_protection, enable_ki_protection
 
 from ._capture import COROUTINE, ResultCapture, check_awaitable, refuse_uncallable, task_name
 from ._exceptions import is_cancellation, leaves
@@ -79,6 +79,7 @@ async def gather(
 ) -> tuple[A, B, C, D, E, F, G, H]: ...
 @overload
 async def gather(*fns: Fn[T]) -> tuple[T, ...]: ...
+@enable_ki_protection
 async def gather(*fns: Fn[Any]) -> tuple[Any, ...]:
     """Run async functions at once, and return their values in the order given.
 
@@ -144,6 +145,7 @@ async def gather_outcomes(
 ) -> tuple[Out[A], Out[B], Out[C], Out[D], Out[E], Out[F], Out[G], Out[H]]: ...
 @overload
 async def gather_outcomes(*fns: Fn[T]) -> tuple[Out[T], ...]: ...
+@enable_ki_protection
 async def gather_outcomes(*fns: Fn[Any]) -> tuple[Out[Any], ...]:
     """Run async functions at once, wait until all have ended, and return how each of them ended.
 
@@ -167,6 +169,7 @@ async def gather_outcomes(*fns: Fn[Any]) -> tuple[Out[Any], ...]:
     return tuple([capture.outcome for capture in captures])
 
 
+@enable_ki_protection
 async def race(*fns: Fn[T]) -> T:
     """Run async functions at once, and return the value of the first to finish; the rest are cancelled.
 
@@ -196,6 +199,7 @@ async def race(*fns: Fn[T]) -> T:
     return winner.capture.result()  # type: ignore[no-any-return]  # the type of the winner is one of theirs
 
 
+@enable_ki_protection
 async def first_success(*fns: Fn[T], stagger: float | None = None) -> T:
     """Run async functions until one of them succeeds, and return its value; the rest are cancelled.
 
@@ -245,6 +249,7 @@ async def first_success(*fns: Fn[T], stagger: float | None = None) -> T:
         del attempts, errors, winner
 
 
+@enable_ki_protection
 async def amap(
     fn: Callable[[ItemT], Awaitable[T]], items: Iterable[ItemT] | AsyncIterable[ItemT], *, limit: int | None = None
 ) -> list[T]:
@@ -410,6 +415,7 @@ class _Map(ABC, Generic[ItemT, T]):
                 items.close()  # or Python would warn that it was never awaited
             raise TypeError(f"{call} takes its items from an iterable or an async iterable, not from {items!r}")
 
+    @disable_ki_protection  # it is the source's code that runs here
     async def read(self, nursery: trio.Nursery) -> None:
         """Start tasks for all items of an async iterable, or for as many of another as there is room for."""
         self._nursery = nursery
@@ -448,12 +454,9 @@ class _Map(ABC, Generic[ItemT, T]):
     def _exhaust(self) -> None:
         self._exhausted = True
 
-    def _start(self, taken: tuple[int, ItemT]) -> None:
-        self._nursery.start_soon(self._work, taken, name=self._name)
-
     @abstractmethod
-    async def _work(self, taken: tuple[int, ItemT] | None) -> None:
-        """Call the function with an item that was taken, and go on with others of a sync source."""
+    def _start(self, taken: tuple[int, ItemT]) -> None:
+        """Start a task that calls the function with this item, and then with more items of a plain iterable."""
 
 
 class _Amap(_Map[ItemT, T]):
@@ -462,6 +465,9 @@ class _Amap(_Map[ItemT, T]):
     def __init__(self, fn: FnOf[ItemT, T], items: Items[ItemT], limit: int) -> None:
         super().__init__(fn, items, limit, "amap")
         self.values: dict[int, T] = {}
+
+    def _start(self, taken: tuple[int, ItemT]) -> None:
+        self._nursery.start_soon(self._work, taken, name=self._name)
 
     async def _work(self, taken: tuple[int, ItemT] | None) -> None:
         context = contextvars.copy_context()
@@ -511,6 +517,7 @@ class _AmapResults(_Map[Any, T], AsyncIterator[ResultCapture[T]]):
     def __aiter__(self) -> Self:
         return self
 
+    @enable_ki_protection
     async def __anext__(self) -> ResultCapture[T]:
         if self._has_answer():
             await checkpoint()
@@ -547,24 +554,35 @@ class _AmapResults(_Map[Any, T], AsyncIterator[ResultCapture[T]]):
         super()._exhaust()
         self._wake_consumers()
 
-    async def _work(self, taken: tuple[int, Any] | None) -> None:
-        context = contextvars.copy_context()
-        while taken is not None:
-            if contextvars.copy_context() != context:
-                context.run(self._start, taken)
-                return
-            await self._run(*taken)
-            if self._async is not None:
-                return
-            taken = None  # so that a worker that waits holds no item
-            while not self._room:
-                await self._waiting.park()
-            taken = self._take()
+    def _start(self, taken: tuple[int, Any]) -> None:
+        self._nursery.start_soon(self._work, taken[0], self._admit(taken[1]), name=self._name)
 
-    async def _run(self, index: int, item: object) -> None:
+    def _admit(self, item: object) -> ResultCapture[T]:
         capture = ResultCapture(self._fn, item, suppress_exception=self._suppress)
         if self._ordered:
             self._queue.append(capture)
+        return capture
+
+    async def _work(self, index: int, capture: ResultCapture[T]) -> None:
+        context = contextvars.copy_context()
+        while True:
+            running = self._run(index, capture)
+            del capture  # a failure's traceback keeps this frame alive; and a worker that waits holds no item
+            await running
+            if self._async is not None:
+                return
+            while not self._room:
+                await self._waiting.park()
+            taken = self._take()
+            if taken is None:
+                return
+            if contextvars.copy_context() != context:
+                context.run(self._start, taken)
+                return
+            index, capture = taken[0], self._admit(taken[1])
+            del taken
+
+    async def _run(self, index: int, capture: ResultCapture[T]) -> None:
         try:
             await capture._capture()
             if not self._ordered:
@@ -575,7 +593,7 @@ class _AmapResults(_Map[Any, T], AsyncIterator[ResultCapture[T]]):
             raise
         finally:
             if capture.is_done():
-                _note(capture.exception(), index, item)
+                _note(capture.exception(), index, capture.args[0])
             del self, capture
 
 
