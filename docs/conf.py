@@ -11,6 +11,8 @@ import typing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from sphinx.pycode import ModuleAnalyzer
+
 import triores
 
 if TYPE_CHECKING:
@@ -104,7 +106,21 @@ def show_plain_bases(_app: Sphinx, _name: str, _obj: object, _options: object, b
         bases.append(object)
 
 
+def find_source_order() -> None:
+    """Tell autodoc in which order the members of classes are written.
+
+    It looks for them in the module that a class names, which is the public one.
+    """
+    public = ModuleAnalyzer.for_module("triores")
+    public.analyze()
+    for path in sorted(Path(triores.__file__).parent.glob("_[a-z]*.py")):
+        private = ModuleAnalyzer.for_module(f"triores.{path.stem}")
+        private.analyze()
+        public.tagorder |= private.tagorder
+
+
 def setup(app: Sphinx) -> None:
     """Connect the handlers of this file."""
+    find_source_order()
     app.connect("missing-reference", give_full_name, priority=400)
     app.connect("autodoc-process-bases", show_plain_bases)

@@ -124,21 +124,23 @@ def new_namespace() -> dict[str, Any]:
     return namespace
 
 
-def is_too_new(source: str) -> bool:
+def is_too_new(block: Block) -> bool:
     """Whether a block uses what Python 3.10 has not: ``except*``, and the notes of exceptions."""
-    return sys.version_info < (3, 11) and ("except*" in source or "__notes__" in source)
+    return sys.version_info < (3, 11) and ("except*" in block.source or "__notes__" in block.source)
 
 
 @pytest.mark.usefixtures("mock_time")
 @pytest.mark.parametrize("page", PAGES, ids=page_id)
 def test_each_block_of_a_page_runs_and_prints_what_the_page_says(page: Path) -> None:
+    if any(map(is_too_new, blocks(page))):
+        pytest.skip("the page uses what came with Python 3.11")
     namespace = new_namespace()
     for block in blocks(page):
         where = f"{page_id(page)}:{block.line}"
         if block.language == "sh":
             for command in block.source.splitlines():
                 assert SHELL.fullmatch(command), f"{where}: nobody runs {command!r}"
-        elif not is_too_new(block.source):
+        else:
             printed = run(block.source, str(page), block.line, namespace)
             assert printed == block.output, f"{where} printed something else"
 

@@ -29,7 +29,7 @@ def examples() -> Iterator[tuple[str, str]]:
     """The name of each public object whose docstring has an example, and the example."""
     for name in triores.__all__:
         public: Any = getattr(triores, name)
-        members = vars(public) if inspect.isclass(public) else {}
+        members: dict[str, Any] = dict(vars(public)) if inspect.isclass(public) else {}
         for qualified, documented in [(name, public), *((f"{name}.{member}", members[member]) for member in members)]:
             doc = inspect.getdoc(documented) if callable(documented) else None
             if doc is not None and (found := re.search(r"^Example:\n.*?::\n\n(.*)", doc, re.DOTALL | re.MULTILINE)):

@@ -28,9 +28,12 @@ if TYPE_CHECKING:
 
     from sphinx.application import Sphinx
 
-WIDTH = 440  # all lengths are in the units of the viewBox: pixels on a desktop, a little less on a phone
+WIDTH = 380  # all lengths are in the units of the viewBox, which are about a pixel of a phone
 LINE = 17  # from one line of text to the next
-NAMES = 104  # what the names in a timeline take
+LETTER = 6.4  # the width of a letter, about
+CODE_LETTER = 7.3
+TASKS = 236  # in a picture of ownership, where the tasks end
+RESULTS = 268  # and where the results begin
 
 
 class Picture(SphinxDirective):
@@ -91,17 +94,18 @@ class Timeline(Picture):
         rows = [entry for entry in entries if entry[0] != "note"]
         marks = [entry for entry in entries if entry[0] == "note"]
         last = max(float(row[2]) for row in rows)
-        scale = (WIDTH - NAMES - 12) / last
+        names = CODE_LETTER * max(len(row[0]) for row in rows) + 8
+        scale = (WIDTH - names - 12) / last
         bottom = 14 + 34 * len(rows)
         parts: list[str] = []
         for number, (_, when, words) in enumerate(marks):
-            x = NAMES + float(when) * scale
+            x = names + float(when) * scale
             y = bottom + LINE * (number + 1)
             anchor = "end" if x > WIDTH * 0.6 else "start" if x < WIDTH * 0.4 else "middle"
             parts += [line([(x, 4), (x, y - 12)], "mark"), text(x, y + 2, words, "small", anchor)]
         for number, (name, begin, end, kind, words) in enumerate(rows):
             y = 14 + 34 * number
-            left, right = NAMES + float(begin) * scale, NAMES + float(end) * scale
+            left, right = names + float(begin) * scale, names + float(end) * scale
             parts += [text(0, y + 14, name, "code"), box(left, y, right - left, 20, f"bar {kind}")]
             parts += self._label(left, right, y + 14, {"error": "✗ ", "value": "✓ "}.get(kind, "") + words)
         return bottom + LINE * len(marks) + 8, parts
@@ -109,7 +113,7 @@ class Timeline(Picture):
     @staticmethod
     def _label(left: float, right: float, y: float, words: str) -> list[str]:
         """Inside the bar where there is room, else beside it."""
-        needed = 6.6 * len(words) + 8
+        needed = LETTER * len(words) + 12
         if right - left >= needed:
             return [text(right - 6, y, words, "on", "end")]
         if WIDTH - right >= needed:
@@ -132,7 +136,7 @@ class Travel(Picture):
             sender, arrow, receiver = (part.strip() for part in who.partition("->"))
             x, to = centre[sender], centre[receiver] if arrow else centre[sender]
             y += 16
-            for told in textwrap.wrap(words.strip(), int(abs(to - x) / 6.4) if arrow else int(step / 6.4)):
+            for told in textwrap.wrap(words.strip(), int((abs(to - x) if arrow else step) / LETTER)):
                 parts.append(text((x + to) / 2, y, told, "small shade", "middle"))
                 y += 14
             if arrow:
@@ -160,7 +164,7 @@ class Ownership(Picture):
             nonlocal y
             while frames and frames[-1][0] >= depth:
                 inside, top = frames.pop()
-                parts.insert(0, box(2 + 14 * inside, top, 268 - 28 * inside, y - top, "frame"))
+                parts.insert(0, box(2 + 14 * inside, top, TASKS - 28 * inside, y - top, "frame"))
                 y += 8
 
         for number, entry in enumerate(lines):
@@ -172,14 +176,14 @@ class Ownership(Picture):
                 frames.append((depth, y))
                 y += 28
                 continue
-            right = 268 - 14 * depth
+            right = TASKS - 14 * depth
             parts += [
                 box(2 + 14 * depth, y, right - 14 * depth, 24, "party"),
                 text(12 + 14 * depth, y + 16, name, "code"),
             ]
             if arrow:
-                parts += [line([(right + 2, y + 12), (300, y + 12)], "arrow"), arrowhead(308, y + 12, 1)]
-                parts += [box(308, y, WIDTH - 310, 24, "result"), text(316, y + 16, result, "code")]
+                parts += [line([(right + 2, y + 12), (RESULTS - 8, y + 12)], "arrow"), arrowhead(RESULTS, y + 12, 1)]
+                parts += [box(RESULTS, y, WIDTH - RESULTS - 2, 24, "result"), text(RESULTS + 8, y + 16, result, "code")]
             y += 32
         close(0)
         return int(y), parts
