@@ -1023,7 +1023,7 @@ class Model:
             caller.ends = caller.ends or "answer"
 
 
-@settings(max_examples=300, deadline=None, derandomize=True, database=None)
+@settings(max_examples=100, deadline=None, derandomize=True, database=None)
 @given(st.lists(STEP, max_size=40))
 def test_at_random_steps_it_agrees_with_a_model(steps: list[tuple[Any, ...]]) -> None:
     async def main() -> None:

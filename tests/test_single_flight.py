@@ -862,7 +862,7 @@ async def unwanted() -> Flight:
     raise AssertionError("a flight was to be joined")
 
 
-@settings(max_examples=300, deadline=None, derandomize=True, database=None)
+@settings(max_examples=100, deadline=None, derandomize=True, database=None)
 @given(st.lists(STEP, max_size=40), st.booleans())
 def test_at_random_steps_it_agrees_with_a_model(steps: list[tuple[Any, ...]], nursery_is_cancelled: bool) -> None:
     async def main() -> None:
