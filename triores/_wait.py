@@ -249,6 +249,7 @@ class _AsCompleted(AsyncIterator[ResultT]):
             self.forget()
             raise
 
+    @enable_ki_protection  # as all its methods, so that no interrupt's traceback keeps it
     def __aiter__(self) -> Self:
         return self
 
@@ -274,6 +275,9 @@ class _AsCompleted(AsyncIterator[ResultT]):
                 if arrivals.event is None:
                     arrivals.event = trio.Event()
                 await arrivals.event.wait()
+                # Another task may have taken what this one was woken for, and what came next may have been cancelled
+                # together with this task, which then must not read it, but be cancelled.
+                await trio.lowlevel.checkpoint_if_cancelled()
         finally:
             del self
 

@@ -1,0 +1,311 @@
+"""Ctrl-C at each line of the calls that change a result: it comes before the change, or after all of it.
+
+The signal is given to the handler that Trio installed, with the frame that is about to run that line, as Python itself
+would. Where the code is protected, Trio holds it back until the main task's next checkpoint.
+"""
+
+from __future__ import annotations
+
+import signal
+import sys
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import outcome
+import pytest
+import trio
+from _helpers import Boom, is_free, leaf_types
+from trio.testing import wait_all_tasks_blocked
+
+import triores
+from triores import Future, ResultCapture, as_completed, results_to_channel, wait_all, wait_any
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Generator
+    from types import FrameType
+
+PACKAGE = str(Path(triores.__file__).parent)
+EVENTS = trio.Event.set.__code__.co_filename
+
+
+class Interrupter:
+    """Presses Ctrl-C before the n-th line that runs in triores, or in Trio's events, while `pressing` is active.
+
+    A line counts the first time that it runs.
+    """
+
+    def __init__(self) -> None:
+        self.active = False
+        self.start(1)
+
+    def start(self, line: int) -> None:
+        self.left = line  # how many lines are still to be run
+        self.seen = set[tuple[object, int]]()
+        self.pressed_in: str | None = None
+
+    @contextmanager
+    def pressing(self) -> Generator[None]:
+        self.active = True
+        try:
+            yield
+        finally:
+            self.active = False
+
+    def trace(self, frame: FrameType, event: str, _argument: object) -> Any:
+        if not frame.f_code.co_filename.startswith((PACKAGE, EVENTS)):
+            return None
+        line = (frame.f_code, frame.f_lineno)
+        if self.active and event == "line" and line not in self.seen and self.pressed_in is None:
+            self.seen.add(line)
+            self.left -= 1
+            if not self.left:
+                self.pressed_in = f"{frame.f_code.co_name}, line {frame.f_lineno}"
+                handler = signal.getsignal(signal.SIGINT)
+                assert callable(handler)
+                handler(signal.SIGINT, frame)
+        return self.trace
+
+
+def at_each_line(program: Callable[[Interrupter], Awaitable[None]]) -> None:
+    """Run a program in the main task once for each of its lines, with Ctrl-C there. It has to arrive each time."""
+    tracing = sys.gettrace()
+    sys.settrace(None)
+    try:
+        trio.run(at_each_line_here, program)
+    finally:
+        sys.settrace(tracing)
+
+
+async def at_each_line_here(program: Callable[[Interrupter], Awaitable[None]]) -> None:
+    interrupter = Interrupter()
+    for line in range(1, 500):
+        interrupter.start(line)
+        if sys.gettrace() is None:  # at first, and after each raise in a trace function
+            sys.settrace(interrupter.trace)
+        arrived = False
+        try:
+            await program(interrupter)
+            await trio.lowlevel.checkpoint()  # what was held back comes here
+        except BaseException as error:
+            if set(leaf_types(error)) != {KeyboardInterrupt}:
+                raise
+            arrived = True
+        assert arrived == (interrupter.pressed_in is not None), f"lost in {interrupter.pressed_in}"
+        if not arrived:
+            assert line > 10, "hardly anything was traced"
+            return
+    pytest.fail("never ended")
+
+
+def raise_boom(_result: object) -> None:
+    raise Boom
+
+
+def must_set(future: Future[int]) -> None:
+    with future.must_set():
+        pass
+
+
+def must_set_and_fail(future: Future[int]) -> None:
+    with future.must_set():
+        raise Boom
+
+
+SETTLING: dict[str, Callable[[Future[int]], object]] = {
+    "set_result": lambda future: future.set_result(3),
+    "set_exception": lambda future: future.set_exception(Boom()),
+    "set_outcome": lambda future: future.set_outcome(outcome.Value(3)),
+    "cancel": lambda future: future.cancel(),
+    "must_set": must_set,
+    "must_set and fail": must_set_and_fail,
+}
+
+
+@pytest.mark.parametrize("name", SETTLING)
+def test_ctrl_c_while_a_future_is_settled_comes_before_or_after_the_whole_of_it(name: str) -> None:
+    async def program(interrupter: Interrupter) -> None:
+        future = Future[int]()
+        calls: list[object] = []
+        async with trio.open_nursery() as nursery:
+            waits = [
+                ResultCapture.start_soon(nursery, wait) for wait in waits_for(future, several=name == "set_result")
+            ]
+            await wait_all_tasks_blocked()
+            for callback in (calls.append, id, calls.append):
+                future.add_done_callback(callback)
+            try:
+                with interrupter.pressing():
+                    SETTLING[name](future)
+            except Boom:
+                pass
+            finally:
+                with trio.CancelScope(shield=True):
+                    await check(future, calls, waits)
+                nursery.cancel_scope.cancel()
+
+    async def check(future: Future[int], calls: list[object], waits: list[ResultCapture[object]]) -> None:
+        try:
+            await wait_all_tasks_blocked()
+        except KeyboardInterrupt:  # it was held back until here
+            await check(future, calls, waits)
+            raise
+        if future.is_done():
+            assert calls == [future, future]
+            assert all(wait.is_done() for wait in waits)
+            assert is_free(future)
+        else:
+            assert not calls
+            assert not any(wait.is_done() for wait in waits)
+            future.set_result(4)
+            assert calls == [future, future]
+            await wait_all(waits)
+
+    at_each_line(program)
+
+
+def waits_for(future: Future[int], *, several: bool) -> list[Callable[[], Awaitable[object]]]:
+    if not several:
+        return [future.wait_done, lambda: wait_any([future])]
+    iterator = as_completed([future])
+    return [
+        future.wait_done,
+        future.wait_done,
+        lambda: wait_all([Future[int](), future][1:]),
+        lambda: wait_any([Future[int](), future]),
+        lambda: anext(iterator),
+    ]
+
+
+def test_ctrl_c_while_callbacks_fail_loses_no_failure() -> None:
+    async def program(interrupter: Interrupter) -> None:
+        future = Future[int]()
+        calls: list[object] = []
+        for callback in (raise_boom, calls.append, raise_boom):
+            future.add_done_callback(callback)
+        failed: BaseException | None = None
+        try:
+            with interrupter.pressing():
+                future.set_exception(ValueError())
+        except Exception as error:
+            failed = error
+        finally:
+            assert len(calls) == future.is_done()
+        assert failed is not None
+
+    at_each_line(program)
+
+
+def test_ctrl_c_while_a_capture_is_settled_leaves_no_reader_asleep() -> None:
+    for end, suppress in ((3, False), (Boom(), False), (Boom(), True)):
+
+        async def program(interrupter: Interrupter, end: object = end, suppress: bool = suppress) -> None:
+            async def routine() -> object:
+                await wait_all_tasks_blocked()
+                interrupter.active = True
+                if isinstance(end, BaseException):
+                    raise end
+                return end
+
+            capture = ResultCapture(routine, suppress_exception=suppress)
+            async with trio.open_nursery() as nursery:
+                reader = ResultCapture.start_soon(nursery, capture.wait_done)
+                await wait_all_tasks_blocked()
+                try:
+                    await capture.run()
+                except Boom:
+                    assert not suppress
+                finally:
+                    interrupter.active = False
+                    assert capture.is_done()
+                    assert is_free(capture)
+                    with trio.CancelScope(shield=True):
+                        await reader.wait_done()
+
+        at_each_line(program)
+
+
+REGISTERING: dict[str, Callable[[Future[int]], object]] = {
+    "add_done_callback": lambda future: future.add_done_callback(raise_boom),
+    "remove_done_callback": lambda future: future.remove_done_callback(print),
+    "as_completed": lambda future: as_completed([Future[int](), future]),
+}
+
+
+@pytest.mark.parametrize("name", REGISTERING)
+@pytest.mark.parametrize("free", [True, False])
+def test_ctrl_c_while_something_is_registered_leaves_it_registered_or_not(name: str, free: bool) -> None:
+    async def program(interrupter: Interrupter) -> None:
+        future = Future[int]()
+        if not free or name == "remove_done_callback":
+            future.add_done_callback(print)
+        if not free:
+            future.add_done_callback(repr)
+        kept: object = None
+        try:
+            with interrupter.pressing():
+                kept = REGISTERING[name](future)
+        finally:
+            if name == "as_completed" and kept is None:
+                assert is_free(future) is free
+            kept = None
+            future.remove_done_callback(raise_boom)
+            future.remove_done_callback(print)
+            assert is_free(future) is free
+            future.remove_done_callback(repr)
+            assert is_free(future)
+
+    at_each_line(program)
+
+
+async def read(futures: list[Future[int]]) -> None:
+    await futures[0]
+
+
+async def iterate(futures: list[Future[int]]) -> None:
+    async for _ in as_completed(futures):
+        pass
+
+
+async def send(futures: list[Future[int]]) -> None:
+    channel, _receiver = trio.open_memory_channel[Future[int]](10)
+    await results_to_channel(futures, channel)
+
+
+WAITS: dict[str, Callable[[list[Future[int]]], Awaitable[object]]] = {
+    "wait_done": lambda futures: futures[0].wait_done(),
+    "await": read,
+    "wait_all": wait_all,
+    "wait_any": wait_any,
+    "as_completed": iterate,
+    "results_to_channel": send,
+}
+
+
+@pytest.mark.parametrize("name", WAITS)
+@pytest.mark.parametrize("end", ["settled", "cancelled"])
+def test_ctrl_c_during_a_wait_leaves_nothing_registered(name: str, end: str) -> None:
+    async def program(interrupter: Interrupter) -> None:
+        futures = [Future[int](), Future[int]()]
+
+        async def end_it() -> None:
+            await wait_all_tasks_blocked()
+            if end == "settled":
+                for future in reversed(futures):
+                    future.set_result(3)
+            scope.cancel()
+
+        interrupted = False
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(end_it)
+            with trio.CancelScope() as scope:
+                try:
+                    with interrupter.pressing():
+                        await WAITS[name](futures)
+                except KeyboardInterrupt:
+                    interrupted = True
+            assert all(map(is_free, futures))
+            if interrupted:
+                raise KeyboardInterrupt
+
+    at_each_line(program)
