@@ -31,7 +31,7 @@ EXAMPLES = {path.relative_to(ROOT).as_posix() for path in DOCS.glob("examples/*.
 
 # A shell line has to be one that is run elsewhere, or that can't be run here, where nothing is published.
 SHELL = re.compile(
-    r"pip install triores"
+    r"pip install (triores|tqdm rich)"
     r"|python -m trio"
     r"|python3 -m venv \.venv && \.venv/bin/pip install -q nox && \.venv/bin/nox -s (demo|tests)"
     rf"|python (?P<program>{'|'.join(map(re.escape, sorted(EXAMPLES)))}).*"
