@@ -77,7 +77,12 @@ def lint(session: nox.Session) -> None:
     pages = ["README.md", *map(str, pathlib.Path("docs").rglob("*.md"))]
     session.run("ruff", "format", "--check", "--line-length=90", *pages)
     # ASYNC9 are opt-in rules that see no checkpoint in what this package awaits; the tests look for each of them.
-    session.run("flake8", "--select=ASYNC", "--extend-ignore=ASYNC9", "triores", "docs/examples")
+    # The comparison shows what goes wrong elsewhere, so it does what these rules warn of.
+    allowed = "docs/examples/compare_peers.py:ASYNC103,ASYNC104,ASYNC112,ASYNC124"
+    session.run(
+        *("flake8", "--select=ASYNC", "--extend-ignore=ASYNC9", f"--per-file-ignores={allowed}"),
+        *("triores", "docs/examples"),
+    )
 
 
 @nox.session

@@ -149,6 +149,9 @@ class ResultCapture(ResultBase[T_co]):
                 await self._capture(kwargs)
             else:
                 await self._capture_in(self._cancel_scope, kwargs)
+        except BaseException as error:  # also Ctrl-C as one of these two begins
+            self._settle_failure(error)
+            raise
         finally:
             del self  # a failure's traceback keeps this frame alive, and with it what it holds
 
@@ -170,7 +173,8 @@ class ResultCapture(ResultBase[T_co]):
         try:
             with scope:
                 await self._capture(kwargs)
-        except BaseException as error:  # also what a scope raises that can't be entered
+        except BaseException as error:  # noqa: ASYNC103 - goes on, but for what the capture was told to suppress
+            # This is also what a scope raises that can't be entered.
             if self._settle_failure(error):
                 raise
         finally:
@@ -184,7 +188,7 @@ class ResultCapture(ResultBase[T_co]):
                 check_awaitable(self._routine, awaitable)
             value = await awaitable
             self._settle(value)
-        except BaseException as error:
+        except BaseException as error:  # noqa: ASYNC103 - goes on, but for what the capture was told to suppress
             if self._settle_failure(error):
                 raise
         finally:

@@ -355,11 +355,11 @@ class _FanOutNursery:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> bool | None:
         try:
-            swallowed = await self._manager.__aexit__(kind, error, traceback)
+            swallowed = await self._manager.__aexit__(kind, error, traceback)  # noqa: ASYNC102 - as a nursery does
         except BaseExceptionGroup as group:
             if all(isinstance(leaf, trio.Cancelled) for leaf in leaves(group)):
                 # They come from a scope outside, so this raises the one that stands for all.
-                await checkpoint_if_cancelled()
+                await checkpoint_if_cancelled()  # noqa: ASYNC102 - a cancellation is what this is for
             raise
         else:
             if self._nursery.cancel_scope.cancelled_caught and not self._ended:
@@ -620,7 +620,7 @@ class _OpenAmap(Generic[T]):
         if error is None:
             self._manager.end("the block of open_amap has ended")
         try:
-            return await self._manager.__aexit__(kind, error, traceback)
+            return await self._manager.__aexit__(kind, error, traceback)  # noqa: ASYNC102 - as a nursery does
         except BaseExceptionGroup as group:
             if len(group.exceptions) == 1 and group.exceptions[0] is error:
                 return False  # the block's own exception, which goes on as it is

@@ -199,7 +199,7 @@ class FutureMap(Mapping[K, Future[T]]):
                 try:
                     if not future.is_done():
                         future.set_exception(self._never_set("before the response to this request came"))
-                except BaseException as failure:  # noqa: BLE001 - collected, and raised below together with the others
+                except BaseException as failure:  # noqa: ASYNC103, BLE001 - raised below with the others
                     failures.append(failure)
             if failures:
                 told = "callbacks failed as requests were given up"

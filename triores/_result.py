@@ -366,7 +366,7 @@ class ResultBase(Generic[T_co]):
         while callbacks:
             try:
                 _call(*callbacks.pop(), self)
-            except BaseException as error:  # noqa: BLE001 - collected, and raised below together with the others
+            except BaseException as error:  # noqa: ASYNC103, BLE001 - raised below with the others
                 errors.append(error)
         try:
             if errors:
