@@ -234,7 +234,7 @@ class FutureMap(Mapping[K, Future[T]]):
 
 
 class _Expected(Generic[K, T]):
-    """The block of `FutureMap.expect`. As a generator with `contextlib.contextmanager`, it would cost three times as much."""
+    """The block of `FutureMap.expect`. With `contextlib.contextmanager` it would cost three times as much."""
 
     __slots__ = ("_future", "_key", "_map")
 
