@@ -551,6 +551,13 @@ async def test_a_scope_that_can_not_be_entered_fails_the_result() -> None:
     assert sorted(capture.exception() is error for capture in captures) == [False, True]
     assert all(map(is_free, captures))
 
+    scope = trio.CancelScope()
+    async with trio.open_nursery() as nursery:
+        suppressed = [
+            ResultCapture.start_soon(nursery, double, 1, cancel_scope=scope, suppress_exception=True) for _ in range(2)
+        ]
+    assert sorted(isinstance(capture.exception(), RuntimeError) for capture in suppressed) == [False, True]
+
 
 # ---- callbacks
 
@@ -710,6 +717,8 @@ async def test_a_capture_that_another_run_has_waited_for_can_be_run(nursery: tri
     await in_foreign_run(wait_in_vain)
     assert capture.trio_token is not trio.lowlevel.current_trio_token()
     nursery.start_soon(capture.run)
+    while not counting.runs:
+        await trio.lowlevel.checkpoint()
     assert await capture == 1
     assert capture.trio_token is trio.lowlevel.current_trio_token()
 
