@@ -264,6 +264,21 @@ async def _(library: Any) -> bool:
         gc.enable()
 
 
+@claim("a second run() leaves the routine alone", "triores", "aioresult")
+async def _(library: Any) -> bool:
+    runs = 0
+
+    async def count() -> None:
+        nonlocal runs
+        runs += 1
+
+    capture = library.ResultCapture(count)
+    await capture.run()
+    with contextlib.suppress(library.FutureSetAgainException):
+        await capture.run()
+    return runs == 1
+
+
 # ---- waiting
 
 
@@ -352,6 +367,19 @@ async def _(_: Any) -> str:
     task.cancel()
     await asyncio.wait([task])
     return f"`{type(error_of_reading(asyncio, task)).__name__}`"
+
+
+@claim("results_to_channel bears a closed receiver", "triores", "aioresult")
+async def _(library: Any) -> bool:
+    future = library.Future()
+    future.set_result(None)
+    send, receive = trio.open_memory_channel[Any](0)
+    receive.close()
+    try:
+        await library.results_to_channel([future], send)
+    except Exception:  # noqa: BLE001 - a group, or Trio's own error
+        return False
+    return True
 
 
 # ---- futures
