@@ -1,12 +1,12 @@
-"""A directive that shows every plot in ``docs/plots``, in the order of the files' names, where there are any.
+"""A directive that shows a plot from ``docs/plots``, which the benchmarks draw, with its content as the caption.
 
-The benchmarks write the plots. Each is an SVG, whose ``<title>`` is its caption here.
+The SVG becomes part of the page, so that its text takes the page's colour, light and dark. Where it has not been drawn
+yet, there is a line that says so, and the page can be built all the same.
 """
 
 from __future__ import annotations
 
 import html
-import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,24 +19,26 @@ if TYPE_CHECKING:
 PLOTS = Path(__file__).parents[1] / "plots"
 
 
-class Plots(SphinxDirective):
-    """All plots there are, inside the page, so that they take its colours."""
+class Plot(SphinxDirective):
+    """A plot, by the name of its file."""
+
+    has_content = True
+    required_arguments = 1
 
     def run(self) -> list[nodes.Node]:
-        """Include them."""
-        self.env.note_dependency(str(PLOTS))
-        shown: list[nodes.Node] = []
-        for path in sorted(PLOTS.glob("*.svg")):
-            svg = path.read_text(encoding="utf-8")
-            svg = svg[svg.index("<svg") :]
-            title = re.search(r"<title>(.*?)</title>", svg, re.DOTALL)
-            caption = html.escape(path.stem.replace("_", " ").replace("-", " ")) if title is None else title[1]
-            figure = f'<figure class="plot">{svg}<figcaption>{caption}</figcaption></figure>'
-            shown.append(nodes.raw("", figure, format="html"))
-        return shown or [nodes.paragraph(text="The plots are drawn by “nox -s bench”, and have not been drawn yet.")]
+        """Include it."""
+        path = PLOTS / f"{self.arguments[0]}.svg"
+        self.env.note_dependency(str(path))
+        caption = html.escape(" ".join(self.content))
+        if not path.exists():
+            return [nodes.paragraph(text=f"{caption}: this plot has not been drawn yet.")]
+        drawn = path.read_text(encoding="utf-8")
+        svg = drawn[drawn.index("<svg") :].replace("<svg ", f'<svg role="img" aria-label="{caption}" ', 1)
+        figure = f'<figure class="plot"><div>{svg}</div><figcaption>{caption}</figcaption></figure>'
+        return [nodes.raw("", figure, format="html")]
 
 
 def setup(app: Sphinx) -> dict[str, bool]:
     """Add the directive."""
-    app.add_directive("plots", Plots)
+    app.add_directive("plot", Plot)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
