@@ -16,7 +16,6 @@ import sys
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterable
-from itertools import count
 from typing import TYPE_CHECKING, Any, Generic, SupportsFloat, SupportsIndex, TypeVar, overload
 
 import trio
@@ -428,13 +427,15 @@ class _Map(ABC, Generic[ItemT, T]):
             self._start(taken)
 
     async def _read_async(self, source: AsyncIterator[ItemT]) -> None:
+        index = 0
         try:
             await checkpoint_if_cancelled()
-            for index in count():
-                item = await anext(source)
+            while True:
+                taken = index, await anext(source)
+                index += 1
                 self._room -= 1
-                self._context.run(self._start, (index, item))
-                del item
+                self._context.run(self._start, taken)
+                del taken
                 while not self._room:
                     await self._waiting.park()
         except StopAsyncIteration:
@@ -483,6 +484,7 @@ class _Amap(_Map[ItemT, T]):
                 self.values[index] = await awaitable
             except BaseException as error:
                 _note(error, index, item)
+                self._sync = iter(())  # no cancellation reaches a worker whose calls have no checkpoint
                 raise
             taken = self._context.run(next, self._sync, None)
         self._room += 1
@@ -622,7 +624,9 @@ class _OpenAmap(Generic[T]):
         try:
             return await self._manager.__aexit__(kind, error, traceback)  # noqa: ASYNC102 - as a nursery does
         except BaseExceptionGroup as group:
-            if len(group.exceptions) == 1 and group.exceptions[0] is error:
+            if {*map(id, leaves(group))} == {
+                *map(id, leaves(error))
+            }:  # Trio copies a group to take its own Cancelled out
                 return False  # the block's own exception, which goes on as it is
             raise
         finally:
@@ -666,5 +670,5 @@ _short.maxstring = _short.maxother = 100  # characters; enough for most URLs and
 
 def _note(error: BaseException | None, index: int, item: object) -> None:
     """Say which item an exception came from; a cancellation comes from none."""
-    if sys.version_info >= (3, 11) and error is not None and not is_cancellation(error):
+    if error is not None and hasattr(error, "add_note") and not is_cancellation(error):  # not so on Python 3.10
         error.add_note(f"raised for item {index}: {shown(_short.repr, item)}")
