@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import platform
+import sys
 from typing import TYPE_CHECKING
 
 import pytest
@@ -59,6 +60,10 @@ _done: set[Place] = set()
 
 
 @pytest.mark.skipif(platform.python_implementation() != "CPython", reason="it knows where CPython looks for signals")
+@pytest.mark.skipif(
+    sys.version_info[:2] == (3, 11),
+    reason="in code that is traced, CPython 3.11 mixes up the calls of a signal handler",
+)
 @each_scenario
 def test_interrupted_at_any_place_in_the_code_it_leaves_nothing_behind(scenario: Scenario) -> None:
     # Between the call that makes a coroutine and its first step, Ctrl-C leaves it unawaited, as it may anywhere.
