@@ -71,9 +71,11 @@ def at_each_line(program: Callable[[Interrupter], Awaitable[None]]) -> None:
     """Run a program in the main task once for each of its lines, with Ctrl-C there. It has to arrive each time."""
     tracing = sys.gettrace()
     sys.settrace(None)
+    handler = signal.signal(signal.SIGINT, signal.default_int_handler)  # without this one, Trio installs none
     try:
         trio.run(at_each_line_here, program)
     finally:
+        signal.signal(signal.SIGINT, handler)
         sys.settrace(tracing)
 
 
@@ -223,6 +225,29 @@ def test_ctrl_c_while_a_capture_is_settled_leaves_no_reader_asleep() -> None:
                         await reader.wait_done()
 
         at_each_line(program)
+
+
+def test_a_real_signal_in_a_callback_is_held_back_until_the_last_callback_has_returned() -> None:
+    calls: list[object] = []
+
+    def press(_result: object) -> None:
+        signal.raise_signal(signal.SIGINT)
+
+    async def main() -> None:
+        future = Future[int]()
+        future.add_done_callback(press)
+        future.add_done_callback(calls.append)
+        future.set_result(3)
+        assert calls == [future]
+        await trio.lowlevel.checkpoint()
+
+    handler = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            trio.run(main)
+    finally:
+        signal.signal(signal.SIGINT, handler)
+    assert calls
 
 
 REGISTERING: dict[str, Callable[[Future[int]], object]] = {

@@ -197,14 +197,11 @@ class ResultCapture(ResultBase[T_co]):
     @enable_ki_protection
     def _settle_failure(self, error: BaseException) -> bool:
         """Settle with what was raised, and return whether that goes on into the nursery."""
-        try:
-            if self.is_done():  # its callbacks raised this, or Ctrl-C did
-                return True
-            going_on = not (self._suppress_exception and isinstance(error, Exception))
-            self._settle_error(error, going_on=going_on)
-            return going_on
-        finally:
-            del self, error
+        if self.is_done():  # its callbacks raised this, or Ctrl-C did
+            return True
+        going_on = not (self._suppress_exception and isinstance(error, Exception))
+        self._settle_error(error, going_on=going_on)
+        return going_on
 
     @property
     def routine(self) -> Callable[..., Awaitable[T_co]]:

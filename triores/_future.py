@@ -134,15 +134,12 @@ class _MustSet(Generic[FutureT]):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        try:
-            if self._future.is_done():
-                return
-            if error is None:
-                self._future._settle_error(FutureNeverSetException())
-            else:
-                self._future._settle_error(error, going_on=True)
-        finally:
-            del self, error, traceback
+        if self._future.is_done():
+            return
+        if error is None:
+            self._future._settle_error(FutureNeverSetException())
+        else:
+            self._future._settle_error(error, going_on=True)
 
 
 def check_exception(exception: object) -> None:

@@ -324,10 +324,7 @@ class ResultBase(Generic[T_co]):
     @enable_ki_protection
     def _settle_error(self, error: BaseException, *, going_on: bool = False) -> None:
         """Settle with an exception; ``going_on`` where the caller will raise it too, see `_settle`."""
-        try:
-            self._settle(_Failed(error), error if going_on else None)
-        finally:
-            del self, error
+        self._settle(_Failed(error), error if going_on else None)
 
     @enable_ki_protection
     def _settle(self, state: object, going_on: BaseException | None = None) -> None:
@@ -356,7 +353,6 @@ class ResultBase(Generic[T_co]):
                 self._run_callbacks(registered.callbacks, going_on)
         finally:
             self._home = registered.token
-            del self, state, going_on, registered, waiters
 
     def _run_callbacks(
         self, callbacks: list[tuple[Callable[[Any], object], contextvars.Context]], going_on: BaseException | None
@@ -377,7 +373,7 @@ class ResultBase(Generic[T_co]):
                 )
                 raise BaseExceptionGroup(told, [*([] if going_on is None else [going_on]), *errors])
         finally:
-            del self, errors, going_on
+            del errors  # each of them holds this frame
 
     # ---- whose it is
 

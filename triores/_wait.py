@@ -222,9 +222,6 @@ class _Arrivals(Generic[ResultT]):
 
     def settled(self, result: Any, times: int, /) -> None:
         self.ready.extend([result] * times)
-        self.wake()
-
-    def wake(self) -> None:
         if self.event is not None:
             self.event.set()
             self.event = None
@@ -285,8 +282,6 @@ class _AsCompleted(AsyncIterator[ResultT]):
         result = self._arrivals.ready.popleft()
         self._pending.discard(result)
         self.left -= 1
-        if not self.left:
-            self._arrivals.wake()  # other tasks that share this iterator, and that get nothing more
         return result
 
     def forget(self) -> None:
