@@ -1,0 +1,203 @@
+"""Whatever the items, limits, delays and failures: the maps do what the plain loop does, only sooner."""
+
+from __future__ import annotations
+
+import heapq
+import sys
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import pytest
+import trio
+from _helpers import Boom, leaf_types
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from trio.testing import MockClock
+
+from triores import ResultCapture, amap, open_amap
+
+if sys.version_info < (3, 11):
+    from exceptiongroup import ExceptionGroup
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
+
+quickly = settings(max_examples=40, deadline=None, derandomize=True, database=None)
+
+delays = st.integers(0, 3)
+
+
+class Item(NamedTuple):
+    """An item, with how long it takes to come, to be worked on and to be consumed, and whether its call fails."""
+
+    number: int
+    coming: int
+    working: int
+    consuming: int
+    fails: bool
+
+
+class Plan(NamedTuple):
+    items: list[Item]
+    limit: int
+    is_async: bool
+    source_fails: bool
+
+    def fails(self) -> bool:
+        return self.source_fails or any(item.fails for item in self.items)
+
+    def outcomes(self) -> list[int | None]:
+        """What the plain loop would get from each item: a value, or None where the call fails."""
+        return [None if item.fails else item.number**2 for item in self.items]
+
+
+@st.composite
+def plans(draw: st.DrawFn) -> Plan:
+    failing = st.integers(0, 5).map(lambda n: n == 0)
+    rows = draw(st.lists(st.tuples(delays, delays, delays, failing), max_size=12))
+    items = [Item(number, *row) for number, row in enumerate(rows)]
+    source_fails = draw(st.integers(0, 5)) == 0
+    return Plan(items, draw(st.integers(1, 5)), draw(st.booleans()), source_fails)
+
+
+class Run:
+    """One run of a plan: the source and the function, and whether the limit is kept meanwhile."""
+
+    def __init__(self, plan: Plan) -> None:
+        self.plan = plan
+        self.taken = 0
+        self.running = 0
+        self.consumed = 0  # how many items count for the limit no longer
+
+    def source(self) -> Any:
+        return self.take_asynchronously() if self.plan.is_async else self.take()
+
+    def take(self) -> Iterator[Item]:
+        for item in self.plan.items:
+            self.taken += 1
+            self.check()
+            yield item
+        if self.plan.source_fails:
+            raise Boom
+
+    async def take_asynchronously(self) -> AsyncGenerator[Item, None]:
+        for item in self.take():
+            await trio.sleep(item.coming)
+            yield item
+
+    async def work(self, item: Item) -> int:
+        self.running += 1
+        self.check()
+        try:
+            await trio.sleep(item.working)
+        finally:
+            self.running -= 1
+        if item.fails:
+            raise Boom
+        return item.number**2
+
+    def check(self) -> None:
+        assert self.taken - self.consumed <= self.plan.limit
+        assert self.running <= self.plan.limit
+
+
+def run(main: Callable[[], Awaitable[None]]) -> float:
+    """Run it, and return how many seconds it took by its own clock."""
+    clock = MockClock(autojump_threshold=0)
+    trio.run(main, clock=clock)
+    return clock.current_time()
+
+
+def time_of_pool(plan: Plan) -> float:
+    """How long a pool takes that leaves no worker idle while there are items."""
+    read = 0.0
+    busy_until: list[float] = []
+    for item in plan.items:
+        begin = heapq.heappop(busy_until) if len(busy_until) == plan.limit else 0.0
+        read = max(read, begin) + (item.coming if plan.is_async else 0)
+        heapq.heappush(busy_until, read + item.working)
+    return max(busy_until, default=0.0)
+
+
+@quickly
+@given(plans())
+def test_amap_is_the_plain_loop(plan: Plan) -> None:
+    the_run = Run(plan)
+
+    async def work(item: Item) -> int:
+        try:
+            return await the_run.work(item)
+        finally:
+            the_run.consumed += 1
+
+    async def main() -> None:
+        if not plan.fails():
+            assert await amap(work, the_run.source(), limit=plan.limit) == plan.outcomes()
+            return
+        with pytest.raises(ExceptionGroup) as caught:
+            await amap(work, the_run.source(), limit=plan.limit)
+        assert set(leaf_types(caught.value)) == {Boom}
+
+    took = run(main)
+    assert took == time_of_pool(plan) or plan.fails()
+
+
+@quickly
+@given(plans(), st.booleans(), st.integers(1, 3))
+def test_open_amap_is_the_plain_loop(plan: Plan, ordered: bool, consumers: int) -> None:
+    the_run = Run(plan)
+    found: list[Item] = []
+
+    async def consume(results: AsyncIterator[ResultCapture[int]]) -> None:
+        async for capture in results:
+            the_run.consumed += 1
+            item = capture.args[0]
+            assert capture.result() == item.number**2
+            found.append(item)
+            await trio.sleep(item.consuming)
+
+    async def main() -> None:
+        async with (
+            open_amap(the_run.work, the_run.source(), limit=plan.limit, ordered=ordered) as results,
+            trio.open_nursery() as nursery,
+        ):
+            for _ in range(consumers):
+                nursery.start_soon(consume, results)
+
+    async def fail() -> None:
+        with pytest.raises(ExceptionGroup) as caught:
+            await main()
+        assert set(leaf_types(caught.value)) == {Boom}
+
+    run(fail if plan.fails() else main)
+    assert len(found) == len(set(found))
+    if ordered:
+        assert found == plan.items[: len(found)]
+    if not plan.fails():
+        assert set(found) == set(plan.items)
+
+
+@quickly
+@given(plans(), st.booleans(), st.integers(0, 12))
+def test_open_amap_left_early_gave_what_the_plain_loop_gives(plan: Plan, ordered: bool, count: int) -> None:
+    plan = plan._replace(source_fails=False)
+    the_run = Run(plan)
+    found: dict[int, int | None] = {}
+
+    async def main() -> None:
+        async with open_amap(
+            the_run.work, the_run.source(), limit=plan.limit, ordered=ordered, suppress_exception=True
+        ) as results:
+            async for capture in results:
+                the_run.consumed += 1
+                item = capture.args[0]
+                found[item.number] = capture.result() if capture.exception() is None else None
+                if len(found) == count:
+                    break
+                await trio.sleep(item.consuming)
+
+    run(main)
+    outcomes = plan.outcomes()
+    assert len(found) == (min(count, len(outcomes)) or len(outcomes))
+    assert found.items() <= dict(enumerate(outcomes)).items()
+    if ordered:
+        assert list(found) == list(range(len(found)))
