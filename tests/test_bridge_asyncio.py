@@ -336,6 +336,10 @@ async def enter(manager: Any) -> None:
         pass
 
 
+async def read(future: Future[int]) -> int:
+    return await future
+
+
 def a_done_future() -> Future[int]:
     future = Future[int]()
     future.set_result(3)
@@ -364,9 +368,9 @@ NOTHING: list[Callable[[], Awaitable[None]]] = []
 CALLS: dict[str, list[Callable[[trio.Nursery], Any]]] = {
     "Future": [
         lambda _: Future[int]().wait_done(),
-        lambda _: Future[int]()._wait_and_read(),
+        lambda _: read(Future[int]()),
         lambda _: a_done_future().wait_done(),
-        lambda _: a_done_future()._wait_and_read(),
+        lambda _: read(a_done_future()),
         lambda _: Future[int]().add_done_callback(print),
     ],
     "ResultCapture": [

@@ -91,7 +91,7 @@ class _Registered:
         return self.event is None and not self.waiters and not self.callbacks
 
 
-_PENDING = _Pending()
+PENDING = _Pending()
 
 
 class ResultBase(Generic[T_co]):
@@ -110,7 +110,7 @@ class ResultBase(Generic[T_co]):
     _home: _Registered | trio.lowlevel.TrioToken | None
 
     def __init__(self) -> None:
-        self._state = _PENDING
+        self._state = PENDING
         self._home = None
 
     # ---- reading
@@ -127,7 +127,7 @@ class ResultBase(Generic[T_co]):
             TaskFailedException: If it ended with any other exception, which is the cause.
         """
         state = self._state
-        if state is _PENDING:
+        if state is PENDING:
             raise TaskNotDoneException(self)
         if type(state) is _Failed:
             raise self._failure(state.error) from state.error
@@ -146,7 +146,7 @@ class ResultBase(Generic[T_co]):
             TaskNotDoneException: If the result is still pending.
         """
         state = self._state
-        if state is _PENDING:
+        if state is PENDING:
             raise TaskNotDoneException(self)
         return state.error if type(state) is _Failed else None
 
@@ -162,11 +162,11 @@ class ResultBase(Generic[T_co]):
 
     def is_done(self) -> bool:
         """Return whether the result is settled, in whatever way."""
-        return self._state is not _PENDING
+        return self._state is not PENDING
 
     def done(self) -> bool:
         """Return whether the result is settled: asyncio's name for `is_done`."""
-        return self._state is not _PENDING
+        return self._state is not PENDING
 
     def cancelled(self) -> bool:
         """Return whether the result ended by cancellation.
@@ -202,23 +202,25 @@ class ResultBase(Generic[T_co]):
         Raises:
             RuntimeError: If the result belongs to another Trio run, or there is no Trio run here.
         """
-        if self._state is not _PENDING:
+        if self._state is not PENDING:
             await checkpoint()
             return
-        event = self._event_to_wait_for()
+        registered = self._registered_here("waited for")
+        event = registered.event
+        if event is None:
+            event = registered.event = trio.Event()
+            # Again, since meanwhile the garbage collector may have dropped a wait that alone was registered.
+            self._home = registered
         try:
             await event.wait()
         except BaseException:
             self._stop_waiting_for(event)
-            del self
+            del self, registered, event
             raise
 
     def __await__(self) -> Generator[Any, Any, T_co]:
-        return self._wait_and_read().__await__()
-
-    async def _wait_and_read(self) -> T_co:
         try:
-            await self.wait_done()
+            yield from self.wait_done().__await__()
             return self.result()
         finally:
             del self
@@ -255,13 +257,13 @@ class ResultBase(Generic[T_co]):
     @enable_ki_protection
     def _register_callback(self, fn: Callable[[Any], object], context: contextvars.Context) -> bool:
         """Call this when the result is done. Returns False, and registers nothing, where it is done already."""
-        if self._state is not _PENDING:
+        if self._state is not PENDING:
             return False
         registered = self._registered_here("given a callback")
         if registered.callbacks is None:
             registered.callbacks = []
         registered.callbacks.append((fn, context))
-        self._home = registered  # see `_event_to_wait_for`
+        self._home = registered  # see `wait_done`
         return True
 
     @enable_ki_protection
@@ -281,17 +283,9 @@ class ResultBase(Generic[T_co]):
         kept = [entry for entry in registered.callbacks if entry[0] != fn]
         removed = len(registered.callbacks) - len(kept)
         registered.callbacks[:] = kept  # in place: `_run_callbacks` may be at work on this list
-        if self._state is _PENDING:
+        if self._state is PENDING:
             self._forget_if_empty(registered)
         return removed
-
-    def _event_to_wait_for(self) -> trio.Event:
-        registered = self._registered_here("waited for")
-        if registered.event is None:
-            registered.event = trio.Event()
-            # Again, since meanwhile the garbage collector may have dropped a wait that alone was registered.
-            self._home = registered
-        return registered.event
 
     def _stop_waiting_for(self, event: trio.Event) -> None:
         registered = self._home
@@ -304,14 +298,14 @@ class ResultBase(Generic[T_co]):
     @enable_ki_protection
     def _register(self, waiter: Waiter) -> bool:
         """Tell this waiter when the result is done. Returns False, and registers nothing, where it is done already."""
-        if self._state is not _PENDING:
+        if self._state is not PENDING:
             return False
         registered = self._registered_here("waited for")
         if registered.waiters is None:
             registered.waiters = {waiter: 1}
         else:
             registered.waiters[waiter] = registered.waiters.get(waiter, 0) + 1
-            self._home = registered  # see `_event_to_wait_for`
+            self._home = registered  # see `wait_done`
         return True
 
     @enable_ki_protection
@@ -333,14 +327,14 @@ class ResultBase(Generic[T_co]):
         Where callbacks raise, this raises all of that as one exception group, together with the exception ``going_on``:
         the one that the caller is about to raise, and that would be lost if only theirs went on.
         """
-        if self._state is not _PENDING:
+        if self._state is not PENDING:
             raise FutureSetAgainException(self)
         registered = self._home
         if type(registered) is not _Registered:
             self._state = state
             return
         self._refuse_elsewhere(registered, "settled")
-        _need_frames(8)
+        _need_frames(8 if registered.waiters or registered.callbacks else 5)
         self._state = state
         if registered.event is not None:
             registered.event.set()
@@ -388,7 +382,7 @@ class ResultBase(Generic[T_co]):
             self._refuse_elsewhere(home, what)
             return home
         token = current_trio_token()
-        if self._is_owned() and home is not token:
+        if home is not None and home is not token and self._is_owned():
             self._raise_elsewhere(what)
         registered = self._home = _Registered(token)
         return registered
@@ -427,7 +421,7 @@ class ResultBase(Generic[T_co]):
         if format_spec not in ("", "#"):
             raise ValueError(f"a result is formatted with '' or '#', not with {format_spec!r}")
         state = self._state
-        if state is _PENDING:
+        if state is PENDING:
             told = "is_done=False"
         elif type(state) is _Failed:
             told = f"exception={shown(repr, state.error)}"
