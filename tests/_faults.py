@@ -366,12 +366,15 @@ def leaves(error: BaseException | None) -> Iterator[BaseException]:
         yield error
 
 
-def causes(error: BaseException | None) -> Iterator[BaseException]:
+def causes(error: BaseException | None, seen: frozenset[int] = frozenset()) -> Iterator[BaseException]:
     """The exceptions in a group, at any depth, and those that they come from."""
     for leaf in leaves(error):
+        if id(leaf) in seen:  # an interrupt that Trio raised again may be its own context
+            continue
         yield leaf
         # Ctrl-C may come while another exception is on its way, and takes its place.
-        yield from causes(leaf.__context__ if isinstance(leaf, KeyboardInterrupt) else leaf.__cause__)
+        came_from = leaf.__context__ if isinstance(leaf, KeyboardInterrupt) else leaf.__cause__
+        yield from causes(came_from, seen | {id(leaf)})
 
 
 def tasks() -> Counter[str]:
