@@ -1,80 +1,251 @@
-"""The example programs of fan-out: progress bars and a link checker."""
+"""The example programs of fan-out run, and what they print is checked."""
 
 from __future__ import annotations
 
 import re
+import socket
+import sys
+from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from test_examples_inflight import run_example
+import trio
+from test_examples_inflight import load_example, run_example
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from collections.abc import Awaitable, Callable
 
 
-# ---- progress bars
+def rows(printed: str) -> list[tuple[str, ...]]:
+    """The rows of the tables in what was printed."""
+    lines = [line for line in printed.splitlines() if line.startswith("│")]
+    return [tuple(cell.strip() for cell in line.strip("│").split("│")) for line in lines]
 
 
-async def test_tqdm_draws_a_bar_that_gets_to_the_end_for_each_way() -> None:
-    ended = await run_example("progress_tqdm.py", "--items", "31")
-    assert (ended.stdout, ended.returncode) == (b"open_amap: 465\nas_completed: 465\n", 0)
-    bars = re.findall(r"(\w+): +(\d+)%\|.*?\| (\d+)/(\d+) \[", ended.stderr.decode())
-    assert bars[0] == ("open_amap", "0", "0", "31")
-    assert bars[-1] == ("as_completed", "100", "31", "31")
-    assert ("open_amap", "100", "31", "31") in bars
+# ---- progress
 
 
-async def test_rich_draws_bars_of_what_is_done_and_what_has_failed() -> None:
-    ended = await run_example("progress_rich.py", "--items", "31")
-    # Of the numbers below 31, but for 9, 19 and 29, which fail.
-    assert (ended.stdout, ended.returncode) == (b"open_amap: 408\nas_completed: 408\n", 0)
-    bars = re.findall(r"^(\w+) +\S+ +(\d+)% .*$", ended.stderr.decode(), re.MULTILINE)
-    assert bars == [("open_amap", "100"), ("failed", "10"), ("as_completed", "100")]
+async def test_tqdm_shows_the_progress_of_results_as_they_are() -> None:
+    ended = await run_example("progress_tqdm.py", "--items", "40")
+    assert ended.returncode == 0
+    assert ended.stdout.decode().split() == ["open_amap:", "780", "as_completed:", "780"]
+    shown = ended.stderr.decode()
+    for bar in ("open_amap", "as_completed"):
+        assert re.search(rf"\r{bar}: 100%\|.*\| 40/40 \[", shown), shown
+        assert f"\r{bar}:   0%|" in shown
 
 
-# ---- a link checker
+async def test_rich_shows_the_progress_of_results_as_they_are() -> None:
+    ended = await run_example("progress_rich.py", "--items", "40")
+    assert ended.returncode == 0
+    assert ended.stdout.decode().split() == ["open_amap:", "684", "as_completed:", "684"]
+    bars = dict(re.findall(r"^(\w+) +[━╸ ]+ +(\d+)% ", ended.stderr.decode(), re.MULTILINE))
+    assert bars == {"open_amap": "100", "failed": "10", "as_completed": "100"}
+
+
+# ---- links
+
+checker = load_example("link_checker.py")
+
+
+def write_tree(root: Path, files: dict[str, str]) -> Path:
+    for name, text in files.items():
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+    return root
+
+
+def counts(pages: int, links: int, targets: int, broken: int) -> list[tuple[str, ...]]:
+    names = ["pages", "local links", "targets", "broken links"]
+    return [(name, str(count)) for name, count in zip(names, [pages, links, targets, broken], strict=True)]
+
 
 GOOD = {
-    "index.html": '<a href="sub/page.md">1</a> <img src="/my%20picture.png?size=1"> <a href="sub">2</a>'
-    ' <a href="https://example.org/no">-</a> <a href="//example.org/no">-</a> <a href="mailto:a@example.org">-</a>',
-    "my picture.png": "",
-    "sub/page.md": "[1](../index.html) ![2](../my%20picture.png) [3](<../my picture.png>) [4][there]"
-    " `[5](code.html)` <https://example.org>\n\n[there]: /sub/caf%C3%A9.html",
-    "sub/café.html": "<a href=../index.html>1</a>",
-    "sub/ignored.txt": '<a href="nowhere.html">',
+    "index.html": """
+        <h1 id="intro">Hello</h1> <a name=old></a>
+        <a href="docs/guide.md#a-heading">1</a> <a href='docs/'>2</a> <a href=docs>3</a> <a href="#intro">4</a>
+        <a href="">5</a> <a href="#top">6</a> <a href="index.html?page=3#old">7</a> <a href="docs/a%20b%23.html">8</a>
+        <img src="picture.png#ignored" srcset="picture.png 1x, docs/ü.html 2x"> <a href="docs/ü.html">9</a>
+        <a href="/docs/guide.md">10</a> <a href="docs/guide.md#:~:text=found">11</a> <a href="docs?x=1">12</a>
+        <a href="https://example.org/nothing">no</a> <a href="mailto:a@example.org">no</a> <a href="//x/y">no</a>
+        <a href="https://[wrong">no</a> <!-- <a href="nowhere">no</a> --> <a>no</a> <a href>no</a>
+        """,
+    "docs/index.html": '<base href="../"><a href="index.html">1</a> <object data="picture.png"></object>',
+    "docs/guide.md": """
+# A heading
+
+## A heading
+
+[twice](#a-heading-1), [code](#with-code-and-a-link), <a id="by-hand" href="guide.md#by-hand">by hand</a>,
+![picture](../picture.png "title"), [with a space](<a b%23.html>), [reference], <https://example.org/>, `[no](nowhere)`
+
+| table |
+| --- |
+| [cell](../index.html) |
+
+### With `code`, and [a link](#a-heading)
+
+<div><a href="../empty">block</a></div>
+
+[reference]: ../docs/guide.md
+""",
+    "docs/a b#.html": "",
+    "docs/ü.html": "",
+    "picture.png": "",
+    "empty/file.txt": "[no](nowhere)",
 }
-BAD = {
-    "outside.html": "",
-    "tree/a.html": '<a href="gone1.html#x">, <a href="b.md">, <a href="../outside.html">',
-    "tree/b.md": "[1](/gone2.html) [2](%2e%2e/outside.html) [3](link.html)",
-}
 
 
-def write_tree(root: Path, contents: dict[str, str]) -> None:
-    for name, content in contents.items():
-        (root / name).parent.mkdir(parents=True, exist_ok=True)
-        (root / name).write_text(content, encoding="utf-8")
+async def test_a_tree_of_good_links_passes(tmp_path: Path) -> None:
+    ended = await run_example("link_checker.py", str(write_tree(tmp_path, GOOD)))
+    assert (ended.stderr, rows(ended.stdout.decode())) == (b"", counts(5, 26, 10, 0))
+    assert ended.returncode == 0
+    assert b"Broken" not in ended.stdout
 
 
-async def test_a_tree_without_broken_links_passes(tmp_path: Path) -> None:
-    write_tree(tmp_path, GOOD)
-    ended = await run_example("link_checker.py", str(tmp_path))
-    assert (ended.stderr, ended.returncode) == (b"", 0)
-    assert b"gone" not in ended.stdout
+async def test_each_broken_link_is_told_of_with_its_page(tmp_path: Path) -> None:
+    outside = tmp_path / "secret.html"
+    outside.write_text('<a href="nowhere">outside</a>')
+    root = write_tree(
+        tmp_path / "tree",
+        {
+            "a.html": """<a href="missing.html">1</a> <a href="b.md#missing">2</a> <a href="../secret.html">3</a>
+                <a href="%2e%2e/secret.html">4</a> <a href="linked.html">5</a> <a href="b.md/">6</a>
+                <a href="[red]not markup[/red]">7</a> <a href="b.md#b">good</a>""",
+            "deep/er/b.md": "[1](../../../secret.html) [2](../../b.md) [3](#nothing) [4](<mis sing>)",
+            "b.md": "# B\n",
+        },
+    )
+    (root / "linked.html").symlink_to(outside)
+    (root / "dangling.html").symlink_to("nowhere")
+    ended = await run_example("link_checker.py", str(root), "--limit", "2")
+    assert ended.stderr == b""
+    assert rows(ended.stdout.decode()) == [
+        ("/a.html", "missing.html", "404 Not Found"),
+        ("/a.html", "b.md#missing", "no anchor 'missing'"),
+        ("/a.html", "../secret.html", "leaves the tree"),
+        ("/a.html", "%2e%2e/secret.html", "leaves the tree"),
+        ("/a.html", "linked.html", "404 Not Found"),
+        ("/a.html", "b.md/", "404 Not Found"),
+        ("/a.html", "[red]not markup[/red]", "404 Not Found"),
+        ("/deep/er/b.md", "../../../secret.html", "leaves the tree"),
+        ("/deep/er/b.md", "#nothing", "no anchor 'nothing'"),
+        ("/deep/er/b.md", "mis%20sing", "404 Not Found"),
+        *counts(3, 12, 7, 10),
+    ]
+    assert ended.returncode == 1
 
 
-async def test_each_broken_link_is_named_and_the_program_fails(tmp_path: Path) -> None:
-    write_tree(tmp_path, BAD)
-    (tmp_path / "tree/link.html").symlink_to("../outside.html")
-    ended = await run_example("link_checker.py", str(tmp_path / "tree"), "--limit", "2")
-    assert (ended.stderr, ended.returncode) == (b"", 1)
-    shown = ended.stdout.decode()
-    for link in ("gone1.html", "gone2.html", "../outside.html", "%2e%2e/outside.html", "link.html"):
-        assert link in shown
+async def test_a_request_that_takes_too_long_breaks_its_link(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_tree(tmp_path, {"a.html": '<a href="a.html">1</a>'})
+    assert not await checker.main(tmp_path, 20, 1e-9)
+    shown = rows(capsys.readouterr().out)
+    assert shown == [("/a.html", "a.html", "no answer within 1e-09 s"), *counts(1, 1, 1, 1)]
 
 
-@pytest.mark.parametrize("arguments", [["missing"], [".", "--limit", "0"], [".", "--timeout", "nan"]])
-async def test_wrong_arguments_are_refused(arguments: list[str], tmp_path: Path) -> None:
-    ended = await run_example("link_checker.py", str(tmp_path / arguments[0]), *arguments[1:])
-    assert (ended.stdout, ended.returncode) == (b"", 2)
-    assert b"error: " in ended.stderr
+async def test_a_tree_without_pages_has_no_broken_links(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert await checker.main(tmp_path, 20, 5)
+    assert rows(capsys.readouterr().out) == counts(0, 0, 0, 0)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["nowhere"], "'nowhere' is not a directory"),
+        ([".", "--limit", "0"], "--limit has to be at least 1, and --timeout more than 0"),
+        ([".", "--timeout", "nan"], "--limit has to be at least 1, and --timeout more than 0"),
+    ],
+)
+def test_wrong_arguments_are_refused(
+    arguments: list[str], told: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["link_checker", *arguments])
+    with pytest.raises(SystemExit, match=r"^2$"):
+        checker.parse_arguments()
+    assert capsys.readouterr().err.endswith(f"error: {told}\n")
+
+
+@pytest.fixture
+async def port(tmp_path: Path, nursery: trio.Nursery) -> int:
+    """A server over the temporary directory."""
+    write_tree(tmp_path / "tree", {"a.html": "a", "sub/a.html": "b"})
+    (tmp_path / "secret").write_text("secret")
+    return await listen(nursery, partial(checker.serve, tmp_path / "tree"))
+
+
+async def listen(nursery: trio.Nursery, serve: Callable[[trio.SocketStream], Awaitable[object]]) -> int:
+    listeners = await nursery.start(partial(trio.serve_tcp, serve, 0, host="127.0.0.1"))
+    number: int = listeners[0].socket.getsockname()[1]
+    return number
+
+
+async def ask(port: int, request: bytes) -> bytes:
+    async with await trio.open_tcp_stream("127.0.0.1", port) as stream:
+        await stream.send_all(request)
+        await stream.send_eof()
+        return b"".join([data async for data in stream])
+
+
+@pytest.mark.parametrize(
+    ("url", "answered"),
+    [
+        ("/a.html", b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Type: text/html\r\n\r\na"),
+        ("/a.html?x=/..", b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Type: text/html\r\n\r\na"),
+        ("/sub/../a.html", b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Type: text/html\r\n\r\na"),
+        ("/sub?x=1", b"HTTP/1.1 301 Moved Permanently\r\nConnection: close\r\nLocation: /sub/?x=1\r\n\r\n"),
+        ("/sub/", b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Type: text/plain\r\n\r\na directory"),
+        *[
+            (url, b"HTTP/1.1 404 Not Found\r\nConnection: close\r\n\r\n")
+            for url in (
+                "/../secret",
+                "/%2e%2e/secret",
+                "/..%2fsecret",
+                "/sub/%2E%2E/../secret",
+                "/%00",
+                "/a.html/",
+                "/%ff",
+            )
+        ],
+    ],
+)
+async def test_the_server_serves_the_tree_and_nothing_outside_it(port: int, url: str, answered: bytes) -> None:
+    assert await ask(port, f"GET {url} HTTP/1.1\r\nHost: x\r\n\r\n".encode()) == answered
+
+
+async def test_the_server_says_nothing_to_what_is_no_request(port: int) -> None:
+    assert await ask(port, b"") == b""
+    assert await ask(port, b"what?\r\n\r\n") == b""
+    assert await checker.check(port, 9, "/a.html") == checker.Answer(None, set())
+
+
+async def test_a_file_that_can_not_be_read_is_a_broken_link(
+    tmp_path: Path, port: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_args: object) -> None:
+        raise PermissionError
+
+    async def refuse_asynchronously(*_args: object, **_kwargs: object) -> None:
+        raise PermissionError
+
+    monkeypatch.setattr(Path, "read_bytes", refuse)
+    monkeypatch.setattr(trio.Path, "read_text", refuse_asynchronously)
+    root = tmp_path / "tree"
+    [link] = await checker.read_links(root, root / "a.html")
+    assert checker.problem_of(link, {"/a.html": await checker.check(port, 9, "/a.html")}) == "403 Forbidden"
+
+
+async def test_a_server_that_is_gone_or_says_nothing_is_told_of(nursery: trio.Nursery) -> None:
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        gone = await checker.check(unused.getsockname()[1], 9, "/")
+    assert gone.problem.startswith("the connection failed: all attempts to connect to 127.0.0.1")
+
+    async def say_nothing(_stream: object) -> None:
+        await trio.lowlevel.checkpoint()
+
+    silent = await checker.check(await listen(nursery, say_nothing), 9, "/")
+    assert silent.problem == "no answer" or silent.problem.startswith("the connection failed: ")

@@ -17,10 +17,11 @@ import os
 import posixpath
 import re
 import sys
+from contextlib import suppress
 from functools import partial
 from html.parser import HTMLParser
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import quote, unquote, urldefrag, urljoin, urlsplit
 
 import trio
@@ -30,6 +31,9 @@ from rich.table import Table
 from rich.text import Text
 
 from triores import ResultCapture, amap, open_amap
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 HOST = "127.0.0.1"
 HTML = ("text/html", "application/xhtml+xml")
@@ -124,36 +128,39 @@ def url_of(path: Path, root: Path) -> str:
 
 def local_links(url: str, page: Page) -> list[Link]:
     """The links of a page that lead to the same server."""
+    base = urljoin(url, page.base)
+    folder = posixpath.dirname(unquote(urlsplit(base).path)).lstrip("/")
     found: list[Link] = []
     for written in page.links:
         try:
-            in_base = urljoin(page.base, written)
-            split = urlsplit(in_base)
+            target, fragment = urldefrag(urljoin(base, written))
         except ValueError:
-            found.append(Link(url, written, "", ""))
+            continue  # only the name of another host can be so wrong
+        if urlsplit(target).scheme or urlsplit(target).netloc:
             continue
-        if split.scheme or split.netloc:
-            continue
-        # A browser would take out a ".." too many in silence.
-        path = posixpath.normpath(posixpath.join(posixpath.dirname(url[1:]), unquote(split.path)))
-        leaves = not split.path.startswith("/") and path.split("/")[0] == ".."
-        target, fragment = urldefrag(urljoin(url, in_base))
+        # Browsers take out a ".." too many in silence, and so does `urljoin`.
+        path = posixpath.normpath(posixpath.join(folder, unquote(urlsplit(written).path)))
+        leaves = path.split("/")[0] == ".."
         found.append(Link(url, written, "" if leaves else target, unquote(fragment)))
     return found
 
 
 async def read_links(root: Path, path: Path) -> list[Link]:
-    """The local links of a file."""
-    text = await trio.Path(path).read_text(encoding="utf-8", errors="replace")
+    """The local links of a page. One that can't be read has a link to itself, which the server will refuse."""
+    url = url_of(path, root)
+    try:
+        text = await trio.Path(path).read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return [Link(url, "", url, "")]
     page = parse(type_of(path), text)
     assert page is not None
-    return local_links(url_of(path, root), page)
+    return local_links(url, page)
 
 
 def pages_below(root: Path) -> list[Path]:
     """All pages of a tree, sorted."""
     paths = (Path(folder, name) for folder, _, names in os.walk(root) for name in names)
-    return sorted(path for path in paths if path.suffix.lower() in TYPES and path.is_file())
+    return sorted(path for path in paths if path.suffix.lower() in TYPES and find(root, url_of(path, root)))
 
 
 # ---- the server
@@ -161,42 +168,51 @@ def pages_below(root: Path) -> list[Path]:
 
 def find(root: Path, url: str) -> Path | None:
     """The file or directory at a URL; None if there is none, or if it is not in the tree."""
-    parts = unquote(url.partition("?")[0], errors="surrogateescape").split("/")
+    parts = unquote(url, errors="surrogateescape").split("/")
     try:
         path = root.joinpath(*(part for part in parts if part)).resolve(strict=True)
     except (OSError, ValueError):
         return None
-    return path if path.is_relative_to(root) and (path.is_file() or path.is_dir()) else None
+    is_there = path.is_dir() or (path.is_file() and not url.endswith("/"))
+    return path if is_there and path.is_relative_to(root) else None
 
 
 def response_to(root: Path, url: str) -> bytes:
     """The whole response to a request."""
-    path = find(root, url)
+    asked, mark, query = url.partition("?")
+    path = find(root, asked)
     if path is None:
-        return b"HTTP/1.1 404 Not Found\r\nConnection: close\r\n\r\n"
+        return response("404 Not Found")
     if path.is_dir():
-        if not url.partition("?")[0].endswith("/"):
-            location = url.replace("?", "/?", 1) if "?" in url else url + "/"
-            return f"HTTP/1.1 301 Moved\r\nLocation: {location}\r\nConnection: close\r\n\r\n".encode("latin-1")
-        index = find(root, url_of(path / "index.html", root))
-        if index is None or not index.is_file():
-            return b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nConnection: close\r\n\r\na directory"
-        path = index
-    head = f"HTTP/1.1 200 OK\r\nContent-Type: {type_of(path)}\r\nConnection: close\r\n\r\n"
-    return head.encode("latin-1") + path.read_bytes()
+        if not asked.endswith("/"):
+            return response("301 Moved Permanently", f"Location: {asked}/{mark}{query}")
+        path = find(root, asked + "index.html")
+        if path is None or not path.is_file():
+            return response("200 OK", "Content-Type: text/plain", b"a directory")
+    try:
+        return response("200 OK", f"Content-Type: {type_of(path)}", path.read_bytes())
+    except OSError:
+        return response("403 Forbidden")
 
 
-async def serve(root: Path, stream: trio.SocketStream) -> None:
+def response(status: str, header: str = "", body: bytes = b"") -> bytes:
+    """A response, at the end of which the connection is closed."""
+    lines = [f"HTTP/1.1 {status}", "Connection: close", *([header] if header else []), "", ""]
+    return "\r\n".join(lines).encode("latin-1") + body
+
+
+async def serve(root: Path, stream: trio.abc.Stream) -> None:
     """Answer one request: as little of HTTP as it takes."""
     request = b""
-    async for data in stream:
-        request += data
-        if b"\r\n\r\n" in request or len(request) > LONGEST_REQUEST:
-            break
-    method, _, rest = request.partition(b" ")
-    if method == b"GET":
-        url = rest.partition(b" ")[0].decode("latin-1")
-        await stream.send_all(await trio.to_thread.run_sync(response_to, root, url))
+    with suppress(trio.BrokenResourceError):  # a client may be out of patience
+        async for data in stream:
+            request += data
+            if b"\r\n\r\n" in request or len(request) > LONGEST_REQUEST:
+                break
+        method, _, rest = request.partition(b" ")
+        if method == b"GET":
+            url = rest.partition(b" ")[0].decode("latin-1")
+            await stream.send_all(await trio.to_thread.run_sync(response_to, root, url, abandon_on_cancel=True))
 
 
 # ---- the checks
@@ -211,31 +227,101 @@ class Answer(NamedTuple):
 
 async def fetch(port: int, url: str) -> Answer:
     """Ask for a target, and see which anchors it has."""
-    response = bytearray()
-    stream = await trio.open_tcp_stream(HOST, port)
-    async with stream:
-        request = f"GET {quote(url, safe='/?%=&;:@!$+,()*~')} HTTP/1.1\r\nHost: {HOST}\r\nConnection: close\r\n\r\n"
-        await stream.send_all(request.encode("latin-1"))
+    answer = bytearray()
+    async with await trio.open_tcp_stream(HOST, port) as stream:
+        asked = quote(url, safe="/?%=&;:@!$+,()*~'")  # browsers send spaces and the like quoted too
+        await stream.send_all(f"GET {asked} HTTP/1.1\r\nHost: {HOST}\r\nConnection: close\r\n\r\n".encode())
         async for data in stream:
-            response += data
-    head, _, body = bytes(response).partition(b"\r\n\r\n")
+            answer += data
+    head, _, body = bytes(answer).partition(b"\r\n\r\n")
     status, *lines = head.decode("latin-1").split("\r\n")
-    headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
+    headers = dict(line.split(": ", 1) for line in lines)
     if " 301 " in status:
-        return await fetch(port, headers["location"])
+        return await fetch(port, headers["Location"])
     if " 200 " not in status:
-        return Answer(status.partition(" ")[2] or "no response")
-    page = parse(headers["content-type"], body.decode("utf-8", "replace"))
+        return Answer(status.partition(" ")[2] or "no answer")
+    page = parse(headers["Content-Type"], body.decode("utf-8", "replace"))
     return Answer(None, None if page is None else page.anchors)
 
 
-async def check(port: int, timeout: float, url: str) -> Answer:  # noqa: ASYNC109 - it is what the user asked for
+async def check(port: int, seconds: float, url: str) -> Answer:
     """Ask for a target, within a time limit."""
-    fetching = ResultCapture(
-        fetch, port, url, cancel_scope=trio.move_on_after(timeout), suppress_exception=True
-    )
+    limit = trio.move_on_after(seconds)  # noqa: ASYNC122 - the capture enters it at once
+    fetching = ResultCapture(fetch, port, url, cancel_scope=limit, suppress_exception=True)
     await fetching.run()
     if fetching.cancelled():
-        return Answer(f"no answer within {timeout:g} s")
+        return Answer(f"no answer within {seconds:g} s")
     error = fetching.exception()
-    return Answer(f"{error}") if isinstance(error, OSError) else fetching.result()
+    if isinstance(error, (OSError, trio.BrokenResourceError)):
+        return Answer(f"the connection failed: {error}")
+    return fetching.result()
+
+
+async def answers_to(targets: list[str], root: Path, limit: int, seconds: float) -> dict[str, Answer]:
+    """What a server over the tree says about each of the targets."""
+    answers: dict[str, Answer] = {}
+    async with trio.open_nursery() as nursery:
+        listeners = await nursery.start(partial(trio.serve_tcp, partial(serve, root), 0, host=HOST))
+        port = listeners[0].socket.getsockname()[1]
+        async with open_amap(partial(check, port, seconds), targets, limit=limit) as results:
+            async for capture in results:
+                answers[capture.args[0]] = capture.result()
+        nursery.cancel_scope.cancel()
+    return answers
+
+
+def problem_of(link: Link, answers: dict[str, Answer]) -> str | None:
+    """What is wrong with a link, or None."""
+    if not link.target:
+        return "leaves the tree"
+    answer = answers[link.target]
+    if answer.problem is not None or answer.anchors is None:
+        return answer.problem
+    # "#top" is the top of every page, and a fragment that begins with ":~:" is a text to look for.
+    is_good = link.fragment in ("", "top", *answer.anchors) or link.fragment.startswith(":~:")
+    return None if is_good else f"no anchor {link.fragment!r}"
+
+
+# ---- the report
+
+
+def table_of(title: str, columns: list[str], rows: Sequence[tuple[str, ...]]) -> Table:
+    """A table, whatever characters are in its cells."""
+    table = Table(*columns, title=title, title_justify="left")
+    for row in rows:
+        table.add_row(*(Text(cell.encode(errors="replace").decode()) for cell in row))
+    return table
+
+
+async def main(root: Path, limit: int, seconds: float) -> bool:
+    """Check the links below a resolved path, print what was found, and tell whether all are good."""
+    pages = await trio.to_thread.run_sync(pages_below, root)
+    links = [link for found in await amap(partial(read_links, root), pages, limit=limit) for link in found]
+    targets = sorted({link.target for link in links if link.target})
+    answers = await answers_to(targets, root, limit, seconds)
+    broken = [(unquote(link.page), link.written, problem) for link in links if (problem := problem_of(link, answers))]
+    console = Console()
+    if broken:
+        console.print(table_of("Broken links", ["page", "link", "problem"], broken))
+    counts = {"pages": len(pages), "local links": len(links), "targets": len(targets), "broken links": len(broken)}
+    console.print(table_of("All links", ["what", "how many"], [(what, str(n)) for what, n in counts.items()]))
+    return not broken
+
+
+def parse_arguments() -> argparse.Namespace:
+    """What the user asked for."""
+    parser = argparse.ArgumentParser(description="Check the local links of a tree of HTML and Markdown files.")
+    parser.add_argument("path", metavar="PATH", type=Path, help="a directory")
+    parser.add_argument("--limit", type=int, default=20, help="how many requests to make at a time")
+    parser.add_argument("--timeout", type=float, default=5, help="how many seconds a request may take")
+    arguments = parser.parse_args()
+    if not arguments.path.is_dir():
+        parser.error(f"{str(arguments.path)!r} is not a directory")
+    if arguments.limit < 1 or not arguments.timeout > 0:
+        parser.error("--limit has to be at least 1, and --timeout more than 0")
+    return arguments
+
+
+if __name__ == "__main__":
+    wanted = parse_arguments()
+    sys.exit(0 if trio.run(main, wanted.path.resolve(), wanted.limit, wanted.timeout) else 1)

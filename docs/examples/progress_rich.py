@@ -1,0 +1,67 @@
+"""Bars of rich beside results as they are: whoever loops over them advances the bar.
+
+First beside `open_amap`, where some items fail and are counted on a bar of their own, and then beside `as_completed`,
+for captures in a nursery.
+
+    python docs/examples/progress_rich.py --items 200
+"""
+
+from __future__ import annotations
+
+import argparse
+import random
+
+import trio
+from rich.console import Console
+from rich.progress import Progress
+
+from triores import ResultCapture, as_completed, open_amap
+
+LONGEST = 0.05  # seconds that an item takes, at most
+
+
+async def work(item: int) -> int:
+    """Stands for what takes its time and may fail, such as a download: each tenth item does."""
+    await trio.sleep(random.uniform(0, LONGEST))
+    if item % 10 == 9:
+        raise ConnectionError(f"item {item} was lost")
+    return item
+
+
+async def with_open_amap(items: range, progress: Progress) -> int:
+    """Ten at a time."""
+    total = 0
+    done, failed = progress.add_task("open_amap", total=len(items)), progress.add_task("failed", total=len(items))
+    async with open_amap(work, items, limit=10, suppress_exception=True) as results:
+        async for capture in results:
+            progress.advance(done)
+            if capture.exception() is None:
+                total += capture.result()
+            else:
+                progress.advance(failed)
+    return total
+
+
+async def with_as_completed(items: range, progress: Progress) -> int:
+    """All at once."""
+    total = 0
+    done = progress.add_task("as_completed", total=len(items))
+    async with trio.open_nursery() as nursery:
+        captures = [ResultCapture.start_soon(nursery, work, item, suppress_exception=True) for item in items]
+        async for capture in as_completed(captures):
+            progress.advance(done)
+            total += capture.result() if capture.exception() is None else 0
+    return total
+
+
+async def main(count: int) -> None:
+    """Run both, and print what the items that did not fail add up to."""
+    with Progress(console=Console(stderr=True)) as progress:
+        totals = [await with_open_amap(range(count), progress), await with_as_completed(range(count), progress)]
+    print("open_amap: {}\nas_completed: {}".format(*totals))
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description="Show the progress of results with rich.")
+    parser.add_argument("--items", type=int, default=200, help="how many items to work on")
+    trio.run(main, parser.parse_args().items)
