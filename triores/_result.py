@@ -315,7 +315,6 @@ class ResultBase(Generic[T_co]):
         if type(registered) is _Registered and registered.waiters and registered.waiters.pop(waiter, 0):
             self._forget_if_empty(registered)
 
-    @enable_ki_protection
     def _settle_error(self, error: BaseException, *, going_on: bool = False) -> None:
         """Settle with an exception; ``going_on`` where the caller will raise it too, see `_settle`."""
         self._settle(_Failed(error), error if going_on else None)

@@ -246,7 +246,6 @@ class _AsCompleted(AsyncIterator[ResultT]):
             self.forget()
             raise
 
-    @enable_ki_protection  # as all its methods, so that no interrupt's traceback keeps it
     def __aiter__(self) -> Self:
         return self
 
