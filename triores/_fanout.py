@@ -220,7 +220,7 @@ async def first_success(*fns: Fn[T], stagger: float | None = None) -> T:
         BaseExceptionGroup: Of what is no `Exception`, such as `KeyboardInterrupt`; it cancels the rest.
     """
     _check_functions(fns, "first_success", least=1)
-    _check_stagger(stagger)
+    seconds = _checked_stagger(stagger)
     attempts: list[ResultCapture[T]] = []
     manager = _FanOutNursery("first_success")
     winner = _Winner(manager, needs_value=True)
@@ -230,8 +230,8 @@ async def first_success(*fns: Fn[T], stagger: float | None = None) -> T:
             for fn in fns:
                 attempts.append(ResultCapture.start_soon(nursery, fn, suppress_exception=True))
                 attempts[-1]._register(winner)
-                if stagger is not None:
-                    with trio.move_on_after(stagger):
+                if seconds is not None:
+                    with trio.move_on_after(seconds):
                         await attempts[-1].wait_done()
                 if winner.capture is not None:
                     break
@@ -254,8 +254,9 @@ async def amap(
 ) -> list[T]:
     """Call an async function with each item, many at once, and return the values in the order of the items.
 
-    The first exception cancels the rest. The items are read one by one, as workers come free, so at most ``limit`` are
-    taken and not finished. It is a checkpoint, also without items. An async generator as source is closed at the end.
+    The first exception cancels the rest. The items are read one by one, as there is room, so at most ``limit`` are
+    taken and not finished. Each call has its own copy of the caller's context variables. An async generator as source
+    is run and closed in one task. It is a checkpoint, also without items.
 
     Args:
         fn: An async function of one argument.
@@ -298,8 +299,9 @@ def open_amap(
     Several tasks may share the iterator. Each of its steps is a checkpoint; cancelling one loses no result.
 
     Leaving the block, by ``break``, ``return`` or an exception, cancels what is running and waits for it. An exception
-    of the block leaves as it is, or in a group with others if calls fail too. An async generator as source is closed
-    at the end.
+    of the block leaves as it is, or in a group with others if calls fail too. Each call has its own copy of the
+    caller's context variables. An async generator as source is run and closed in one task, which is cancelled with the
+    rest.
 
     Args:
         fn: An async function of one argument.
@@ -624,10 +626,9 @@ class _OpenAmap(Generic[T]):
         try:
             return await self._manager.__aexit__(kind, error, traceback)  # noqa: ASYNC102 - as a nursery does
         except BaseExceptionGroup as group:
-            if {*map(id, leaves(group))} == {
-                *map(id, leaves(error))
-            }:  # Trio copies a group to take its own Cancelled out
-                return False  # the block's own exception, which goes on as it is
+            # They are compared by their leaves, since Trio copies a group to take its own Cancelled out.
+            if {*map(id, leaves(group))} == {*map(id, leaves(error))}:
+                return False  # the block's own exception goes on as it is
             raise
         finally:
             del self, error, traceback
@@ -647,12 +648,15 @@ def _check_functions(fns: tuple[object, ...], call: str, least: int = 0) -> None
     )
 
 
-def _check_stagger(stagger: object) -> None:
+def _checked_stagger(stagger: object) -> float | None:
+    if stagger is None:
+        return None
     told = f"stagger is a number of seconds of at least 0, or None to start all at once, not {stagger!r}"
-    if stagger is not None and not isinstance(stagger, SupportsFloat):
+    if not isinstance(stagger, SupportsFloat):
         raise TypeError(told)
-    if stagger is not None and not float(stagger) >= 0:  # not so for NaN either
+    if not float(stagger) >= 0:  # not so for NaN either
         raise ValueError(told)
+    return float(stagger)
 
 
 def _checked_limit(limit: object, call: str) -> int:
