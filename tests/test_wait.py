@@ -522,6 +522,27 @@ async def test_several_tasks_can_share_one_iterator() -> None:
     assert sorted(map(id, got)) == sorted(map(id, futures))
 
 
+async def test_a_task_that_is_cancelled_together_with_a_result_is_cancelled_and_does_not_read_it() -> None:
+    futures = pending(2)
+    iterator = as_completed(futures)
+    got: list[Future[int]] = []
+
+    async def take() -> None:
+        got.append(await anext(iterator))
+
+    with trio.CancelScope() as scope:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(take)
+            nursery.start_soon(take)
+            await wait_all_tasks_blocked()
+            futures[0].set_result(3)  # wakes both, of which one would find the other future
+            scope.cancel()
+            futures[1].cancel()
+    assert scope.cancelled_caught
+    assert not got
+    assert [await anext(iterator), await anext(iterator)] == futures
+
+
 async def test_an_as_completed_that_is_left_early_leaves_nothing_registered() -> None:
     for _ in range(300):
         futures = [done(), *pending(2)]
