@@ -1,0 +1,582 @@
+"""Future and ResultCapture beside simple models, through random sequences of what can be done with them.
+
+Hypothesis plays each sequence in a thread. What belongs into the Trio run is done there, through `trio.from_thread`;
+what a foreign thread does to a result, that thread does itself.
+"""
+
+from __future__ import annotations
+
+import sys
+from contextlib import suppress
+from functools import partial
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
+
+import hypothesis.strategies as st
+import outcome
+import pytest
+import trio
+from _faults import SOAK, leaves
+from _helpers import Boom, is_free
+from hypothesis import settings
+from hypothesis.stateful import (
+    Bundle,
+    MultipleResults,
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    multiple,
+    rule,
+    run_state_machine_as_test,
+)
+from trio.testing import wait_all_tasks_blocked
+
+from triores import (
+    Future,
+    FutureCancelledException,
+    FutureNeverSetException,
+    FutureSetAgainException,
+    ResultBase,
+    ResultCapture,
+    TaskCancelledException,
+    TaskFailedException,
+    TaskNotDoneException,
+    as_completed,
+    wait_all,
+    wait_any,
+)
+
+if sys.version_info < (3, 11):
+    from exceptiongroup import BaseExceptionGroup
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+T = TypeVar("T")
+Outcome = Any  # in a model: a value, or an exception object, or None while pending
+
+thoroughly = settings(
+    max_examples=1000 if SOAK else 40,
+    stateful_step_count=60 if SOAK else 30,
+    deadline=None,
+    derandomize=not SOAK,
+    database=None,
+    report_multiple_bugs=False,
+)
+
+
+class OnTrio(RuleBasedStateMachine):
+    """A state machine that has a Trio run to act in."""
+
+    nursery: trio.Nursery  # of the run
+
+    def here(self, fn: Callable[..., T], *args: Any) -> T:
+        """Call a function in the Trio thread, and let all tasks go as far as they can."""
+        try:
+            return trio.from_thread.run_sync(fn, *args)
+        finally:
+            trio.from_thread.run(wait_all_tasks_blocked)
+
+
+async def play(machine: type[OnTrio]) -> None:
+    async with trio.open_nursery() as nursery:
+        machine.nursery = nursery
+        await trio.to_thread.run_sync(partial(run_state_machine_as_test, machine, settings=thoroughly))
+
+
+class Wait:
+    """A task that waits."""
+
+    def __init__(self, fn: Callable[[], Awaitable[Any]]) -> None:
+        self.fn = fn
+        self.scope = trio.CancelScope()
+        self.over = False
+        self.found: Any = None
+        self.must_be_over = False
+
+    async def run(self) -> None:
+        try:
+            with self.scope:
+                self.found = await self.fn()
+        finally:
+            self.over = True
+
+    def check(self) -> None:
+        assert self.over == self.must_be_over
+
+
+class WaitForSeveral(Wait):
+    """A task that waits for several futures, and what it must find."""
+
+    def __init__(self, models: list[FutureModel], how: Any) -> None:
+        self.models = models
+        self.how = how
+        self.order = [model for model in models if model.outcome is not None]  # of completion
+        super().__init__(self.in_order if how is as_completed else partial(how, self.futures()))
+
+    def futures(self) -> list[Future[int]]:
+        return [model.future for model in self.models]
+
+    async def in_order(self) -> list[Future[int]]:
+        return [future async for future in as_completed(self.futures())]
+
+    def settled(self, model: FutureModel) -> None:
+        self.order += [model] * self.models.count(model)
+
+    def check(self) -> None:
+        self.must_be_over |= len(self.order) >= (1 if self.how is wait_any else len(self.models))
+        super().check()
+        if self.over and not self.scope.cancelled_caught:
+            order = [model.future for model in self.order]
+            if self.how is wait_any:
+                assert self.found is order[0]
+            else:
+                assert self.found == (order if self.how is as_completed else None)
+
+
+def check_reads(result: ResultBase[Any], model: Outcome) -> None:
+    """Compare everything that can be read, twice, since reading changes nothing."""
+    for _ in range(2):
+        assert result.is_done() == result.done() == (model is not None)
+        cancelled = isinstance(model, (FutureCancelledException, trio.Cancelled))
+        assert result.cancelled() == cancelled
+        if model is None:
+            for read in (result.result, result.exception, lambda: result.outcome):
+                with pytest.raises(TaskNotDoneException) as not_done:
+                    read()
+                assert not_done.value.args == (result,)
+        elif isinstance(model, BaseException):
+            with pytest.raises(TaskFailedException) as failed:
+                result.result()
+            assert type(failed.value) is (TaskCancelledException if cancelled else TaskFailedException)
+            assert failed.value.args == (result,)
+            assert failed.value.__cause__ is model
+            assert result.exception() is model
+            assert result.outcome == outcome.Error(model)
+        else:
+            assert result.result() == model
+            assert result.exception() is None
+            assert result.outcome == outcome.Value(model)
+        assert repr(result).startswith(type(result).__name__)
+
+
+class Callback:
+    """A callback: it notes that it was called, and then does something, or raises."""
+
+    def __init__(self, model: FutureModel, log: list[Callback], does: str, other: FutureModel) -> None:
+        self.model = model
+        self.log = log
+        self.does = does
+        self.other = other
+
+    def __call__(self, future: Future[int]) -> None:
+        assert future is self.model.future
+        assert future.is_done()
+        self.log.append(self)
+        if self.does == "raise":
+            raise Boom
+        if self.does == "settle" and not self.other.future.is_done():
+            self.other.future.set_result(7)
+        if self.does == "register":
+            self.other.future.add_done_callback(self.note)
+            self.other.ever_registered.append(self.note)
+        if self.does == "remove":
+            for callback in self.model.ever_registered:
+                future.remove_done_callback(callback)
+
+    def note(self, _future: Future[int]) -> None:
+        self.log.append(self)
+
+
+class FutureModel:
+    """What a future must be like."""
+
+    def __init__(self) -> None:
+        self.future = Future[int]()
+        self.outcome: Outcome = None
+        self.callbacks: list[Callable[[Future[int]], object]] = []
+        self.ever_registered: list[Callable[[Future[int]], object]] = []
+        self.waits: list[Wait] = []
+
+    def is_free(self) -> bool:
+        return not self.callbacks and not any(not wait.must_be_over for wait in self.waits)
+
+    def done(self, outcome: Outcome) -> None:
+        self.outcome = outcome
+        for wait in self.waits:
+            if isinstance(wait, WaitForSeveral):
+                wait.settled(self)
+            else:
+                wait.must_be_over = True
+
+    def settle(self, outcome: Outcome, log: list[Callback]) -> int:
+        """Settle it, note the calls of callbacks, and return how many of these raise."""
+        self.done(outcome)
+        return self.call(log)
+
+    def call(self, log: list[Callback]) -> int:
+        raised = 0
+        while self.callbacks:
+            callback = self.callbacks.pop(0)
+            if not isinstance(callback, Callback):
+                log.append(callback.__self__)  # type: ignore[attr-defined]  # a bound method of a Callback
+                continue
+            log.append(callback)
+            raised += callback.does == "raise"
+            if callback.does == "settle" and callback.other.outcome is None:
+                raised += callback.other.settle(7, log)
+            if callback.does == "register":
+                if callback.other.outcome is None:
+                    callback.other.callbacks.append(callback.note)
+                else:
+                    log.append(callback)
+            if callback.does == "remove":
+                self.callbacks.clear()
+        return raised
+
+
+Action: TypeAlias = "tuple[str, FutureModel]"  # what a callback does, and to which other future
+
+
+class FutureMachine(OnTrio):
+    futures = Bundle("futures")
+    callbacks = Bundle("callbacks")
+    waits = Bundle("waits")
+    actions = st.lists(
+        st.tuples(st.sampled_from(["nothing", "raise", "settle", "register", "remove"]), futures), max_size=4
+    )
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.models: list[FutureModel] = []
+        self.all_waits: list[Wait] = []
+        self.called: list[Callback] = []
+        self.must_be_called: list[Callback] = []
+
+    @initialize(target=futures)
+    def begin_with_some(self) -> MultipleResults[FutureModel]:
+        return multiple(*[self.made() for _ in range(4)])
+
+    @rule(target=futures)
+    def make(self) -> FutureModel:
+        return self.made()
+
+    def made(self) -> FutureModel:
+        self.models.append(FutureModel())
+        return self.models[-1]
+
+    # ---- settling
+
+    @rule(
+        target=callbacks,
+        model=futures,
+        do=actions,
+        wait=st.sampled_from([None, wait_all, wait_any, as_completed]),
+        how=st.sampled_from(["result", "exception", "value", "error", "must set", "cancel"]),
+    )
+    def settle(self, model: FutureModel, do: list[Action], wait: Any, how: str) -> MultipleResults[Callback]:
+        """Settle a future, with callbacks and waits that it has just been given, and those that it had before."""
+        added = [self.add_callback(model, does, other) for does, other in do]
+        if wait is not None:
+            self.wait_for_several([model, *(other for _, other in do)], wait)
+        self.settle_it(model, how)
+        return multiple(*added)
+
+    def settle_it(self, model: FutureModel, how: str) -> None:
+        future, error = model.future, Boom()
+        calls: dict[str, Callable[[], object]] = {
+            "result": partial(future.set_result, 1),
+            "exception": partial(future.set_exception, error),
+            "value": partial(future.set_outcome, outcome.Value(1)),
+            "error": partial(future.set_outcome, outcome.Error(error)),
+            "must set": partial(must_set, future, error),
+            "cancel": partial(future.cancel, how),
+        }
+        was_done = model.outcome is not None
+        raised = 0
+        if not was_done:
+            end = 1 if how in {"result", "value"} else FutureCancelledException() if how == "cancel" else error
+            raised = model.settle(end, self.must_be_called)
+        try:
+            settled = self.here(calls[how])
+        except FutureSetAgainException as again:
+            assert was_done
+            assert again.args == (future,)
+            assert how != "cancel"
+        except BaseExceptionGroup as group:
+            found = list(leaves(group))
+            assert [type(leaf) for leaf in found] == [Boom] * (raised + (how == "must set"))
+            assert how != "must set" or found[0] is error
+        except Boom as itself:
+            assert itself is error
+            assert how == "must set"
+            assert not raised
+        else:
+            assert not raised
+            assert how != "must set"
+            assert settled == ((not was_done) if how == "cancel" else None)
+        if how == "cancel" and not was_done:
+            cancelled = model.outcome = future.exception()
+            assert isinstance(cancelled, FutureCancelledException)
+            assert cancelled.reason == how
+
+    @rule(model=futures)
+    def end_an_obligation(self, model: FutureModel) -> None:
+        if model.outcome is None and not model.callbacks:
+            model.settle(Boom(), self.must_be_called)
+            self.here(must_set, model.future, None)
+            model.outcome = model.future.exception()
+            assert type(model.outcome) is FutureNeverSetException
+
+    @rule(model=futures)
+    def settle_in_a_foreign_thread(self, model: FutureModel) -> None:
+        was_done, was_free = model.outcome is not None, model.is_free()
+        try:
+            model.future.set_result(5)
+        except FutureSetAgainException:
+            assert was_done
+        except RuntimeError:
+            assert not was_done
+            assert not was_free
+        else:
+            assert not was_done
+            assert was_free
+            model.done(5)
+
+    # ---- callbacks
+
+    @rule(target=callbacks, model=futures, do=actions)
+    def add_callbacks(self, model: FutureModel, do: list[Action]) -> MultipleResults[Callback]:
+        return multiple(*[self.add_callback(model, does, other) for does, other in do])
+
+    def add_callback(self, model: FutureModel, does: str, other: FutureModel) -> Callback:
+        callback = Callback(model, self.called, does, other)
+        raised = 0
+        if model.outcome is None:
+            model.callbacks.append(callback)
+        else:  # it is called at once
+            model.callbacks.append(callback)
+            raised = model.call(self.must_be_called)
+        model.ever_registered.append(callback)
+        try:
+            self.here(model.future.add_done_callback, callback)
+        except BaseException as error:
+            assert [type(leaf) for leaf in leaves(error)] == [Boom] * raised
+        else:
+            assert not raised
+        return callback
+
+    @rule(callback=callbacks)
+    def remove_callback(self, callback: Callback) -> None:
+        registered = callback.model.callbacks
+        count = self.here(callback.model.future.remove_done_callback, callback)
+        assert count == registered.count(callback)
+        registered[:] = [other for other in registered if other != callback]
+
+    @rule(callback=callbacks)
+    def add_callback_in_a_foreign_thread(self, callback: Callback) -> None:
+        if callback.model.outcome is None:
+            with pytest.raises(RuntimeError):
+                callback.model.future.add_done_callback(callback)
+
+    # ---- waiting
+
+    def begin(self, wait: Wait, models: list[FutureModel]) -> Wait:
+        self.all_waits.append(wait)
+        for model in {id(model): model for model in models}.values():
+            model.waits.append(wait)
+        self.here(self.nursery.start_soon, wait.run)
+        return wait
+
+    @rule(target=waits, model=futures)
+    def wait_for_one(self, model: FutureModel) -> Wait:
+        wait = Wait(model.future.wait_done)
+        wait.must_be_over = model.outcome is not None
+        return self.begin(wait, [model])
+
+    @rule(
+        target=waits,
+        models=st.lists(futures, min_size=1, max_size=6),
+        how=st.sampled_from([wait_all, wait_any, as_completed]),
+    )
+    def wait_for_several(self, models: list[FutureModel], how: Any) -> Wait:
+        return self.begin(WaitForSeveral(models, how), models)
+
+    @rule(wait=waits)
+    def leave(self, wait: Wait) -> None:
+        wait.must_be_over = True
+        self.here(wait.scope.cancel)
+
+    @invariant()
+    def agree(self) -> None:
+        trio.from_thread.run(wait_all_tasks_blocked)
+        assert self.called == self.must_be_called
+        for wait in self.all_waits:
+            wait.check()
+        for model in self.models:
+            check_reads(model.future, model.outcome)
+            assert is_free(model.future) == (model.outcome is not None or model.is_free())
+
+    def teardown(self) -> None:
+        for wait in self.all_waits:
+            self.here(wait.scope.cancel)
+
+
+async def test_futures_agree_with_their_model() -> None:
+    await play(FutureMachine)
+
+
+def must_set(future: Future[int], error: Exception | None) -> None:
+    with future.must_set():
+        if error is not None:
+            raise error
+
+
+# ---- captures
+
+
+class CaptureModel:
+    """A capture, the task that runs it, and what must become of them."""
+
+    def __init__(self, suppress: bool, scope: trio.CancelScope | None, raising: int, settles: Future[int]) -> None:
+        self.suppress = suppress
+        self.begun = 0
+        self.send, self.receive = trio.open_memory_channel[Any](1)
+        self.capture = ResultCapture(self.routine, suppress_exception=suppress, cancel_scope=scope)
+        self.scope = trio.CancelScope()  # around the nursery
+        self.raised: list[BaseException] = []  # by the nursery
+        self.ended = False
+        self.raising = raising  # how many of the callbacks raise
+        self.settles = settles  # a future that another callback settles
+        self.running = False
+        self.outcome: Outcome = None
+        self.must_raise: list[type[BaseException]] = []
+
+    async def routine(self) -> int:
+        self.begun += 1
+        answer = await self.receive.receive()
+        if isinstance(answer, BaseException):
+            raise answer
+        return int(answer)
+
+    async def run(self) -> None:
+        try:
+            with self.scope:
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(self.capture.run)
+        except BaseException as group:
+            self.raised += leaves(group)
+        finally:
+            self.ended = True
+
+    def register(self) -> None:
+        for _ in range(self.raising):
+            self.capture.add_done_callback(self.fail)
+        self.capture.add_done_callback(self.settle)
+
+    def fail(self, _capture: ResultCapture[int]) -> None:
+        raise Boom
+
+    def settle(self, capture: ResultCapture[int]) -> None:
+        assert capture.is_done()
+        self.settles.set_result(3)
+
+    def end(self, outcome: Outcome, *, raises: bool) -> None:
+        self.outcome = outcome
+        self.must_raise = [type(outcome)] * raises + [Boom] * self.raising
+
+
+class CaptureMachine(OnTrio):
+    captures = Bundle("captures")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.models: list[CaptureModel] = []
+        self.waits: list[tuple[CaptureModel, Wait]] = []
+
+    @rule(target=captures, suppress=st.booleans(), scoped=st.booleans(), raising=st.integers(0, 2))
+    def make(self, suppress: bool, scoped: bool, raising: int) -> CaptureModel:
+        model = CaptureModel(suppress, trio.CancelScope() if scoped else None, raising, Future())
+        self.here(model.register)
+        self.models.append(model)
+        return model
+
+    @rule(model=captures)
+    def run(self, model: CaptureModel) -> None:
+        if model.running or model.outcome is not None:
+            with pytest.raises(FutureSetAgainException):
+                trio.from_thread.run(model.capture.run)
+        else:
+            model.running = True
+            self.here(self.nursery.start_soon, model.run)
+
+    @rule(model=captures)
+    def run_in_another_run(self, model: CaptureModel) -> None:
+        with pytest.raises((FutureSetAgainException, RuntimeError)):
+            trio.run(model.capture.run)
+
+    @rule(model=captures, value=st.integers(1, 9))
+    def return_value(self, model: CaptureModel, value: int) -> None:
+        if model.running and model.outcome is None:
+            model.end(value, raises=False)
+            self.here(model.send.send_nowait, value)
+
+    @rule(model=captures, error=st.sampled_from([Boom, KeyError]))
+    def fail(self, model: CaptureModel, error: type[Exception]) -> None:
+        if model.running and model.outcome is None:
+            made = error()
+            model.end(made, raises=not model.suppress)
+            self.here(model.send.send_nowait, made)
+
+    @rule(model=captures)
+    def cancel_around_it(self, model: CaptureModel) -> None:
+        if model.running and model.outcome is None:
+            self.here(model.scope.cancel)
+            model.end(model.capture.exception(), raises=False)
+            assert isinstance(model.outcome, trio.Cancelled)
+
+    @rule(model=captures)
+    def cancel_it_alone(self, model: CaptureModel) -> None:
+        if model.running and model.outcome is None and model.capture.cancel_scope is not None:
+            self.here(model.capture.cancel_scope.cancel)
+            model.end(model.capture.exception(), raises=False)
+            assert isinstance(model.outcome, trio.Cancelled)
+
+    @rule(model=captures)
+    def wait_for_it(self, model: CaptureModel) -> None:
+        wait = Wait(model.capture.wait_done)
+        self.waits.append((model, wait))
+        self.here(self.nursery.start_soon, wait.run)
+
+    @rule(model=captures)
+    def leave(self, model: CaptureModel) -> None:
+        for waited_for, wait in self.waits:
+            if waited_for is model:
+                wait.must_be_over = True
+                self.here(wait.scope.cancel)
+
+    @invariant()
+    def agree(self) -> None:
+        trio.from_thread.run(wait_all_tasks_blocked)
+        for model in self.models:
+            done = model.outcome is not None
+            check_reads(model.capture, model.outcome)
+            assert model.begun == model.running
+            assert model.ended == done
+            assert sorted(map(str, map(type, model.raised))) == sorted(map(str, model.must_raise))
+            assert model.settles.is_done() == done
+            assert is_free(model.capture) == done
+        for model, wait in self.waits:
+            wait.must_be_over |= model.outcome is not None
+            wait.check()
+
+    def teardown(self) -> None:
+        for model in self.models:
+            self.here(model.scope.cancel)
+            with suppress(RuntimeError):
+                self.here(model.capture.remove_done_callback, model.settle)
+        for _, wait in self.waits:
+            self.here(wait.scope.cancel)
+
+
+async def test_captures_agree_with_their_model() -> None:
+    await play(CaptureMachine)
