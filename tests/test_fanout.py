@@ -570,6 +570,14 @@ async def test_an_attempt_starts_as_soon_as_the_one_before_it_fails(autojump_clo
     assert attempt.started == [0, 3, 6, 11]
 
 
+async def test_an_earlier_attempt_may_win_while_a_later_one_is_waited_for(autojump_clock: MockClock) -> None:
+    attempt = Attempts()
+    slow = attempt(partial(returns, "slow", 7))
+    assert await first_success(slow, slow, slow, stagger=5) == "slow"
+    assert attempt.started == [0, 5]
+    assert trio.current_time() == 7
+
+
 async def test_the_failure_of_an_earlier_attempt_starts_none(autojump_clock: MockClock) -> None:
     attempt = Attempts()
     failing_later = attempt(partial(fails, 7))
@@ -738,6 +746,27 @@ async def test_an_endless_source_ends_with_a_failure(run_map: Any, kind: Any) ->
     error = await error_of(run_map(fail_at_ten, items_of(source)))
     assert pytest.RaisesGroup(Boom).matches(error)
     assert source.taken <= 20
+
+
+@each_map
+async def test_a_source_that_has_ended_is_not_read_again(run_map: Any) -> None:
+    class Resuming:
+        """Such as a file that others still write to."""
+
+        def __init__(self) -> None:
+            self.asked = 0
+
+        def __iter__(self) -> Iterator[int]:
+            return self
+
+        def __next__(self) -> int:
+            self.asked += 1
+            if self.asked == 5:
+                raise StopIteration
+            assert self.asked < 5
+            return self.asked
+
+    assert sorted(await run_map(returns_later, Resuming())) == [1, 2, 3, 4]
 
 
 @each_map
@@ -1190,6 +1219,48 @@ async def test_a_call_that_fails_while_the_block_waits_ends_the_block_with_nothi
     assert trio.current_time() == 2
 
 
+@each_kind
+@pytest.mark.parametrize("ordered", [False, True])
+async def test_consumers_that_get_nothing_more_end(kind: Any, ordered: bool, autojump_clock: MockClock) -> None:
+    async def consume(results: AsyncIterator[ResultCapture[int]]) -> None:
+        async for _ in results:
+            await trio.sleep(1)
+
+    for limit in (1, 2, 5):
+        async with (
+            open_amap(returns_after_itself, items_of(kind(4)), limit=limit, ordered=ordered) as results,
+            trio.open_nursery() as nursery,
+        ):
+            for _ in range(6):
+                nursery.start_soon(consume, results)
+
+
+async def returns_after_itself(seconds: int) -> int:
+    await trio.sleep(seconds)
+    return seconds
+
+
+@pytest.mark.parametrize("ordered", [False, True])
+@pytest.mark.parametrize("end", ["failed", "cancelled"])
+async def test_a_shielded_consumer_does_not_wait_for_a_source_that_is_gone(
+    ordered: bool, end: str, autojump_clock: MockClock
+) -> None:
+    async def source() -> AsyncGenerator[int, None]:
+        yield 0
+        await (fails(1) if end == "failed" else trio.sleep_forever())
+
+    async def consume() -> None:
+        async with open_amap(at_once, source(), limit=3, ordered=ordered) as results:
+            with trio.CancelScope(shield=True):
+                await anext(results)
+                with pytest.raises(trio.ClosedResourceError):
+                    await anext(results)
+
+    with trio.move_on_after(2), suppress(ExceptionGroup):
+        await consume()
+    assert trio.current_time() == (1 if end == "failed" else 2)
+
+
 @pytest.mark.parametrize("ordered", [False, True])
 async def test_several_consumers_share_the_results(ordered: bool, autojump_clock: MockClock) -> None:
     found: list[list[int]] = [[], [], []]
@@ -1449,6 +1520,29 @@ def test_open_amap_keeps_neither_items_nor_results_that_were_taken(kind: Any, or
         trio.run(main)
     finally:
         gc.enable()
+
+
+async def test_an_idle_worker_keeps_no_item() -> None:
+    items: weakref.WeakSet[Thing] = weakref.WeakSet()
+    go = trio.Event()
+
+    def things() -> Iterator[Thing]:
+        for _ in range(4):
+            thing = Thing()
+            items.add(thing)
+            yield thing
+            del thing
+
+    async def work(thing: Thing) -> None:
+        await (go.wait() if len(items) == 1 else trio.lowlevel.checkpoint())
+
+    # The worker that has the first item is the last to get idle, and so others go on when its result is taken.
+    async with open_amap(work, things(), limit=2, ordered=True) as results:
+        await wait_all_tasks_blocked()
+        go.set()
+        first = weakref.ref((await anext(results)).args[0])
+        await wait_all_tasks_blocked()
+        assert first() is None
 
 
 def test_the_memory_of_open_amap_does_not_grow_with_the_number_of_items() -> None:

@@ -242,10 +242,7 @@ async def first_success(*fns: Fn[T], stagger: float | None = None) -> T:
     if winner.capture is not None:
         return winner.capture.result()  # type: ignore[no-any-return]  # the type of the winner is one of theirs
     errors = [error for attempt in attempts if isinstance(error := attempt.exception(), Exception)]
-    try:
-        raise ExceptionGroup(f"each of the {len(fns)} functions of first_success failed", errors)
-    finally:
-        del attempts, errors, winner
+    raise ExceptionGroup(f"each of the {len(fns)} functions of first_success failed", errors)
 
 
 @enable_ki_protection
@@ -369,8 +366,6 @@ class _FanOutNursery:
                     "cancelled the nursery it runs in; to stop a single task, give it a cancel scope of its own"
                 )
             return swallowed
-        finally:
-            del self, error, traceback
 
 
 class _Winner:
@@ -447,7 +442,7 @@ class _Map(ABC, Generic[ItemT, T]):
                 await source.aclose()
 
     def _take(self) -> tuple[int, ItemT] | None:
-        taken = None if self._exhausted else self._context.run(next, self._sync, None)
+        taken = self._context.run(next, self._sync, None)
         if taken is None:
             self._exhaust()
         else:
@@ -456,6 +451,7 @@ class _Map(ABC, Generic[ItemT, T]):
 
     def _exhaust(self) -> None:
         self._exhausted = True
+        self._sync = iter(())  # which some sources, read again after their end, would go on from
 
     @abstractmethod
     def _start(self, taken: tuple[int, ItemT]) -> None:
@@ -486,9 +482,10 @@ class _Amap(_Map[ItemT, T]):
                 self.values[index] = await awaitable
             except BaseException as error:
                 _note(error, index, item)
-                self._sync = iter(())  # no cancellation reaches a worker whose calls have no checkpoint
+                self._exhaust()  # since no cancellation reaches a worker whose calls have no checkpoint
                 raise
             taken = self._context.run(next, self._sync, None)
+        self._exhaust()
         self._room += 1
         self._waiting.unpark()
 
@@ -505,12 +502,12 @@ class _AmapResults(_Map[Any, T], AsyncIterator[ResultCapture[T]]):
         self._closed = False
 
     async def run(self, nursery: trio.Nursery) -> None:
-        """Start the calls, and tell consumers of the end, whatever it is that cancels this nursery."""
+        """Read, and close the results where that fails or is cancelled."""
         try:
             await self.read(nursery)
-            await trio.sleep_forever()
-        finally:
+        except BaseException:
             self.close()
+            raise
 
     def close(self) -> None:
         """Let consumers go that would wait for ever: those that are shielded, or that run outside the block."""
@@ -539,8 +536,6 @@ class _AmapResults(_Map[Any, T], AsyncIterator[ResultCapture[T]]):
         capture = self._queue.popleft()
         self._room += 1
         self._waiting.unpark()
-        if self._is_finished():
-            self._wake_consumers()  # those that get nothing more
         return capture
 
     def _has_answer(self) -> bool:
@@ -630,8 +625,6 @@ class _OpenAmap(Generic[T]):
             if {*map(id, leaves(group))} == {*map(id, leaves(error))}:
                 return False  # the block's own exception goes on as it is
             raise
-        finally:
-            del self, error, traceback
 
 
 def _check_functions(fns: tuple[object, ...], call: str, least: int = 0) -> None:
