@@ -1,0 +1,282 @@
+"""What is used again and again does not grow, with the garbage collector off: nothing stays, and nothing is a cycle."""
+
+from __future__ import annotations
+
+import concurrent.futures
+import contextlib
+import gc
+import sys
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import trio
+from _faults import SOAK
+from _helpers import Boom, is_free
+
+from triores import (
+    Future,
+    FutureMap,
+    ResultCapture,
+    SingleFlight,
+    TaskFailedException,
+    amap,
+    as_completed,
+    first_success,
+    gather,
+    gather_outcomes,
+    open_amap,
+    race,
+    results_to_channel,
+    run_in_executor,
+    start_from_thread,
+    to_concurrent_future,
+    wait_all,
+    wait_any,
+    wrap_future,
+)
+
+if sys.version_info < (3, 11):
+    from exceptiongroup import BaseExceptionGroup
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Callable
+
+pytestmark = pytest.mark.skipif(sys.implementation.name != "cpython", reason="only CPython counts its blocks of memory")
+
+TIMES = 10_000
+FEWER = 10_000 if SOAK else 1_000  # where it takes longer
+SLACK = 250  # blocks of memory, of the interpreter's own caches
+
+
+async def check_no_growth(use: Callable[[], Awaitable[object]], times: int = TIMES) -> None:
+    """Use something many times, with the garbage collector off, and see that this takes no memory for good."""
+    for _ in range(100):  # until all caches are filled
+        await use()
+    gc.collect()
+    gc.disable()
+    try:
+        before = sys.getallocatedblocks()
+        for _ in range(times):
+            await use()
+        assert sys.getallocatedblocks() - before < SLACK
+    finally:
+        gc.enable()
+
+
+async def cancelled(fn: Callable[..., Awaitable[object]], *args: object) -> None:
+    """A call that is cancelled at its first checkpoint."""
+    with trio.CancelScope() as scope:
+        scope.cancel()
+        await fn(*args)
+    assert scope.cancelled_caught
+
+
+async def drain(results: list[Future[int]]) -> None:
+    async for _ in as_completed(results):
+        pass
+
+
+@pytest.mark.parametrize("wait", [wait_all, wait_any, drain])
+async def test_cancelled_waits_for_the_same_results_leave_nothing(wait: Any) -> None:
+    futures = [Future[int]() for _ in range(3)]
+    await check_no_growth(partial(cancelled, wait, futures), TIMES if wait is wait_any else FEWER)
+    assert all(map(is_free, futures))
+
+
+async def test_cancelled_waits_for_the_same_result_leave_nothing() -> None:
+    future = Future[int]()
+    await check_no_growth(partial(cancelled, future.wait_done), FEWER)
+    assert is_free(future)
+
+
+async def test_cancelled_waits_leave_nothing_where_another_waits_on(nursery: trio.Nursery) -> None:
+    futures = [Future[int]() for _ in range(2)]
+    nursery.start_soon(wait_all, futures)
+    nursery.start_soon(futures[0].wait_done)
+    await trio.testing.wait_all_tasks_blocked()
+    await check_no_growth(partial(cancelled, wait_any, futures), FEWER // 2)
+    await check_no_growth(partial(cancelled, futures[0].wait_done), FEWER // 2)
+    nursery.cancel_scope.cancel()
+
+
+async def test_callbacks_that_are_removed_leave_nothing() -> None:
+    future = Future[int]()
+
+    async def use() -> None:
+        callback = list[object]().append
+        future.add_done_callback(callback)
+        assert future.remove_done_callback(callback) == 1
+
+    await check_no_growth(use)
+    assert is_free(future)
+
+
+async def fail() -> int:
+    raise Boom
+
+
+async def test_failed_captures_leave_nothing() -> None:
+    async def use() -> None:
+        with contextlib.suppress(BaseExceptionGroup):
+            async with trio.open_nursery() as nursery:
+                for scope in (None, trio.CancelScope()):
+                    ResultCapture.start_soon(nursery, fail, cancel_scope=scope)
+                    ResultCapture.start_soon(nursery, fail, suppress_exception=True)
+                    nursery.start_soon(ResultCapture(fail).run)
+
+    await check_no_growth(use, TIMES // 6)  # six captures each
+
+
+async def test_failed_futures_leave_nothing() -> None:
+    async def use() -> None:
+        future = Future[int]()
+        await cancelled(future.wait_done)
+        with future.must_set():
+            pass
+        with contextlib.suppress(TaskFailedException):
+            await future
+        future = Future[int]()
+        error = Boom()
+        future.must_set().__exit__(Boom, error, None)  # not raised, or the frames it goes through would hold the future
+        with contextlib.suppress(TaskFailedException):
+            await future
+
+    await check_no_growth(use, FEWER)
+
+
+async def test_flights_leave_nothing_whether_they_land_fail_or_are_left() -> None:
+    async with trio.open_nursery() as nursery:
+        flights = SingleFlight[str, Any](nursery)
+
+        async def use() -> None:
+            await flights.run("a", trio.lowlevel.checkpoint)
+            with contextlib.suppress(TaskFailedException):
+                await flights.run("a", fail)
+            await cancelled(flights.run, "a", trio.sleep_forever)
+            await trio.lowlevel.checkpoint()
+
+        await check_no_growth(use, TIMES // 3)  # three flights each
+        assert not flights._flights
+
+
+async def test_requests_leave_nothing_whether_they_are_answered_fail_or_are_left() -> None:
+    requests = FutureMap[str, int]()
+
+    async def use() -> None:
+        with requests.expect("a") as future:
+            requests.set_result("a", 1)
+            await future
+        with contextlib.suppress(TaskFailedException), requests.expect("a") as future:
+            requests.set_exception("a", Boom())
+            await future
+        with requests.expect("a") as future:
+            await cancelled(future.wait_done)
+
+    await check_no_growth(use, FEWER)
+    assert not requests
+
+
+async def test_readers_that_end_leave_nothing() -> None:
+    async def use() -> None:
+        requests = FutureMap[str, int]()
+        with contextlib.suppress(TaskFailedException), requests.expect("a") as future:
+            with requests:
+                pass
+            await future
+        with contextlib.suppress(TaskFailedException), requests.expect("b"):
+            pass
+
+    await check_no_growth(use, FEWER)
+
+
+async def failing_source() -> AsyncIterator[int]:
+    yield 1
+    raise Boom
+
+
+async def test_fan_out_that_fails_leaves_nothing() -> None:
+    async def stream() -> None:
+        async with open_amap(lambda _: fail(), range(3), limit=2) as results:
+            async for _ in results:
+                pass
+
+    async def leave_early() -> None:
+        async with open_amap(lambda _: trio.lowlevel.checkpoint(), range(3), limit=2) as results:
+            async for _ in results:
+                break
+
+    calls: list[Callable[[], Awaitable[object]]] = [
+        lambda: gather(fail, trio.sleep_forever),
+        lambda: gather_outcomes(fail, fail),
+        lambda: race(fail, trio.sleep_forever),
+        lambda: first_success(fail, fail),
+        lambda: amap(lambda _: fail(), range(3)),
+        lambda: amap(lambda _: trio.sleep_forever(), failing_source()),
+        stream,
+        leave_early,
+    ]
+
+    async def use() -> None:
+        for call in calls:
+            with contextlib.suppress(BaseExceptionGroup):
+                await call()
+        for call in calls:
+            await cancelled(call)
+
+    await check_no_growth(use, FEWER // 20)
+
+
+async def test_channels_that_are_closed_leave_nothing() -> None:
+    done = Future[int]()
+    done.set_result(1)
+    futures = [done, Future[int]()]
+
+    async def use() -> None:
+        send, receive = trio.open_memory_channel[Future[int]](0)
+        receive.close()
+        await results_to_channel(futures, send)
+        await cancelled(results_to_channel, futures, send)
+
+    await check_no_growth(use, FEWER)
+    assert is_free(futures[1])
+
+
+class AtOnce(concurrent.futures.Executor):
+    """An executor that runs a call as it is submitted, in the same thread."""
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> concurrent.futures.Future[Any]:
+        future = concurrent.futures.Future[Any]()
+        try:
+            future.set_result(fn(*args, **kwargs))
+        except Boom as error:
+            future.set_exception(error.with_traceback(None))  # whose frames hold the future
+        return future
+
+
+def fail_at_once() -> int:
+    raise Boom
+
+
+async def test_bridges_leave_nothing_whether_what_crosses_fails_or_is_cancelled() -> None:
+    executor = AtOnce()
+
+    async def use() -> None:
+        with contextlib.suppress(Boom):
+            await run_in_executor(executor, fail_at_once)
+        theirs = concurrent.futures.Future[int]()
+        ours = wrap_future(theirs)
+        theirs.set_exception(Boom())
+        await ours.wait_done()
+        wrap_future(concurrent.futures.Future[int]()).cancel()
+        await trio.lowlevel.checkpoint()
+        handed_out = to_concurrent_future(ours)
+        assert handed_out.done()
+        pending = Future[int]()
+        assert to_concurrent_future(pending).cancel()
+        await pending.wait_done()
+        async with trio.open_nursery() as nursery:
+            start_from_thread(nursery, fail)
+            start_from_thread(nursery, trio.sleep_forever).cancel()
+
+    await check_no_growth(use, FEWER // 5)
