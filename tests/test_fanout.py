@@ -1523,26 +1523,28 @@ def test_open_amap_keeps_neither_items_nor_results_that_were_taken(kind: Any, or
 
 
 async def test_an_idle_worker_keeps_no_item() -> None:
-    items: weakref.WeakSet[Thing] = weakref.WeakSet()
+    things: list[weakref.ref[Thing]] = []
     go = trio.Event()
 
-    def things() -> Iterator[Thing]:
-        for _ in range(4):
+    def make() -> Iterator[Thing]:
+        for _ in range(9):
             thing = Thing()
-            items.add(thing)
+            things.append(weakref.ref(thing))
             yield thing
             del thing
 
     async def work(thing: Thing) -> None:
-        await (go.wait() if len(items) == 1 else trio.lowlevel.checkpoint())
+        await (go.wait() if thing in [ref() for ref in things[2:3]] else trio.lowlevel.checkpoint())
 
-    # The worker that has the first item is the last to get idle, and so others go on when its result is taken.
-    async with open_amap(work, things(), limit=2, ordered=True) as results:
+    async with open_amap(work, make(), limit=2, ordered=True) as results:
+        await anext(results)
+        await anext(results)
         await wait_all_tasks_blocked()
-        go.set()
-        first = weakref.ref((await anext(results)).args[0])
+        go.set()  # so the worker that has the third item is idle after the other one, which goes on before it
         await wait_all_tasks_blocked()
-        assert first() is None
+        await anext(results)
+        await wait_all_tasks_blocked()
+        assert things[2]() is None
 
 
 def test_the_memory_of_open_amap_does_not_grow_with_the_number_of_items() -> None:
