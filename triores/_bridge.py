@@ -24,11 +24,10 @@ import outcome
 import trio
 from trio.lowlevel import Abort, TrioToken, enable_ki_protection
 
-from ._capture import ResultCapture
+from ._capture import ResultCapture, check_nursery
 from ._exceptions import FutureCancelledException
 from ._future import Future
-from ._result import ResultBase, checkpoint, current_trio_token, isfuture
-from ._threads import check_nursery
+from ._result import ResultBase, checkpoint, current_trio_token, isfuture, shown
 
 if TYPE_CHECKING:
     import asyncio
@@ -89,7 +88,7 @@ def wrap_future(future: concurrent.futures.Future[T] | asyncio.Future[T], /) -> 
         _wrap_asyncio(future, wrapper, token)
     else:
         raise TypeError(
-            f"wrap_future takes a concurrent.futures.Future or an asyncio.Future, not {future!r}; "
+            f"wrap_future takes a concurrent.futures.Future or an asyncio.Future, not {shown(future)}; "
             "'ensure_future(obj, nursery)' takes anything that can be awaited"
         )
     return wrapper
@@ -205,11 +204,11 @@ def ensure_future(obj: Any, nursery: NurseryLike) -> ResultBase[Any]:
 def _started(awaitable: object, nursery: NurseryLike) -> ResultCapture[Any]:
     if not inspect.isawaitable(awaitable):
         raise TypeError(
-            f"ensure_future takes something that can be awaited, not {awaitable!r}; "
+            f"ensure_future takes something that can be awaited, not {shown(awaitable)}; "
             "start an async function by 'ResultCapture.start_soon(nursery, async_fn, ...)'"
         )
     check_nursery(nursery, "ensure_future(awaitable, nursery)")
-    name = getattr(awaitable, "__qualname__", None) or repr(awaitable)
+    name = getattr(awaitable, "__qualname__", None) or shown(awaitable)
     return ResultCapture.start_soon(nursery, _itself, awaitable, name=name)
 
 
@@ -310,21 +309,22 @@ def _check_call(executor: object, fn: object) -> None:
 
     if not isinstance(executor, Executor):
         raise TypeError(
-            f"run_in_executor takes a concurrent.futures.Executor, not {executor!r}; for a thread of Trio's own, call "
-            "'trio.to_thread.run_sync(fn, ...)'"
+            f"run_in_executor takes a concurrent.futures.Executor, not {shown(executor)}; for a thread of Trio's own, "
+            "call 'trio.to_thread.run_sync(fn, ...)'"
         )
     if inspect.iscoroutine(fn):
         fn.close()  # or Python would warn that it was never awaited
     if not callable(fn):
         raise TypeError(
-            f"expected a synchronous function, but got {fn!r}; the right call is 'run_in_executor(executor, fn, ...)'"
+            f"expected a synchronous function, but got {shown(fn)}; "
+            "the right call is 'run_in_executor(executor, fn, ...)'"
         )
     if inspect.iscoroutinefunction(fn):
         _refuse_async(fn)
 
 
 def _refuse_async(fn: object) -> NoReturn:
-    name = getattr(fn, "__qualname__", repr(fn))
+    name = getattr(fn, "__qualname__", None) or shown(fn)
     raise TypeError(
         f"expected a synchronous function, but {name!r} is an async one, which no executor runs; "
         f"call 'await {name}(...)', or start a task"

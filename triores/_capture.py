@@ -111,7 +111,8 @@ class ResultCapture(ResultBase[T_co]):
             The capture, which is pending, as the task begins at the next checkpoint.
 
         Raises:
-            TypeError: If the routine is a coroutine object, or can't be called, or the scope is no `trio.CancelScope`.
+            TypeError: If the routine is a coroutine object, or can't be called, the nursery is none, or the scope is no
+                `trio.CancelScope`.
             RuntimeError: If the nursery is closed, the scope was entered before, or there is no Trio run here.
         """
         # Keywords would make `type.__call__` build a dictionary for each capture, 2 % of a task's whole life.
@@ -122,6 +123,7 @@ class ResultCapture(ResultBase[T_co]):
         if name is None:
             name = routine
         if type(nursery) is not trio.Nursery:
+            check_nursery(nursery, "ResultCapture.start_soon(nursery, async_fn, *args)")
             name = task_name(name)
         if cancel_scope is None:
             nursery.start_soon(capture._capture, name=name)
@@ -249,21 +251,24 @@ class ResultCapture(ResultBase[T_co]):
             The start result, with the value given to ``started``, and the done result, with the value returned.
 
         Raises:
-            TypeError: If the routine is a coroutine object, or can't be called.
+            TypeError: If the routine is a coroutine object, or can't be called, or a nursery is none.
             RuntimeError: If the start nursery is closed, or there is no Trio run here.
         """
         current_trio_token()  # the nursery would fail too, but not say what is missing
+        start_nursery = run_nursery if start_nursery is None else start_nursery
         done_result: ResultCapture[T] = cls(routine, *args)  # type: ignore[arg-type, assignment]  # T is the routine's
+        for nursery in (run_nursery, start_nursery):
+            check_nursery(nursery, "ResultCapture.capture_start_and_done_results(run_nursery, async_fn, *args)")
         start_result: ResultCapture[Any] = cls(run_nursery.start, done_result.run)
-        (run_nursery if start_nursery is None else start_nursery).start_soon(start_result.run)
+        start_nursery.start_soon(start_result.run)
         return start_result, done_result
 
     def _is_owned(self) -> bool:
         return super()._is_owned() or (self._started and not self.is_done())
 
     def _routine_str(self) -> str:
-        routine = getattr(self._routine, "__qualname__", None) or shown(repr, self._routine)
-        return f"routine={routine}, args={shown(repr, self._args)}, "
+        routine = getattr(self._routine, "__qualname__", None) or shown(self._routine)
+        return f"routine={routine}, args={shown(self._args)}, "
 
 
 _RUN = f"{__name__}.ResultCapture.run"  # what Trio and anyio name a task that was started with `capture.run`
@@ -284,9 +289,14 @@ def task_name(name: object) -> str:
 def _check_cancel_scope(scope: object) -> None:
     right = "pass 'cancel_scope=trio.CancelScope()', or a time limit: 'cancel_scope=trio.move_on_after(5)'"
     if not isinstance(scope, trio.CancelScope):
-        raise TypeError(f"cancel_scope is a trio.CancelScope, not {scope!r}; {right}")
+        raise TypeError(f"cancel_scope is a trio.CancelScope, not {shown(scope)}; {right}")
     if scope.is_relative is None:
         raise RuntimeError(f"{scope!r} was entered before, and can't be entered around another task; {right}")
+
+
+def check_nursery(nursery: object, call: str) -> None:
+    if not callable(getattr(nursery, "start_soon", None)):
+        raise TypeError(f"expected a nursery, but got {shown(nursery)}; the right call is '{call}'")
 
 
 def refuse_uncallable(routine: object, call: str, right: str = "") -> NoReturn:
@@ -302,7 +312,7 @@ def refuse_uncallable(routine: object, call: str, right: str = "") -> NoReturn:
             f"not '{call.format(name + '(...)')}' but '{call.format(right or name)}'"
         )
     raise TypeError(
-        f"expected an async function, but got {routine!r}; the right call is '{call.format(right or 'async_fn')}'"
+        f"expected an async function, but got {shown(routine)}; the right call is '{call.format(right or 'async_fn')}'"
     )
 
 
@@ -310,12 +320,12 @@ def check_awaitable(routine: object, returned: object) -> None:
     """Raise the `TypeError` for what a routine returned that can't be awaited: it is no async function."""
     if isinstance(returned, Awaitable):
         return
-    name = getattr(routine, "__qualname__", repr(routine))
+    name = getattr(routine, "__qualname__", None) or shown(routine)
     if inspect.isasyncgen(returned):
         raise TypeError(
             f"expected an async function, but {name!r} is an async generator; loop over it with 'async for'"
         )
     raise TypeError(
-        f"expected an async function, but {name!r} is a synchronous one that returned {returned!r}; "
+        f"expected an async function, but {name!r} is a synchronous one that returned {shown(returned)}; "
         f"define it with 'async def', or run it in a thread: 'start_soon(nursery, trio.to_thread.run_sync, {name})'"
     )

@@ -409,7 +409,7 @@ class _Map(ABC, Generic[ItemT, T]):
         else:
             if inspect.iscoroutine(items):
                 items.close()  # or Python would warn that it was never awaited
-            raise TypeError(f"{call} takes its items from an iterable or an async iterable, not from {items!r}")
+            raise TypeError(f"{call} takes its items from an iterable or an async iterable, not from {shown(items)}")
 
     @disable_ki_protection  # it is the source's code that runs here
     async def read(self, nursery: trio.Nursery) -> None:
@@ -644,7 +644,7 @@ def _check_functions(fns: tuple[object, ...], call: str, least: int = 0) -> None
 def _checked_stagger(stagger: object) -> float | None:
     if stagger is None:
         return None
-    told = f"stagger is a number of seconds of at least 0, or None to start all at once, not {stagger!r}"
+    told = f"stagger is a number of seconds of at least 0, or None to start all at once, not {shown(stagger)}"
     if not isinstance(stagger, SupportsFloat):
         raise TypeError(told)
     if not float(stagger) >= 0:  # not so for NaN either
@@ -654,7 +654,7 @@ def _checked_stagger(stagger: object) -> float | None:
 
 def _checked_limit(limit: object, call: str) -> int:
     if isinstance(limit, bool) or not isinstance(limit, SupportsIndex):
-        raise TypeError(f"the limit of {call} is how many calls run at once, an integer such as 10, not {limit!r}")
+        raise TypeError(f"the limit of {call} is how many calls run at once, an integer such as 10, not {shown(limit)}")
     checked = operator.index(limit)
     if checked < 1:
         raise ValueError(f"the limit of {call} is how many calls run at once, at least 1, not {checked}")
@@ -668,4 +668,4 @@ _short.maxstring = _short.maxother = 100  # characters; enough for most URLs and
 def _note(error: BaseException | None, index: int, item: object) -> None:
     """Say which item an exception came from; a cancellation comes from none."""
     if error is not None and hasattr(error, "add_note") and not is_cancellation(error):  # not so on Python 3.10
-        error.add_note(f"raised for item {index}: {shown(_short.repr, item)}")
+        error.add_note(f"raised for item {index}: {shown(item, _short.repr)}")

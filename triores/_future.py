@@ -9,7 +9,7 @@ from outcome import Error, Value
 from trio.lowlevel import enable_ki_protection
 
 from ._exceptions import FutureCancelledException, FutureNeverSetException
-from ._result import ResultBase
+from ._result import ResultBase, shown
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
@@ -76,7 +76,7 @@ class Future(ResultBase[T]):
             self.set_exception(outcome.error)
         else:
             raise TypeError(
-                f"an outcome is an outcome.Value or an outcome.Error, not {outcome!r}; "
+                f"an outcome is an outcome.Value or an outcome.Error, not {shown(outcome)}; "
                 "call 'set_outcome(outcome.Value(value))', or 'set_result(value)'"
             )
 
@@ -97,7 +97,9 @@ class Future(ResultBase[T]):
             BaseExceptionGroup: Of what its callbacks raised; the future is settled all the same.
         """
         if reason is not None and not isinstance(reason, str):
-            raise TypeError(f"the reason of a cancellation is a text, not {reason!r}; call 'future.cancel(\"why\")'")
+            raise TypeError(
+                f"the reason of a cancellation is a text, not {shown(reason)}; call 'future.cancel(\"why\")'"
+            )
         if self.is_done():
             return False
         self._settle_error(FutureCancelledException(reason))
@@ -146,4 +148,4 @@ def check_exception(exception: object) -> None:
     """Refuse what is no exception object."""
     if not isinstance(exception, BaseException):
         right = f"{exception.__name__}()" if inspect.isclass(exception) else "ValueError('what went wrong')"
-        raise TypeError(f"a future is given an exception object, not {exception!r}; call 'set_exception({right})'")
+        raise TypeError(f"a future is given an exception object, not {shown(exception)}; call 'set_exception({right})'")

@@ -26,6 +26,7 @@ from trio.lowlevel import enable_ki_protection
 
 from ._exceptions import FutureNeverSetException, FutureSetAgainException
 from ._future import Future
+from ._result import shown
 
 if sys.version_info < (3, 11):
     from exceptiongroup import BaseExceptionGroup  # Trio itself requires the backport on Python 3.10
@@ -249,7 +250,7 @@ class _Expected(Generic[K, T]):
         future: Future[T] = Future()
         if self._map._futures.setdefault(self._key, future) is not future:
             raise ValueError(
-                f"a request with the key {self._key!r} is in flight already; give each request a key of its own, "
+                f"a request with the key {shown(self._key)} is in flight already; give each request a key of its own, "
                 "or wait until the block of the first one has ended"
             )
         self._future = future

@@ -244,13 +244,15 @@ class ResultBase(Generic[T_co]):
         """
         if not callable(fn) or inspect.iscoroutinefunction(fn) or inspect.iscoroutinefunction(type(fn).__call__):
             raise TypeError(
-                f"a done callback is a synchronous function of one argument, not {fn!r}; "
+                f"a done callback is a synchronous function of one argument, not {shown(fn)}; "
                 "to run async code when a result is done, start a task that does 'await result.wait_done()' first"
             )
         if context is None:
             context = contextvars.copy_context()
         elif not isinstance(context, contextvars.Context):
-            raise TypeError(f"context is a contextvars.Context, not {context!r}; pass 'contextvars.copy_context()'")
+            raise TypeError(
+                f"context is a contextvars.Context, not {shown(context)}; pass 'contextvars.copy_context()'"
+            )
         if not self._register_callback(fn, context):
             context.run(fn, self)
 
@@ -423,9 +425,9 @@ class ResultBase(Generic[T_co]):
         if state is PENDING:
             told = "is_done=False"
         elif type(state) is _Failed:
-            told = f"exception={shown(repr, state.error)}"
+            told = f"exception={shown(state.error)}"
         else:
-            told = f"result={shown(str, state)}"
+            told = f"result={shown(state, str)}"
         return f"{type(self).__name__}({self._routine_str() if format_spec else ''}{told})"
 
 
@@ -439,7 +441,7 @@ def _need_frames(count: int) -> None:
         _need_frames(count - 1)
 
 
-def shown(show: Callable[[object], str], value: object) -> str:
+def shown(value: object, show: Callable[[object], str] = repr) -> str:
     """The text of a value; a stand-in where it has none to give, since error messages are made of these."""
     try:
         return show(value)

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 import trio
 from trio.lowlevel import enable_ki_protection
 
-from ._capture import ResultCapture, refuse_uncallable, task_name
+from ._capture import ResultCapture, check_nursery, refuse_uncallable, task_name
 from ._result import current_trio_token
 
 if TYPE_CHECKING:
@@ -69,8 +69,7 @@ class SingleFlight(Generic[K, T]):
     __slots__ = ("__weakref__", "_context", "_flights", "_nursery", "_token")
 
     def __init__(self, nursery: NurseryLike) -> None:
-        if not callable(getattr(nursery, "start_soon", None)):
-            raise TypeError(f"expected a nursery, but got {nursery!r}; the right call is 'SingleFlight(nursery)'")
+        check_nursery(nursery, "SingleFlight(nursery)")
         self._nursery = nursery
         self._token = current_trio_token()
         self._context = contextvars.copy_context()

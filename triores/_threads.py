@@ -21,9 +21,9 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 import trio
 from trio.lowlevel import RunVar, TrioToken, enable_ki_protection
 
-from ._capture import ResultCapture, refuse_uncallable, task_name
+from ._capture import ResultCapture, check_nursery, refuse_uncallable, task_name
 from ._future import Future
-from ._result import ResultBase, current_trio_token, isfuture
+from ._result import ResultBase, current_trio_token, isfuture, shown
 
 if TYPE_CHECKING:
     import concurrent.futures
@@ -70,7 +70,7 @@ def to_concurrent_future(result: ResultBase[T]) -> concurrent.futures.Future[T]:
     """
     token = current_trio_token()
     if not isfuture(result):
-        raise TypeError(f"to_concurrent_future takes a result of triores, not {result!r}")
+        raise TypeError(f"to_concurrent_future takes a result of triores, not {shown(result)}")
     handed_out: _HandedOut[T] = _HandedOut()
     result.add_done_callback(handed_out.settle)  # the first to refuse a result of another run
     if not result.is_done():
@@ -287,13 +287,10 @@ def _token_here() -> TrioToken:
 
 def _checked_token(token: TrioToken) -> TrioToken:
     if not isinstance(token, TrioToken):
-        raise TypeError(f"trio_token is what trio.lowlevel.current_trio_token() gives in a Trio run, not {token!r}")
+        raise TypeError(
+            f"trio_token is what trio.lowlevel.current_trio_token() gives in a Trio run, not {shown(token)}"
+        )
     return token
-
-
-def check_nursery(nursery: object, call: str) -> None:
-    if not callable(getattr(nursery, "start_soon", None)):
-        raise TypeError(f"expected a nursery, but got {nursery!r}; the right call is '{call}'")
 
 
 def _refuse_foreign(nursery: NurseryLike) -> None:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 import trio
 from trio.lowlevel import enable_ki_protection
 
-from ._result import ResultBase, checkpoint, current_trio_token
+from ._result import ResultBase, checkpoint, current_trio_token, shown
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -307,7 +307,7 @@ def _listed(results: Iterable[ResultT], call: str) -> list[ResultT]:
     listed = list(results)
     for result in listed:
         if not isinstance(result, ResultBase):
-            raise TypeError(f"{call} takes results of triores, but {result!r} is none; nothing is waited for")
+            raise TypeError(f"{call} takes results of triores, but {shown(result)} is none; nothing is waited for")
     return listed
 
 
