@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from . import records, sizes
+from . import bytes_and_import, records
 from .goals import SCENARIOS, SLOPE_SIZES, Measured
 from .measuring import time_growth, time_in_turn, time_large
 from .report import tables
@@ -17,9 +17,10 @@ if TYPE_CHECKING:
 
     from .measuring import Series
 
-ROUNDS = 41
-GROWTH_ROUNDS = 7
+ROUNDS = 25
+GROWTH_ROUNDS = 5
 SIZES = (1_000, *SLOPE_SIZES)
+SIZES_OF_OTHERS = (1_000, 4_000, 16_000, 64_000)
 LARGE_SIZES = (250_000, 1_000_000)
 PEAK_SIZES = (10_000, 100_000, 1_000_000)
 QUICKER = 50  # by how much --quick divides each number of results
@@ -62,16 +63,17 @@ def measure(only: str, rounds: int, *, quick: bool) -> Iterator[Series]:
     for scenario in SCENARIOS:
         if only in scenario.name and scenario.growth:
             _tell(f"{scenario.name}: growth")
-            yield from time_growth(
-                scenario, [size // quicker for size in SIZES[:: 3 if quick else 1]], min(rounds, GROWTH_ROUNDS)
+            sizes, others = (
+                [size // quicker for size in some[:: 3 if quick else 1]] for some in (SIZES, SIZES_OF_OTHERS)
             )
+            yield from time_growth(scenario, sizes, others, min(rounds, GROWTH_ROUNDS))
             if not quick:
                 yield from time_large(scenario, LARGE_SIZES)
-    if only in "sizes":
-        _tell("sizes")
-        yield from sizes.measure_futures(20_000 // quicker)
-        yield from (sizes.measure_peak(items // quicker) for items in PEAK_SIZES[: 2 if quick else None])
-        yield from sizes.measure_import(rounds)
+    if only in "bytes and import":
+        _tell("bytes and import")
+        yield from bytes_and_import.measure_futures(20_000 // quicker)
+        yield from (bytes_and_import.measure_peak(items // quicker) for items in PEAK_SIZES[: 2 if quick else None])
+        yield from bytes_and_import.measure_import(rounds)
 
 
 def _tell(what: str) -> None:

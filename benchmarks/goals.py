@@ -7,7 +7,7 @@ import statistics
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from . import bridges, maps, requests, sizes, tasks, waits
+from . import bridges, bytes_and_import, maps, requests, tasks, waits
 from .measuring import AIORESULT, ANYIO, ASYNCIO, BY_HAND, TRIORES
 
 if TYPE_CHECKING:
@@ -42,8 +42,13 @@ class Measured:
         return self.find(scenario.name, contender, scenario.results // self.divisor)
 
     def growth(self, scenario: str, contender: str) -> list[Series]:
-        """The series of one contender, from few results to many."""
-        found = [one for one in self.series if (one.scenario, one.contender) == (scenario, contender)]
+        """The series of one contender, from few results to many, as they were measured in turn."""
+        own_sizes = {(one.name, one.results // self.divisor) for one in SCENARIOS}
+        found = [
+            one
+            for one in self.series
+            if (one.scenario, one.contender) == (scenario, contender) and (scenario, one.results) not in own_sizes
+        ]
         return sorted(found, key=lambda one: one.results)
 
 
@@ -170,13 +175,13 @@ GOALS: tuple[Ratio | Slope | Value | Flatness, ...] = (
     Ratio(maps.AMAP, ANYIO, TRIORES, least=7),
     Ratio(maps.AMAP_AT_ONCE, TRIORES, BY_HAND, most=1.3),
     Ratio(maps.OPEN_AMAP, TRIORES, BY_HAND),
-    Flatness(sizes.PEAK, most=1.1),
+    Flatness(bytes_and_import.PEAK, most=1.1),
     Ratio(requests.ENTRIES, TRIORES, BY_HAND, most=1.5),
     Ratio(requests.ANSWERS, TRIORES, BY_HAND, most=1.5),
     Ratio(bridges.EXECUTOR, TRIORES, BY_HAND),
     Ratio(bridges.WRAP_FUTURE, TRIORES, ASYNCIO),
-    Value(sizes.PENDING, "bytes", most=68),
-    Value(sizes.DONE, "bytes", most=132),
+    Value(bytes_and_import.PENDING, "bytes", most=68),
+    Value(bytes_and_import.DONE, "bytes", most=132),
     *[Slope(scenario, most=1.1) for scenario in SCENARIOS if scenario.growth],
-    Value(sizes.IMPORT, "milliseconds", scale=1e3, most=10),
+    Value(bytes_and_import.IMPORT, "milliseconds", scale=1e3, most=10),
 )

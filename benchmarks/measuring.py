@@ -101,9 +101,15 @@ def time_in_turn(scenario: Scenario, results: int, rounds: int) -> list[Series]:
     return _time_each([(scenario, name, results) for name in scenario.contenders], rounds)
 
 
-def time_growth(scenario: Scenario, sizes: Sequence[int], rounds: int) -> list[Series]:
-    """Time the contenders of a scenario in turn, and each with one number of results after the other."""
-    return _time_each([(scenario, name, results) for results in sizes for name in scenario.contenders], rounds)
+def time_growth(scenario: Scenario, sizes: Sequence[int], sizes_of_others: Sequence[int], rounds: int) -> list[Series]:
+    """Time the contenders of a scenario in turn with each number of results; all but triores with fewer of these."""
+    timings = [
+        (scenario, name, results)
+        for results in sizes
+        for name in scenario.contenders
+        if name == TRIORES or results in sizes_of_others
+    ]
+    return _time_each(timings, rounds)
 
 
 def time_large(scenario: Scenario, sizes: Sequence[int]) -> list[Series]:

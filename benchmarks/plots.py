@@ -16,7 +16,7 @@ from .measuring import AIORESULT, ANYIO, ASYNCIO, BY_HAND, CONTENDERS, TRIO_UTIL
 if TYPE_CHECKING:
     from pathlib import Path
 
-GREY = "#808080"
+GREY = "#7a7a7a"
 COLOURS = {
     TRIORES: "#e0662f",
     BY_HAND: GREY,
@@ -103,6 +103,7 @@ def _draw_growth(measured: Measured, path: Path) -> None:
         axes.set_title(scenario.name, fontsize=10)
         axes.set_xscale("log")
         axes.set_yscale("log")
+        axes.minorticks_off()
         axes.grid(visible=True)
     for axes in grid.flat[len(shown) :]:
         axes.set_visible(False)

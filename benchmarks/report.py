@@ -52,18 +52,22 @@ def _costs(measured: Measured) -> Iterator[str]:
 
 
 def _growth(measured: Measured) -> Iterator[str]:
-    sizes = sorted({one.results for one in measured.series if one.results > 1})
+    scenarios = list(dict.fromkeys(one.scenario for one in measured.series))
+    grown = [
+        series
+        for scenario in scenarios
+        for contender in CONTENDERS
+        if len(series := measured.growth(scenario, contender)) > 1
+    ]
+    sizes = sorted({one.results for series in grown for one in series})
     yield "Microseconds a result, or bytes, by the number of results, medians:"
     yield ""
     yield f"| scenario | contender | {' | '.join(f'{size:,}' for size in sizes)} |"
     yield f"| --- | --- |{' ---: |' * len(sizes)}"
-    for scenario in dict.fromkeys(one.scenario for one in measured.series):
-        for contender in CONTENDERS:
-            by_size = {one.results: one for one in measured.growth(scenario, contender)}
-            if len(by_size) > 1:
-                found = [by_size.get(size) for size in sizes]
-                cells = ["" if one is None else _told(one.median, one.unit) for one in found]
-                yield f"| {scenario} | {contender} | {' | '.join(cells)} |"
+    for series in grown:
+        by_size = {one.results: _told(one.median, one.unit) for one in series}
+        cells = [by_size.get(size, "") for size in sizes]
+        yield f"| {series[0].scenario} | {series[0].contender} | {' | '.join(cells)} |"
 
 
 def _told(value: float, unit: str) -> str:

@@ -184,7 +184,6 @@ CAPTURES = Scenario(
         ANYIO: captures_in_anyio,
         ASYNCIO: captures_in_asyncio,
     },
-    growth=True,
 )
 GATHER = Scenario(
     "gather",
