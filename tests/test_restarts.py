@@ -1,0 +1,145 @@
+"""Threads that use the bridges without a pause, while the Trio run starts, ends and starts again."""
+
+from __future__ import annotations
+
+import concurrent.futures
+import random
+import sys
+import threading
+from collections import Counter, deque
+from contextlib import suppress
+from functools import partial
+from typing import TYPE_CHECKING
+
+import pytest
+import trio
+from _faults import SOAK
+
+from triores import Future, ResultCapture, start_from_thread, to_concurrent_future, wrap_future
+
+if sys.version_info < (3, 11):
+    from exceptiongroup import ExceptionGroup
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+RUNS = 1000 if SOAK else 8
+THREADS = 4
+LIMIT = 30  # seconds, after which a thread that should have been woken is given up
+
+
+@pytest.fixture
+def many_switches() -> Iterator[None]:
+    """Let threads take turns a thousand times as often as usual."""
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(5e-6)
+    yield
+    sys.setswitchinterval(before)
+
+
+class Desk:
+    """What the Trio run and the threads share."""
+
+    def __init__(self) -> None:
+        self.run: tuple[trio.Nursery, trio.lowlevel.TrioToken] | None = None  # that is, or was, the last
+        self.handed_out: deque[concurrent.futures.Future[int]] = deque()
+        self.to_complete: deque[concurrent.futures.Future[int]] = deque()
+        self.closed = False
+        self.seen: Counter[str] = Counter()
+        self.wrong: list[object] = []
+
+
+async def work(n: int) -> int:
+    for _ in range(n % 5):
+        await trio.lowlevel.checkpoint()
+    if n % 7 == 0:
+        raise ValueError(n)
+    return n
+
+
+def use(desk: Desk, choose: random.Random) -> None:
+    """What a thread does, until it is told to stop."""
+    mine: list[tuple[int, concurrent.futures.Future[int]]] = []
+    while not desk.closed:
+        n = choose.randrange(100)
+        if desk.run is not None:
+            nursery, token = desk.run
+            mine.append((n, start_from_thread(nursery, work, n, trio_token=token)))
+        with suppress(IndexError):
+            desk.to_complete.pop().set_result(n)
+        with suppress(IndexError):
+            mine.append((1, desk.handed_out.pop()))
+        if n % 5 == 0 and mine:
+            choose.choice(mine)[1].cancel()
+        while len(mine) > 9:
+            look(desk, *mine.pop(choose.randrange(len(mine))))
+    for n, future in mine:
+        look(desk, n, future)
+
+
+def look(desk: Desk, n: int, future: concurrent.futures.Future[int]) -> None:
+    """Wait for a future, and note how it ended."""
+    try:
+        value = future.result(LIMIT)
+    except concurrent.futures.CancelledError:
+        desk.seen["cancelled"] += 1
+    except trio.RunFinishedError:
+        desk.seen["the run ended"] += 1
+    except ValueError as error:
+        desk.seen["failed"] += 1
+        if error.args != (n,):
+            desk.wrong.append(error)
+    except RuntimeError as error:  # of a nursery that was closed, or of a run that was over
+        desk.seen["refused"] += 1
+        if "closed to new arrivals" not in str(error) and "another Trio run" not in str(error):
+            desk.wrong.append(error)
+    except BaseException as error:
+        desk.wrong.append(error)
+    else:
+        desk.seen["value"] += 1
+        if value not in (n, 1):
+            desk.wrong.append((n, value))
+
+
+async def run(desk: Desk, choose: random.Random) -> None:
+    async with trio.open_nursery() as nursery:
+        desk.run = nursery, trio.lowlevel.current_trio_token()
+        for _ in range(choose.randrange(20)):
+            pending: Future[int] = Future()
+            desk.handed_out.append(to_concurrent_future(pending))
+            capture: ResultCapture[int] = ResultCapture.start_soon(nursery, work, 1, cancel_scope=trio.CancelScope())
+            desk.handed_out.append(to_concurrent_future(capture))
+            theirs: concurrent.futures.Future[int] = concurrent.futures.Future()
+            wrap_future(theirs).add_done_callback(partial(settle, pending))
+            desk.to_complete.append(theirs)
+            await trio.sleep(0.0005 * choose.random())
+        if choose.random() < 0.5:
+            nursery.cancel_scope.cancel()
+
+
+def settle(ours: Future[int], theirs: Future[int]) -> None:
+    if not ours.is_done():
+        ours.set_result(1)
+
+
+def test_no_thread_waits_for_ever_while_the_run_starts_ends_and_starts_again(
+    many_switches: None, caplog: pytest.LogCaptureFixture
+) -> None:
+    desk = Desk()
+    choose = random.Random(1)
+    threads = [threading.Thread(target=use, args=(desk, random.Random(n))) for n in range(THREADS)]
+    for thread in threads:
+        thread.start()
+    try:
+        for _ in range(RUNS):
+            with suppress(ExceptionGroup):  # of tasks that failed as their futures were cancelled
+                trio.run(run, desk, choose)
+    finally:
+        desk.closed = True
+        for thread in threads:
+            thread.join(LIMIT)
+    assert not any(thread.is_alive() for thread in threads)
+    assert not desk.wrong
+    assert not caplog.records
+    assert desk.seen["value"]
+    assert desk.seen["the run ended"] or not SOAK
