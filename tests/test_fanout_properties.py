@@ -21,7 +21,7 @@ if sys.version_info < (3, 11):
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
 
-quickly = settings(max_examples=40, deadline=None, derandomize=True, database=None)
+quickly = settings(max_examples=30, deadline=None, derandomize=True, database=None)
 
 delays = st.integers(0, 3)
 
