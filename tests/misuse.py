@@ -29,7 +29,7 @@ class Misuse:
     topic: str
     code: str
     error: str  # the name of its class
-    message: str  # the sentence that tells what is wrong, or its beginning; ``...`` stands for whatever it may be
+    message: str  # all of it, with ``...`` for what differs from run to run
     instead: str  # what to do
     where: str = "here"  # or "outside of Trio", "in a thread", "in another run"
     in_group: bool = False  # whether a nursery wraps it in an exception group
@@ -52,42 +52,65 @@ SHARING = "Shared work"
 BRIDGES = "Threads, executors and other futures"
 AWKWARD = "Awkward values"
 
-NOT_DONE = "was read before it was done; call 'await result.wait_done()' before reading it"
+NOT_DONE = "{}(is_done=False) was read before it was done; call 'await result.wait_done()' before reading it"
 WAIT_FIRST = "Wait for it first: `await pending`, or `await pending.wait_done()`."
-AGAIN = "can be settled only once, and a capture run only once"
+AGAIN = (
+    "{} can be settled only once, and a capture run only once; ask 'result.is_done()' first where several parties may "
+    "settle it"
+)
+DONE_AGAIN = AGAIN.format("Future(result=1)")
+FAILED = "{} failed; the exception it failed with is the cause of this one"
+ITS_FAILED = FAILED.format("Future(exception=ValueError())")
 ASK_FIRST = "Where several parties may settle a future, ask `is_done()` first, or use `cancel()`, which returns False."
-ELSEWHERE = "belongs to another Trio run, and can't be"
+ELSEWHERE = (
+    "Future(is_done=False) belongs to another Trio run, and can't be {} from here; nothing was changed. From another "
+    "thread, call 'trio.from_thread.run_sync(fn, trio_token=result.trio_token)'; from another Trio run, "
+    "'result.trio_token.run_sync_soon(fn)', where fn makes the call"
+)
 FROM_THREAD = "Go through the run it belongs to: `trio.from_thread.run_sync(fn, trio_token=result.trio_token)`."
 NO_TRIO = "triores needs Trio: call this from inside trio.run(...)"
 INSIDE = "Call it inside of `trio.run`."
-COROUTINE = "expected an async function, but got the coroutine that calling 'fetch' made"
-NO_PARENTHESES = "Pass the function and its arguments, without calling it."
+CALLED = "expected an async function, but got the coroutine that calling 'fetch' made; not '{}' but '{}'"
+CALLED_CAPTURE = CALLED.format(
+    "ResultCapture.start_soon(nursery, fetch(...), *args)", "ResultCapture.start_soon(nursery, fetch, *args)"
+)
+SYNC = (
+    "expected an async function, but '{0}' is a synchronous one that returned 1; define it with 'async def', or run it "
+    "in a thread: 'start_soon(nursery, trio.to_thread.run_sync, {0})'"
+)
 
 MISUSES = (
     # ---- reading
-    Misuse(READING, "pending.result()", "TaskNotDoneException", NOT_DONE, WAIT_FIRST),
-    Misuse(READING, "pending.exception()", "TaskNotDoneException", NOT_DONE, WAIT_FIRST),
-    Misuse(READING, "pending.outcome", "TaskNotDoneException", NOT_DONE, WAIT_FIRST),
-    Misuse(READING, "capture.result()", "TaskNotDoneException", NOT_DONE, "Run the capture, and wait for it."),
+    Misuse(READING, "pending.result()", "TaskNotDoneException", NOT_DONE.format("Future"), WAIT_FIRST),
+    Misuse(READING, "pending.exception()", "TaskNotDoneException", NOT_DONE.format("Future"), WAIT_FIRST),
+    Misuse(READING, "pending.outcome", "TaskNotDoneException", NOT_DONE.format("Future"), WAIT_FIRST),
+    Misuse(
+        READING,
+        "capture.result()",
+        "TaskNotDoneException",
+        NOT_DONE.format("ResultCapture"),
+        "Run the capture, and wait for it.",
+    ),
     Misuse(
         READING,
         "failed.result()",
         "TaskFailedException",
-        "failed; the exception it failed with is the cause of this one",
+        ITS_FAILED,
         "Ask `failed.exception()`, or catch this and look at its `__cause__`.",
     ),
     Misuse(
         READING,
         "await failed",
         "TaskFailedException",
-        "failed; the exception it failed with is the cause of this one",
+        ITS_FAILED,
         "`await failed.wait_done()` only waits.",
     ),
     Misuse(
         READING,
         "cancelled.result()",
         "TaskCancelledException",
-        "was cancelled: the future was cancelled: no longer wanted",
+        "Future(exception=FutureCancelledException('no longer wanted')) was cancelled: the future was "
+        "cancelled: no longer wanted",
         "Ask `cancelled.cancelled()` where that is to be expected.",
     ),
     Misuse(
@@ -98,15 +121,21 @@ MISUSES = (
         "`f'{result:#}'` shows a capture with its routine and arguments.",
     ),
     # ---- settling
-    Misuse(SETTLING, "done.set_result(2)", "FutureSetAgainException", AGAIN, ASK_FIRST),
-    Misuse(SETTLING, "done.set_exception(ValueError())", "FutureSetAgainException", AGAIN, ASK_FIRST),
-    Misuse(SETTLING, "done.set_outcome(outcome.Value(2))", "FutureSetAgainException", AGAIN, ASK_FIRST),
-    Misuse(SETTLING, "cancelled.set_result(2)", "FutureSetAgainException", AGAIN, ASK_FIRST),
+    Misuse(SETTLING, "done.set_result(2)", "FutureSetAgainException", DONE_AGAIN, ASK_FIRST),
+    Misuse(SETTLING, "done.set_exception(ValueError())", "FutureSetAgainException", DONE_AGAIN, ASK_FIRST),
+    Misuse(SETTLING, "done.set_outcome(outcome.Value(2))", "FutureSetAgainException", DONE_AGAIN, ASK_FIRST),
+    Misuse(
+        SETTLING,
+        "cancelled.set_result(2)",
+        "FutureSetAgainException",
+        AGAIN.format("Future(exception=FutureCancelledException('no longer wanted'))"),
+        ASK_FIRST,
+    ),
     Misuse(
         SETTLING,
         "pending.set_exception('it broke')",
         "TypeError",
-        "a future is given an exception object, not 'it broke'",
+        "a future is given an exception object, not 'it broke'; call 'set_exception(ValueError('what went wrong'))'",
         "`pending.set_exception(ValueError('it broke'))`",
     ),
     Misuse(
@@ -120,26 +149,27 @@ MISUSES = (
         SETTLING,
         "pending.set_exception(None)",
         "TypeError",
-        "a future is given an exception object, not None",
+        "a future is given an exception object, not None; call 'set_exception(ValueError('what went wrong'))'",
         "`pending.set_result(None)`, where that is what was meant.",
     ),
     Misuse(
         SETTLING,
         "pending.set_outcome(3)",
         "TypeError",
-        "an outcome is an outcome.Value or an outcome.Error, not 3",
+        "an outcome is an outcome.Value or an outcome.Error, not 3; call "
+        "'set_outcome(outcome.Value(value))', or 'set_result(value)'",
         "`pending.set_outcome(outcome.Value(3))`, or `pending.set_result(3)`",
     ),
     Misuse(
         SETTLING,
         "pending.cancel(ValueError())",
         "TypeError",
-        "the reason of a cancellation is a text, not ValueError()",
+        "the reason of a cancellation is a text, not ValueError(); call 'future.cancel(\"why\")'",
         "`pending.cancel('no longer wanted')`; for an exception, `set_exception`.",
     ),
     # ---- ownership
     *(
-        Misuse(OWNERSHIP, code, "RuntimeError", f"{ELSEWHERE} {what} from here; nothing was changed", way, where)
+        Misuse(OWNERSHIP, code, "RuntimeError", ELSEWHERE.format(what), way, where)
         for where, way in (
             ("in a thread", FROM_THREAD),
             ("in another run", "`result.trio_token.run_sync_soon(fn)` calls a function in the run it belongs to."),
@@ -157,16 +187,27 @@ MISUSES = (
             OWNERSHIP, code, "RuntimeError", message, "Wait in the run that the result belongs to.", "in another run"
         )
         for code, message in (
-            ("await waited.wait_done()", f"{ELSEWHERE} waited for from here"),
-            ("await waited", f"{ELSEWHERE} waited for from here"),
-            ("await wait_all([pending, waited])", f"{ELSEWHERE} waited for from here"),
-            ("await wait_any([pending, waited])", f"{ELSEWHERE} waited for from here"),
-            ("as_completed([pending, waited])", f"{ELSEWHERE} waited for from here"),
-            ("await results_to_channel([pending, waited], send)", f"{ELSEWHERE} waited for from here"),
-            ("to_concurrent_future(waited)", f"{ELSEWHERE} given a callback from here"),
-            ("await anext(results)", "this iterator belongs to another Trio run"),
-            ("await flights.run('a', fetch, 1)", "belongs to another Trio run, where its nursery is"),
+            ("await waited.wait_done()", ELSEWHERE.format("waited for")),
+            ("await waited", ELSEWHERE.format("waited for")),
+            ("await wait_all([pending, waited])", ELSEWHERE.format("waited for")),
+            ("await wait_any([pending, waited])", ELSEWHERE.format("waited for")),
+            ("as_completed([pending, waited])", ELSEWHERE.format("waited for")),
+            ("await results_to_channel([pending, waited], send)", ELSEWHERE.format("waited for")),
+            ("to_concurrent_future(waited)", ELSEWHERE.format("given a callback")),
+            (
+                "await anext(results)",
+                "this iterator belongs to another Trio run; call 'as_completed(results)' in this one",
+            ),
         )
+    ),
+    Misuse(
+        OWNERSHIP,
+        "await flights.run('a', fetch, 1)",
+        "RuntimeError",
+        "SingleFlight(in_flight=0) belongs to another Trio run, where its nursery is, and no task was started; make a "
+        "SingleFlight with a nursery of this run",
+        "Make one in each run.",
+        "in another run",
     ),
     *(
         Misuse(OWNERSHIP, code, "RuntimeError", NO_TRIO, INSIDE, "outside of Trio")
@@ -185,35 +226,37 @@ MISUSES = (
         CALLBACKS,
         "pending.add_done_callback(3)",
         "TypeError",
-        "a done callback is a synchronous function of one argument, not 3",
+        "a done callback is a synchronous function of one argument, not 3; to run async code when a "
+        "result is done, start a task that does 'await result.wait_done()' first",
         "Pass a function that takes the result.",
     ),
     Misuse(
         CALLBACKS,
         "pending.add_done_callback(fetch)",
         "TypeError",
-        "a done callback is a synchronous function of one argument, not <function fetch",
+        "a done callback is a synchronous function of one argument, not <function fetch at ...>; to run "
+        "async code when a result is done, start a task that does 'await result.wait_done()' first",
         "Start a task that does `await pending.wait_done()` first.",
     ),
     Misuse(
         CALLBACKS,
         "pending.add_done_callback(print, context='here')",
         "TypeError",
-        "context is a contextvars.Context, not 'here'",
+        "context is a contextvars.Context, not 'here'; pass 'contextvars.copy_context()'",
         "`context=contextvars.copy_context()`, which is the default.",
     ),
     Misuse(
         CALLBACKS,
         "def again(result):\n    result.add_done_callback(again)\n\ndone.add_done_callback(again)",
         "RecursionError",
-        "maximum recursion depth exceeded",
+        "maximum recursion depth exceeded...",
         "A result that is done calls back at once: ask `is_done()` first.",
     ),
     Misuse(
         CALLBACKS,
         "own = Future()\nown.add_done_callback(lambda future: future.set_result(2))\nown.set_result(1)",
         "FutureSetAgainException",
-        AGAIN,
+        DONE_AGAIN,
         "What a callback raises leaves the call that settled the result, in a group. The result stays settled.",
         in_group=True,
     ),
@@ -222,10 +265,10 @@ MISUSES = (
         CAPTURES,
         "ResultCapture.start_soon(nursery, fetch(1))",
         "TypeError",
-        f"{COROUTINE}; not 'ResultCapture.start_soon(nursery, fetch(...), *args)' but",
+        CALLED_CAPTURE,
         "`ResultCapture.start_soon(nursery, fetch, 1)`",
     ),
-    Misuse(CAPTURES, "ResultCapture(fetch(1))", "TypeError", COROUTINE, "`ResultCapture(fetch, 1)`"),
+    Misuse(CAPTURES, "ResultCapture(fetch(1))", "TypeError", CALLED_CAPTURE, "`ResultCapture(fetch, 1)`"),
     Misuse(
         CAPTURES,
         "ResultCapture.start_soon(nursery, 3)",
@@ -237,7 +280,8 @@ MISUSES = (
         CAPTURES,
         "ResultCapture.start_soon(fetch, nursery, 1)",
         "TypeError",
-        "expected an async function, but got <trio.Nursery object",
+        "expected an async function, but got <trio.Nursery object at ...>; the right call is "
+        "'ResultCapture.start_soon(nursery, async_fn, *args)'",
         "The nursery comes first: `ResultCapture.start_soon(nursery, fetch, 1)`",
     ),
     Misuse(
@@ -251,7 +295,7 @@ MISUSES = (
         CAPTURES,
         "async with trio.open_nursery() as own:\n    ResultCapture.start_soon(own, sync, 1)",
         "TypeError",
-        "expected an async function, but 'sync' is a synchronous one that returned 1",
+        SYNC.format("sync"),
         "`ResultCapture.start_soon(nursery, trio.to_thread.run_sync, sync, 1)`",
         in_group=True,
     ),
@@ -274,42 +318,45 @@ MISUSES = (
         CAPTURES,
         "ResultCapture.start_soon(nursery, fetch, 1, cancel_scope=5)",
         "TypeError",
-        "cancel_scope is a trio.CancelScope, not 5",
+        "cancel_scope is a trio.CancelScope, not 5; pass 'cancel_scope=trio.CancelScope()', or a time "
+        "limit: 'cancel_scope=trio.move_on_after(5)'",
         "`cancel_scope=trio.move_on_after(5)`",
     ),
     Misuse(
         CAPTURES,
         "ResultCapture.start_soon(nursery, fetch, 1, cancel_scope=scope)",
         "RuntimeError",
-        "was entered before, and can't be entered around another task",
+        "<trio.CancelScope at ..., exited> was entered before, and can't be entered around another task;"
+        " pass 'cancel_scope=trio.CancelScope()', or a time limit: 'cancel_scope=trio.move_on_after(5)'",
         "A scope can be entered once only: make one for each capture.",
     ),
     Misuse(
         CAPTURES,
         "await finished.run()",
         "FutureSetAgainException",
-        AGAIN,
+        AGAIN.format("ResultCapture(result=1)"),
         "Make a capture for each run. `start_soon` has run it already.",
     ),
     Misuse(
         CAPTURES,
         "own = ResultCapture(fetch, 1)\nawait nursery.start(own.run)",
         "TypeError",
-        "got an unexpected keyword argument 'task_status'",
+        "fetch() got an unexpected keyword argument 'task_status'",
         "A routine for `nursery.start` takes `task_status`; others are run by `nursery.start_soon(capture.run)`.",
     ),
     Misuse(
         CAPTURES,
         "ResultCapture.capture_start_and_done_results(nursery, fetch(1))",
         "TypeError",
-        COROUTINE,
-        NO_PARENTHESES,
+        CALLED_CAPTURE,
+        "`ResultCapture.capture_start_and_done_results(nursery, fetch, 1)`",
     ),
     Misuse(
         CAPTURES,
         "ResultCapture.capture_start_and_done_results(None, fetch, 1)",
         "TypeError",
-        "expected a nursery, but got None",
+        "expected a nursery, but got None; the right call is "
+        "'ResultCapture.capture_start_and_done_results(run_nursery, async_fn, *args)'",
         "The nursery comes first, then the routine.",
     ),
     # ---- waiting
@@ -317,7 +364,7 @@ MISUSES = (
         WAITING,
         "await wait_any([])",
         "RuntimeError",
-        "wait_any was given no results, and so would wait for ever",
+        "wait_any was given no results, and so would wait for ever; pass at least one",
         "Look first whether there is anything to wait for.",
     ),
     Misuse(
@@ -327,13 +374,25 @@ MISUSES = (
         "wait_all takes several results, not Future(is_done=False) alone; call 'wait_all([result])'",
         "`await pending.wait_done()`",
     ),
-    Misuse(WAITING, "await wait_any(pending)", "TypeError", "wait_any takes several results", "`await pending`"),
-    Misuse(WAITING, "as_completed(pending)", "TypeError", "as_completed takes several results", "`await pending`"),
+    Misuse(
+        WAITING,
+        "await wait_any(pending)",
+        "TypeError",
+        "wait_any takes several results, not Future(is_done=False) alone; call 'wait_any([result])'",
+        "`await pending`",
+    ),
+    Misuse(
+        WAITING,
+        "as_completed(pending)",
+        "TypeError",
+        "as_completed takes several results, not Future(is_done=False) alone; call 'as_completed([result])'",
+        "`await pending`",
+    ),
     Misuse(
         WAITING,
         "await wait_all([pending, fetch])",
         "TypeError",
-        "wait_all takes results of triores, but <function fetch",
+        "wait_all takes results of triores, but <function fetch at ...> is none; nothing is waited for",
         "Start it first: `ResultCapture.start_soon(nursery, fetch, 1)`, or `gather`.",
     ),
     Misuse(
@@ -347,7 +406,7 @@ MISUSES = (
         WAITING,
         "as_completed([pending, concurrent.futures.Future()])",
         "TypeError",
-        "as_completed takes results of triores, but <Future at ... state=pending> is none",
+        "as_completed takes results of triores, but <Future at ... state=pending> is none; nothing is waited for",
         "`wrap_future` makes a result of it.",
     ),
     Misuse(WAITING, "await wait_all(3)", "TypeError", "'int' object is not iterable", "Pass an iterable of results."),
@@ -355,7 +414,7 @@ MISUSES = (
         WAITING,
         "await results_to_channel([pending, 3], send)",
         "TypeError",
-        "results_to_channel takes results of triores, but 3 is none",
+        "results_to_channel takes results of triores, but 3 is none; nothing is waited for",
         "Pass results only.",
     ),
     Misuse(
@@ -370,20 +429,39 @@ MISUSES = (
         FAN_OUT,
         "await gather(fetch(1), fetch(2))",
         "TypeError",
-        f"{COROUTINE}; not 'gather(fetch(...), ...)' but 'gather(functools.partial(fetch, *args), ...)'",
+        CALLED.format("gather(fetch(...), ...)", "gather(functools.partial(fetch, *args), ...)"),
         "`await gather(partial(fetch, 1), partial(fetch, 2))`",
     ),
-    Misuse(FAN_OUT, "await gather([fetch])", "TypeError", "expected an async function, but got [<", "`gather(*fns)`"),
+    Misuse(
+        FAN_OUT,
+        "await gather([fetch])",
+        "TypeError",
+        "expected an async function, but got [<function fetch at ...>]; the right call is "
+        "'gather(functools.partial(async_fn, *args), ...)'",
+        "`gather(*fns)`",
+    ),
     Misuse(
         FAN_OUT,
         "await gather(lambda: sync(1))",
         "TypeError",
-        "expected an async function, but '...<lambda>' is a synchronous one that returned 1",
+        SYNC.format("<lambda>"),
         "`await gather(partial(trio.to_thread.run_sync, sync, 1))`",
         in_group=True,
     ),
-    Misuse(FAN_OUT, "await gather_outcomes(fetch(1))", "TypeError", COROUTINE, "`gather_outcomes(partial(fetch, 1))`"),
-    Misuse(FAN_OUT, "await race(fetch(1))", "TypeError", COROUTINE, "`race(partial(fetch, 1))`"),
+    Misuse(
+        FAN_OUT,
+        "await gather_outcomes(fetch(1))",
+        "TypeError",
+        CALLED.format("gather_outcomes(fetch(...), ...)", "gather_outcomes(functools.partial(fetch, *args), ...)"),
+        "`await gather_outcomes(partial(fetch, 1))`",
+    ),
+    Misuse(
+        FAN_OUT,
+        "await race(fetch(1))",
+        "TypeError",
+        CALLED.format("race(fetch(...), ...)", "race(functools.partial(fetch, *args), ...)"),
+        "`await race(partial(fetch, 1))`",
+    ),
     Misuse(
         FAN_OUT,
         "await race()",
@@ -395,7 +473,7 @@ MISUSES = (
         FAN_OUT,
         "await first_success()",
         "ValueError",
-        "first_success was given no functions",
+        "first_success was given no functions, and so has nothing to return; pass at least 1",
         "Look first whether there is anything to run.",
     ),
     Misuse(
@@ -412,7 +490,13 @@ MISUSES = (
         "stagger is a number of seconds of at least 0, or None to start all at once, not 'soon'",
         "`stagger=0.25`",
     ),
-    Misuse(FAN_OUT, "await amap(fetch(1), [1])", "TypeError", COROUTINE, "`await amap(fetch, [1])`"),
+    Misuse(
+        FAN_OUT,
+        "await amap(fetch(1), [1])",
+        "TypeError",
+        CALLED.format("amap(fetch(...), items)", "amap(fetch, items)"),
+        "`await amap(fetch, [1])`",
+    ),
     Misuse(
         FAN_OUT,
         "await amap([1], fetch)",
@@ -431,7 +515,7 @@ MISUSES = (
         FAN_OUT,
         "await amap(sync, [1])",
         "TypeError",
-        "expected an async function, but 'sync' is a synchronous one that returned 1",
+        SYNC.format("sync"),
         "`await amap(partial(trio.to_thread.run_sync, sync), [1])`",
         in_group=True,
     ),
@@ -439,7 +523,7 @@ MISUSES = (
         FAN_OUT,
         "await amap(stream, [1])",
         "TypeError",
-        "expected an async function, but 'stream' is an async generator",
+        "expected an async function, but 'stream' is an async generator; loop over it with 'async for'",
         "Loop over it inside an async function.",
         in_group=True,
     ),
@@ -482,7 +566,7 @@ MISUSES = (
         FAN_OUT,
         "async with open_amap(fetch, [1], limit=1) as pages:\n    pass\nasync for page in pages:\n    page.result()",
         "ClosedResourceError",
-        "open_amap gives no more results: its block has ended",
+        "open_amap gives no more results: its block has ended, or is being cancelled",
         "Loop inside the block.",
     ),
     # ---- requests in flight
@@ -490,7 +574,8 @@ MISUSES = (
         REQUESTS,
         "with requests.expect('a'):\n    pass",
         "ValueError",
-        "a request with the key 'a' is in flight already; give each request a key of its own",
+        "a request with the key 'a' is in flight already; give each request a key of its own, or wait "
+        "until the block of the first one has ended",
         "Number the requests: `itertools.count()`.",
     ),
     Misuse(
@@ -504,14 +589,15 @@ MISUSES = (
         REQUESTS,
         "requests.set_exception('unknown', 'it broke')",
         "TypeError",
-        "a future is given an exception object, not 'it broke'",
+        "a future is given an exception object, not 'it broke'; call 'set_exception(ValueError('what went wrong'))'",
         "`requests.set_exception(key, ValueError('it broke'))`",
     ),
     Misuse(
         REQUESTS,
         "requests.set_outcome('a', 3)",
         "TypeError",
-        "an outcome is an outcome.Value or an outcome.Error, not 3",
+        "an outcome is an outcome.Value or an outcome.Error, not 3; call "
+        "'set_outcome(outcome.Value(value))', or 'set_result(value)'",
         "`requests.set_result('a', 3)`",
     ),
     Misuse(
@@ -532,21 +618,25 @@ MISUSES = (
         REQUESTS,
         "with ended:\n    pass",
         "RuntimeError",
-        "was entered already, and a map serves one connection; make a new FutureMap() for the next connection",
+        "the reader's block of FutureMap(in_flight=0, reader='ended') was entered already, and a map "
+        "serves one connection; make a new FutureMap() for the next connection",
         "A map for each connection.",
     ),
     Misuse(
         REQUESTS,
         "with ended.expect('b'):\n    pass",
         "TaskFailedException",
-        "the block that reads the responses ended before this request was made",
+        FAILED.format(
+            "Future(exception=FutureNeverSetException('the block that reads the responses ended before this request "
+            "was made'))"
+        ),
         "Handle it as a request that fails: the connection is gone.",
     ),
     Misuse(
         REQUESTS,
         "requests.set_result('a', 1)",
         "RuntimeError",
-        f"{ELSEWHERE} settled from here",
+        ELSEWHERE.format("settled"),
         FROM_THREAD,
         "in a thread",
     ),
@@ -555,21 +645,21 @@ MISUSES = (
         SHARING,
         "SingleFlight(fetch)",
         "TypeError",
-        "expected a nursery, but got <function fetch",
+        "expected a nursery, but got <function fetch at ...>; the right call is 'SingleFlight(nursery)'",
         "`SingleFlight(nursery)`",
     ),
     Misuse(
         SHARING,
         "await flights.run('a', fetch(1))",
         "TypeError",
-        f"{COROUTINE}; not 'flights.run(key, fetch(...), ...)' but 'flights.run(key, fetch, ...)'",
+        CALLED.format("flights.run(key, fetch(...), ...)", "flights.run(key, fetch, ...)"),
         "`await flights.run('a', fetch, 1)`",
     ),
     Misuse(
         SHARING,
         "await flights.run('a', 3)",
         "TypeError",
-        "expected an async function, but got 3",
+        "expected an async function, but got 3; the right call is 'flights.run(key, async_fn, ...)'",
         "`await flights.run('a', fetch, 3)`",
     ),
     Misuse(
@@ -583,7 +673,7 @@ MISUSES = (
         SHARING,
         "await flights.run('a', sync, 1)",
         "TaskFailedException",
-        "failed; the exception it failed with is the cause of this one",
+        FAILED.format('ResultCapture(exception=TypeError("..."))'),
         "`await flights.run('a', trio.to_thread.run_sync, sync, 1)`",
     ),
     Misuse(
@@ -598,21 +688,24 @@ MISUSES = (
         BRIDGES,
         "wrap_future(pending)",
         "TypeError",
-        "wrap_future takes a concurrent.futures.Future or an asyncio.Future, not Future(is_done=False)",
+        "wrap_future takes a concurrent.futures.Future or an asyncio.Future, not Future(is_done=False); "
+        "'ensure_future(obj, nursery)' takes anything that can be awaited",
         "It is a result of Trio already: `await pending`.",
     ),
     Misuse(
         BRIDGES,
         "ensure_future(3, nursery)",
         "TypeError",
-        "ensure_future takes something that can be awaited, not 3",
+        "ensure_future takes something that can be awaited, not 3; start an async function by "
+        "'ResultCapture.start_soon(nursery, async_fn, ...)'",
         "Pass a coroutine, another awaitable, or a future.",
     ),
     Misuse(
         BRIDGES,
         "ensure_future(fetch, nursery)",
         "TypeError",
-        "ensure_future takes something that can be awaited, not <function fetch",
+        "ensure_future takes something that can be awaited, not <function fetch at ...>; start an async "
+        "function by 'ResultCapture.start_soon(nursery, async_fn, ...)'",
         "`ensure_future(fetch(1), nursery)`, or better `ResultCapture.start_soon(nursery, fetch, 1)`",
     ),
     Misuse(
@@ -640,14 +733,15 @@ MISUSES = (
         BRIDGES,
         "start_from_thread(nursery, fetch(1))",
         "TypeError",
-        f"{COROUTINE}; not 'start_from_thread(nursery, fetch(...), ...)' but",
+        CALLED.format("start_from_thread(nursery, fetch(...), ...)", "start_from_thread(nursery, fetch, ...)"),
         "`start_from_thread(nursery, fetch, 1)`",
     ),
     Misuse(
         BRIDGES,
         "start_from_thread(fetch, fetch)",
         "TypeError",
-        "expected a nursery, but got <function fetch",
+        "expected a nursery, but got <function fetch at ...>; the right call is "
+        "'start_from_thread(nursery, async_fn, ...)'",
         "`start_from_thread(nursery, fetch, 1)`",
     ),
     Misuse(
@@ -661,7 +755,9 @@ MISUSES = (
         BRIDGES,
         "start_from_thread(nursery, fetch, 1)",
         "RuntimeError",
-        "triores needs Trio, and Trio did not start this thread",
+        "triores needs Trio, and Trio did not start this thread; call 'start_from_thread(nursery, "
+        "async_fn, ..., trio_token=token)', with the token that trio.lowlevel.current_trio_token() gives"
+        " in the nursery's run",
         "`start_from_thread(nursery, fetch, 1, trio_token=token)`",
         "in a thread",
     ),
@@ -669,28 +765,31 @@ MISUSES = (
         BRIDGES,
         "await run_in_executor(nursery, sync, 1)",
         "TypeError",
-        "run_in_executor takes a concurrent.futures.Executor, not <trio.Nursery object",
+        "run_in_executor takes a concurrent.futures.Executor, not <trio.Nursery object at ...>; for a "
+        "thread of Trio's own, call 'trio.to_thread.run_sync(fn, ...)'",
         "`await trio.to_thread.run_sync(sync, 1)` needs no executor.",
     ),
     Misuse(
         BRIDGES,
         "await run_in_executor(executor, 3)",
         "TypeError",
-        "expected a synchronous function, but got 3",
+        "expected a synchronous function, but got 3; the right call is 'run_in_executor(executor, fn, ...)'",
         "`await run_in_executor(executor, sync, 3)`",
     ),
     Misuse(
         BRIDGES,
         "await run_in_executor(executor, fetch, 1)",
         "TypeError",
-        "expected a synchronous function, but 'fetch' is an async one, which no executor runs",
+        "expected a synchronous function, but 'fetch' is an async one, which no executor runs; call "
+        "'await fetch(...)', or start a task",
         "`await fetch(1)`, or start a task.",
     ),
     Misuse(
         BRIDGES,
         "await run_in_executor(executor, fetch(1))",
         "TypeError",
-        "expected a synchronous function, but got <coroutine object fetch",
+        "expected a synchronous function, but got <coroutine object fetch at ...>; the right call is "
+        "'run_in_executor(executor, fn, ...)'",
         "`await fetch(1)`, or start a task.",
     ),
     Misuse(
@@ -705,7 +804,7 @@ MISUSES = (
         AWKWARD,
         "own = Future()\nown.set_result(awkward)\nown.set_result(awkward)",
         "FutureSetAgainException",
-        "Future(result=<Awkward whose str() raised AwkwardError>) can be settled only once",
+        AGAIN.format("Future(result=<Awkward whose str() raised AwkwardError>)"),
         ASK_FIRST,
     ),
     Misuse(
@@ -733,7 +832,8 @@ MISUSES = (
         AWKWARD,
         "await wait_all([awkward])",
         "TypeError",
-        "wait_all takes results of triores, but <Awkward whose repr() raised AwkwardError> is none",
+        "wait_all takes results of triores, but <Awkward whose repr() raised AwkwardError> is none; "
+        "nothing is waited for",
         "Pass results only.",
     ),
     *(
@@ -741,7 +841,7 @@ MISUSES = (
             AWKWARD,
             f"own = Future()\nown.set_exception({error})\nawait own",
             "TaskFailedException",
-            "failed; the exception it failed with is the cause of this one",
+            FAILED.format(f"Future(exception={error})"),
             f"An exception that is stored is not raised again, so a `{error.split('(')[0]}` does not end the reader.",
         )
         for error in (

@@ -205,7 +205,7 @@ async def test_a_wrong_use_gets_its_error_and_changes_nothing(misuse: Misuse) ->
         if misuse.in_group:
             (error,) = getattr(error, "exceptions")  # of a group, which Python 3.10 does not know
         assert type(error).__name__ == misuse.error
-        assert re.search(misuse.pattern, str(error)), error
+        assert re.fullmatch(misuse.pattern, str(error)), error
         await wait_all_tasks_blocked()
         assert {name: state_of(found[name]) for name in before} == before
 
