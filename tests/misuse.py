@@ -184,21 +184,37 @@ MISUSES = (
     ),
     *(
         Misuse(
-            OWNERSHIP, code, "RuntimeError", message, "Wait in the run that the result belongs to.", "in another run"
+            OWNERSHIP,
+            code,
+            "RuntimeError",
+            ELSEWHERE.format("waited for"),
+            "Wait in the run that the result belongs to, and send on what comes of it.",
+            "in another run",
         )
-        for code, message in (
-            ("await waited.wait_done()", ELSEWHERE.format("waited for")),
-            ("await waited", ELSEWHERE.format("waited for")),
-            ("await wait_all([pending, waited])", ELSEWHERE.format("waited for")),
-            ("await wait_any([pending, waited])", ELSEWHERE.format("waited for")),
-            ("as_completed([pending, waited])", ELSEWHERE.format("waited for")),
-            ("await results_to_channel([pending, waited], send)", ELSEWHERE.format("waited for")),
-            ("to_concurrent_future(waited)", ELSEWHERE.format("given a callback")),
-            (
-                "await anext(results)",
-                "this iterator belongs to another Trio run; call 'as_completed(results)' in this one",
-            ),
+        for code in (
+            "await waited.wait_done()",
+            "await waited",
+            "await wait_all([pending, waited])",
+            "await wait_any([pending, waited])",
+            "as_completed([pending, waited])",
+            "await results_to_channel([pending, waited], send)",
         )
+    ),
+    Misuse(
+        OWNERSHIP,
+        "to_concurrent_future(waited)",
+        "RuntimeError",
+        ELSEWHERE.format("given a callback"),
+        "Call it in the run that the result belongs to; what it returns can be waited for in any thread.",
+        "in another run",
+    ),
+    Misuse(
+        OWNERSHIP,
+        "await anext(results)",
+        "RuntimeError",
+        "this iterator belongs to another Trio run; call 'as_completed(results)' in this one",
+        "Loop in the run that called `as_completed`.",
+        "in another run",
     ),
     Misuse(
         OWNERSHIP,
@@ -842,7 +858,7 @@ MISUSES = (
             f"own = Future()\nown.set_exception({error})\nawait own",
             "TaskFailedException",
             FAILED.format(f"Future(exception={error})"),
-            f"An exception that is stored is not raised again, so a `{error.split('(')[0]}` does not end the reader.",
+            "What is stored is not raised again, so it can't end whoever reads it. It is the cause of this one.",
         )
         for error in (
             "StopIteration(3)",

@@ -9,6 +9,7 @@ import re
 import sys
 import threading
 from contextlib import asynccontextmanager
+from pathlib import Path
 from types import FunctionType
 from typing import TYPE_CHECKING, Any
 
@@ -216,3 +217,9 @@ def test_the_table_has_enough_entries_and_no_duplicates() -> None:
     for misuse in MISUSES:
         assert misuse.instead
         assert misuse.where in {"here", "in a thread", "in another run", "outside of Trio"}
+
+
+def test_the_page_on_errors_shows_each_topic_once() -> None:
+    page = (Path(__file__).parents[1] / "docs" / "reference" / "errors.md").read_text(encoding="utf-8")
+    shown = re.findall(r"^```\{misuses\} (.*)$", page, re.MULTILINE)
+    assert shown == list(dict.fromkeys(misuse.topic for misuse in MISUSES))

@@ -1,0 +1,85 @@
+"""A directive that shows the wrong uses of one topic from ``tests/misuse.py``, each with its error and the way out.
+
+The tests run that table and compare every message, so what the page shows is what a user gets. Uses that differ in the
+call alone share an entry.
+"""
+
+from __future__ import annotations
+
+import builtins
+import itertools
+import runpy
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import trio
+from docutils import nodes
+from sphinx.util.docutils import SphinxDirective
+
+import triores
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from sphinx.application import Sphinx
+
+TABLE = Path(__file__).parents[2] / "tests" / "misuse.py"
+PLACES = {
+    "here": "",
+    "in a thread": "In another thread:",
+    "in another run": "In another Trio run:",
+    "outside of Trio": "Outside of a Trio run:",
+}
+
+
+class Misuses(SphinxDirective):
+    """The wrong uses of a topic."""
+
+    required_arguments = 1
+    final_argument_whitespace = True
+
+    def run(self) -> list[nodes.Node]:
+        """Make an entry for each error."""
+        self.env.note_dependency(str(TABLE))
+        misuses = [misuse for misuse in runpy.run_path(str(TABLE))["MISUSES"] if misuse.topic == self.arguments[0]]
+        if not misuses:
+            raise self.error(f"there is no wrong use of the topic {self.arguments[0]!r}")
+        groups = itertools.groupby(
+            misuses,
+            key=lambda misuse: (misuse.where, misuse.error, misuse.message, misuse.in_group, misuse.instead),
+        )
+        return [self._entry(list(alike)) for _, alike in groups]
+
+    def _entry(self, misuses: Sequence[Any]) -> nodes.Node:
+        first = misuses[0]
+        place = [nodes.paragraph(text=PLACES[first.where])] if PLACES[first.where] else []
+        codes = [misuse.code for misuse in misuses]
+        code = ("\n\n" if any("\n" in code for code in codes) else "\n").join(codes)
+        error = link_to(first.error) + (", in an exception group" if first.in_group else "")
+        told = self.parse_text_to_nodes(f"{error}: ``{first.message}``" if first.message else error)
+        instead = self.parse_text_to_nodes(first.instead)
+        return nodes.container(
+            "",
+            *place,
+            nodes.literal_block(code, code, language="py"),  # "py", since what is "python" has a button to copy it
+            nodes.container("", *told, classes=["misuse-error"]),
+            nodes.container("", *instead, classes=["misuse-instead"]),
+            classes=["misuse"],
+        )
+
+
+def link_to(name: str) -> str:
+    """The name of an exception, as a link where somebody documents it."""
+    if name in triores.__all__:
+        return f"{{py:exc}}`~triores.{name}`"
+    if hasattr(trio, name):
+        return f"{{py:exc}}`trio.{name}`"
+    if hasattr(builtins, name):
+        return f"{{py:exc}}`{name}`"
+    return f"`{name}`"
+
+
+def setup(app: Sphinx) -> dict[str, bool]:
+    """Add the directive."""
+    app.add_directive("misuses", Misuses)
+    return {"parallel_read_safe": True, "parallel_write_safe": True}
