@@ -166,6 +166,14 @@ def test_each_program_that_a_page_names_is_there(page: Path) -> None:
 # ---- pages that claim to be complete, or right about others
 
 
+def test_each_example_program_has_its_section_on_the_page_of_examples() -> None:
+    page = (DOCS / "how-to" / "examples.md").read_text(encoding="utf-8")
+    run = re.findall(r"^python (docs/examples/\w+\.py)", page, re.MULTILINE)
+    shown = re.findall(r"^```\{literalinclude\} \.\./(examples/\w+\.py)", page, re.MULTILINE)
+    assert run == [f"docs/{path}" for path in shown]
+    assert sorted(run) == sorted(EXAMPLES)
+
+
 def test_the_page_on_asyncio_shows_a_pair_for_all_of_asyncios_futures() -> None:
     import asyncio
 
