@@ -157,6 +157,14 @@ def test_each_link_to_a_file_leads_to_one(page: Path) -> None:
     assert not missing, f"{page_id(page)} links to what is not there: {missing}"
 
 
+def test_the_readme_names_pages_that_are_there_and_links_to_none() -> None:
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert not re.findall(r"\]\((?!https?:)", readme)  # on the page of a package index, a relative link is broken
+    named = set(re.findall(r"`([\w/-]+\.md)`", readme))
+    assert {"docs/tutorial/index.md", "docs/reference/stability.md", "how-to/limit-concurrency.md"} <= named
+    assert [path for path in named if not (ROOT / path).exists() and not (DOCS / path).exists()] == []
+
+
 @pytest.mark.parametrize("page", PAGES, ids=page_id)
 def test_each_program_that_a_page_names_is_there(page: Path) -> None:
     named = set(re.findall(r"docs/examples/\w+\.py", page.read_text(encoding="utf-8")))
