@@ -131,12 +131,11 @@ async def names() -> AsyncGenerator[dict[str, Any]]:
 
 def state_of_result(result: Any) -> object:
     home = result._home
-    registered = (
-        (home.event, dict(home.waiters or {}), list(home.callbacks or []))
-        if isinstance(home, triores._result._Registered)
-        else None
-    )
-    return result._state, registered, getattr(result, "_started", None)
+    if isinstance(home, triores._result._Several):
+        home = (home.token, home.event, dict(home.waiters), list(home.callbacks))
+    elif isinstance(home, trio.lowlevel.TrioToken):
+        home = None  # nothing is registered; who was the last to do so does not matter
+    return result._state, home, getattr(result, "_started", None)
 
 
 STATES: list[tuple[Any, Callable[[Any], object]]] = [

@@ -381,6 +381,28 @@ async def test_who_begins_to_wait_while_a_cancelled_wait_ends_is_woken(nursery: 
     assert await future == 3  # the other task has not run since, and this one shares its event
 
 
+async def test_who_waits_anew_while_others_are_cancelled_too_is_woken() -> None:
+    future = Future[int]()
+    scopes: list[trio.CancelScope] = []
+    woken: list[int] = []
+
+    async def wait_again() -> None:
+        with trio.CancelScope() as scope:
+            scopes.append(scope)
+            await future
+        woken.append(await future)  # while the second of the two has not noticed yet that it was cancelled
+
+    async with trio.open_nursery() as nursery:
+        for _ in range(2):
+            nursery.start_soon(wait_again)
+        await wait_all_tasks_blocked()
+        for scope in scopes:
+            scope.cancel()
+        await wait_all_tasks_blocked()
+        future.set_result(3)
+    assert woken == [3, 3]
+
+
 async def test_a_thousand_cancelled_waits_leave_nothing_registered() -> None:
     future = Future[int]()
     with trio.CancelScope() as scope:

@@ -276,6 +276,26 @@ async def test_a_result_of_another_run_is_refused_and_nothing_is_registered(
 
 
 @each_wait
+async def test_a_wait_that_is_refused_takes_nothing_back_that_others_registered(
+    wait: Callable[[Iterable[Future[int]]], Awaitable[object]],
+) -> None:
+    foreign = Future[int]()
+    foreign.add_done_callback(id)
+
+    async def wait_in_another_run() -> None:
+        others = pending(1)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(wait_all, others)
+            await wait_all_tasks_blocked()
+            with pytest.raises(RuntimeError, match=r"belongs to another Trio run"):
+                await wait([foreign, *others])
+            others[0].set_result(3)
+
+    await in_foreign_run(wait_in_another_run)
+    foreign.set_result(3)
+
+
+@each_wait
 def test_outside_a_trio_run_a_wait_says_that_it_needs_trio(
     wait: Callable[[Iterable[Future[int]]], Awaitable[object]],
 ) -> None:
