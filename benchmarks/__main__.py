@@ -18,9 +18,9 @@ if TYPE_CHECKING:
     from .measuring import Series
 
 ROUNDS = 25
-GROWTH_ROUNDS = 5
+GROWTH_ROUNDS = 3
 SIZES = (1_000, *SLOPE_SIZES)
-SIZES_OF_OTHERS = (1_000, 4_000, 16_000, 64_000)
+SIZES_OF_OTHERS = (1_000, 4_000, 16_000)  # a task for each takes long
 LARGE_SIZES = (250_000, 1_000_000)
 PEAK_SIZES = (10_000, 100_000, 1_000_000)
 QUICKER = 50  # by how much --quick divides each number of results

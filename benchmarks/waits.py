@@ -29,6 +29,7 @@ WAITERS = 100  # tasks, each of which waits for one future after another
 
 
 async def futures_in_triores(n: int, clock: Clock) -> None:
+    """With the calls that aioresult has too, and that need no more of Python than the event does by hand."""
     inbox: list[triores.Future[int]] = []
     total = 0
 
@@ -36,6 +37,26 @@ async def futures_in_triores(n: int, clock: Clock) -> None:
         nonlocal total
         for _ in range(n // WAITERS):
             future: triores.Future[int] = triores.Future()  # as `Future[int]()`, it would be slower on all sides
+            inbox.append(future)
+            await future.wait_done()
+            total += future.result()
+
+    def settle() -> None:
+        for future in inbox:
+            future.set_result(1)
+
+    await _settled_in_turn(n, clock, inbox, wait, settle)
+    assert total == n
+
+
+async def awaited_futures_in_triores(n: int, clock: Clock) -> None:
+    inbox: list[triores.Future[int]] = []
+    total = 0
+
+    async def wait() -> None:
+        nonlocal total
+        for _ in range(n // WAITERS):
+            future: triores.Future[int] = triores.Future()
             inbox.append(future)
             value = await future
             total += value
@@ -398,6 +419,17 @@ FUTURES = Scenario(
         ASYNCIO: futures_in_asyncio,
     },
 )
+AWAITED_FUTURES = Scenario(
+    "the same by 'await future'",
+    10_000,
+    {
+        TRIORES: awaited_futures_in_triores,
+        BY_HAND: futures_by_hand,
+        AIORESULT: futures_in_aioresult,
+        ANYIO: futures_in_anyio,
+        ASYNCIO: futures_in_asyncio,
+    },
+)
 WAIT_ANY = Scenario(
     "wait_any, pending, then one is set",
     10_000,
@@ -449,4 +481,4 @@ CHANNEL = Scenario(
     growth=True,
     large=(TRIORES,),
 )
-SCENARIOS = (FUTURES, WAIT_ANY, WAIT_ALL_DONE, WAIT_ALL, AS_COMPLETED, CHANNEL)
+SCENARIOS = (FUTURES, AWAITED_FUTURES, WAIT_ANY, WAIT_ALL_DONE, WAIT_ALL, AS_COMPLETED, CHANNEL)

@@ -324,13 +324,20 @@ class ResultBase(Generic[T_co]):
     # ---- hooks for the modules beside this one
 
     @enable_ki_protection
-    def _register(self, waiter: Waiter) -> bool:
-        """Tell this waiter when the result is done. Returns False, and registers nothing, where it is done already."""
+    def _register(self, waiter: Waiter, token: trio.lowlevel.TrioToken) -> bool:
+        """Tell this waiter, which belongs to the Trio run here, when the result is done.
+
+        Returns False, and registers nothing, where it is done already.
+        """
         if self._state is not PENDING:
             return False
-        token = self._token_here("waited for")
         home = self._home
-        if type(home) is not tuple and type(home) is not _Several:
+        if home is None or home is token:  # a fast path: a wait for many results has one of these calls for each
+            self._home = token, waiter
+            return True
+        if self._is_owned() and self.trio_token is not token:
+            self._raise_elsewhere("waited for")
+        if isinstance(home, trio.lowlevel.TrioToken):  # that of a run before this one
             self._home = token, waiter
             return True
         several = self._several(token)

@@ -238,7 +238,7 @@ class _AsCompleted(AsyncIterator[ResultT]):
         self.left = len(results)  # how many are still to be taken
         try:
             for result in results:
-                if result._register(self._arrivals):
+                if result._register(self._arrivals, self._token):
                     self._pending.add(result)
                 else:
                     self._arrivals.ready.append(result)
@@ -255,8 +255,9 @@ class _AsCompleted(AsyncIterator[ResultT]):
             raise RuntimeError("this iterator belongs to another Trio run; call 'as_completed(results)' in this one")
         try:
             if self._arrivals.ready or not self.left:
-                await checkpoint()
-            await self.wait_until_ready()
+                await trio.lowlevel.checkpoint()
+            if not self._arrivals.ready:
+                await self.wait_until_ready()
             if not self.left:
                 raise StopAsyncIteration
             return self.take()
@@ -313,7 +314,8 @@ def _listed(results: Iterable[ResultT], call: str) -> list[ResultT]:
 
 def _register(waiter: Waiter, results: Iterable[ResultBase[Any]]) -> int:
     """Register on the results that are pending, and return how many these are."""
-    return sum([result._register(waiter) for result in results])
+    token = current_trio_token()
+    return sum([result._register(waiter, token) for result in results])
 
 
 def _unregister(waiter: Waiter, results: Iterable[ResultBase[Any]]) -> None:
