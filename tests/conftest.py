@@ -2,12 +2,78 @@
 
 from __future__ import annotations
 
+import gc
+import importlib
+import sys
+import threading
+from concurrent.futures import Future, ThreadPoolExecutor
+from subprocess import CompletedProcess
 from typing import TYPE_CHECKING
 
+import pytest
+from _examples import run_example
+
 if TYPE_CHECKING:
-    import pytest
+    from collections.abc import Generator
+
+PROGRAM = pytest.StashKey[Future[CompletedProcess[bytes]]]()
+
+# Coverage is measured by tracing, which more than doubles the time of all that runs meanwhile. So the tracing rests
+# while the tests are collected, and ends before those that do the same things very often.
+importlib.import_module("triores")
+tracing = sys.gettrace()
+is_measured = type(tracing).__module__.partition(".")[0] == "coverage"  # and not by a debugger, say
+if is_measured:
+    sys.settrace(None)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtestloop(session: pytest.Session) -> Generator[None, object, object]:
+    """Run the tests, and meanwhile, one after the other in a thread, the example programs that are marked on them."""
+    with ThreadPoolExecutor(1) as thread:
+        for item in session.items:
+            marker = item.get_closest_marker("program")
+            if marker is not None and not session.config.option.collectonly:
+                item.stash[PROGRAM] = thread.submit(run_example, *marker.args)
+        if is_measured:
+            sys.settrace(tracing)
+        try:
+            return (yield)
+        finally:
+            thread.shutdown(cancel_futures=True)
+
+
+@pytest.fixture
+def ended(request: pytest.FixtureRequest) -> CompletedProcess[bytes]:
+    """The program that is marked on the test, when it has ended."""
+    program: Future[CompletedProcess[bytes]] = request.node.stash[PROGRAM]
+    return program.result()
+
+
+@pytest.fixture(scope="session")
+def unmeasured() -> None:
+    """Measure no coverage any more: for tests that do the same things very often. They run after all the others."""
+    if is_measured and sys.version_info >= (3, 12):
+        threading.settrace_all_threads(None)  # while any thread is traced, all of them are slower
+    elif is_measured:
+        threading.settrace(None)
+        sys.settrace(None)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Run the tests with trio-asyncio last: once imported, it has asyncio itself run on Trio, for good."""
-    items.sort(key=lambda item: item.path.name == "test_bridge_trio_asyncio.py")
+    """Run last what changes the process for good: trio-asyncio, and the tests that are not measured.
+
+    Once imported, trio-asyncio has asyncio itself run on Trio.
+    """
+
+    def place(item: pytest.Item) -> tuple[bool, bool]:
+        return "unmeasured" in getattr(item, "fixturenames", ()), item.path.name == "test_bridge_trio_asyncio.py"
+
+    items.sort(key=place)
+
+
+def pytest_collection_finish() -> None:
+    """Hide what is there by now from the garbage collector, which would look at all of it again in many tests."""
+    if sys.implementation.name == "cpython":
+        gc.collect()
+        gc.freeze()

@@ -10,7 +10,6 @@ import multiprocessing
 import os
 import pickle
 import signal
-import subprocess
 import sys
 import threading
 import types
@@ -98,16 +97,6 @@ def busy() -> Iterator[Busy]:
     function = Busy()
     yield function
     function.may_end.set()  # or a test that failed would wait for its thread
-
-
-def test_import_triores_imports_neither_asyncio_nor_concurrent_futures() -> None:
-    told = subprocess.run(
-        [sys.executable, "-c", "import sys, triores; print({'asyncio', 'concurrent.futures'} & set(sys.modules))"],
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    assert told.stdout == "set()\n"
 
 
 # ---- wrap_future: concurrent futures

@@ -17,6 +17,8 @@ from triores import Future, ResultBase, to_concurrent_future, wrap_future
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+pytestmark = pytest.mark.usefixtures("unmeasured")
+
 THREADS = 8
 COMPLETIONS = 200_000 if os.environ.get("TRIORES_SOAK") else 8_000
 ROUNDS = COMPLETIONS // 8_000

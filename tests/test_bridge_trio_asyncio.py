@@ -13,6 +13,8 @@ from triores import wrap_future
 if TYPE_CHECKING:
     import asyncio
 
+pytestmark = pytest.mark.usefixtures("unmeasured")
+
 
 @pytest.fixture
 def trio_asyncio() -> Any:

@@ -13,16 +13,20 @@ import contextlib
 import inspect
 import io
 import re
-import subprocess
 import sys
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
 import trio
 import trio.testing
 
 import triores
+
+if TYPE_CHECKING:
+    from subprocess import CompletedProcess
+
+pytestmark = pytest.mark.usefixtures("unmeasured")
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
@@ -202,9 +206,9 @@ def test_each_public_name_is_in_the_reference() -> None:
 
 
 @pytest.mark.skipif(sys.version_info < (3, 11), reason="the program needs asyncio.TaskGroup")
-def test_the_comparison_is_what_the_program_prints() -> None:
-    program = DOCS / "examples" / "compare_peers.py"
+@pytest.mark.program("compare_peers.py")
+def test_the_comparison_is_what_the_program_prints(ended: CompletedProcess[bytes]) -> None:
     page = (DOCS / "explanation" / "comparison.md").read_text(encoding="utf-8")
-    ran = subprocess.run([sys.executable, "-W", "error", program], capture_output=True, text=True, check=True)
-    assert not ran.stderr
-    assert ran.stdout in page, f"copy what {program.name} prints into comparison.md:\n{ran.stdout}"
+    assert (ended.stderr, ended.returncode) == (b"", 0)
+    printed = ended.stdout.decode()
+    assert printed in page, f"copy what compare_peers.py prints into comparison.md:\n{printed}"

@@ -24,6 +24,8 @@ import triores
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
 
+pytestmark = pytest.mark.usefixtures("unmeasured")
+
 
 def examples() -> Iterator[tuple[str, str]]:
     """The name of each public object whose docstring has an example, and the example."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import hashlib
-import importlib.util
 import json
 import os
 import re
@@ -17,41 +16,17 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import trio
 import trio.testing
+from _examples import EXAMPLES, load_example, run_example
 
 from triores import FutureNeverSetException, ResultCapture, TaskFailedException
 
 if TYPE_CHECKING:
-    import subprocess
-    from types import ModuleType
+    from subprocess import CompletedProcess
+
+pytestmark = pytest.mark.usefixtures("unmeasured")
 
 TESTS = Path(__file__).parent
-EXAMPLES = TESTS.parent / "docs" / "examples"
-TIME_LIMIT = 30  # seconds; a program that takes longer hangs
 SHORT = 5  # seconds of a mock clock, which pass at once where nothing can happen any more
-
-
-async def run_example(name: str, *arguments: str | Path) -> subprocess.CompletedProcess[bytes]:
-    """Run a program as a user would, with every warning an error."""
-    # A dumb terminal keeps colours out of the output, and a strict one refuses names that are no text, whatever the
-    # environment of the tests asks for.
-    environment = {**os.environ, "TERM": "dumb", "PYTHONIOENCODING": "utf-8:strict"}
-    with trio.fail_after(TIME_LIMIT):
-        return await trio.run_process(
-            [sys.executable, "-W", "error", EXAMPLES / name, *arguments],
-            capture_stdout=True,
-            capture_stderr=True,
-            check=False,
-            env=environment,
-        )
-
-
-def load_example(name: str) -> Any:
-    """Import a program without running it, for what a process can't be made to do quickly."""
-    spec = importlib.util.spec_from_file_location(f"example_{Path(name).stem}", EXAMPLES / name)
-    assert spec is not None and spec.loader is not None
-    module: ModuleType = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 @pytest.mark.parametrize("program", [path.name for path in sorted(EXAMPLES.glob("*.py"))])
@@ -72,8 +47,8 @@ def figures(table: bytes) -> dict[str, str]:
     return {what: figure.replace(",", "") for what, figure in rows}
 
 
-async def test_every_request_is_answered_and_every_caller_learns_of_the_cut() -> None:
-    ended = await run_example("multiplexed_rpc.py", "--requests", "600", "--callers", "20")
+@pytest.mark.program("multiplexed_rpc.py", "--requests", "600", "--callers", "20")
+def test_every_request_is_answered_and_every_caller_learns_of_the_cut(ended: CompletedProcess[bytes]) -> None:
     assert (ended.stderr, ended.returncode) == (b"", 0)
     shown = figures(ended.stdout)
     assert shown["requests"] == shown["right answers"] == "600"
@@ -258,18 +233,18 @@ def digest_of(contents: bytes) -> str:
     return hashlib.sha256(contents).hexdigest()
 
 
-async def test_each_file_below_a_path_gets_its_checksum_in_order(tmp_path: Path) -> None:
+def test_each_file_below_a_path_gets_its_checksum_in_order(tmp_path: Path) -> None:
     large = bytes(range(256)) * 8192
     contents = {"a": b"first", "sub/b": b"", "sub/deep/a": large, "z": b"last"}
     for name, content in reversed(contents.items()):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_bytes(content)
-    ended = await run_example("checksums.py", tmp_path)
+    ended = run_example("checksums.py", tmp_path)
     assert ended.stdout.decode().splitlines() == [f"{digest_of(contents[n])}  {tmp_path / n}" for n in contents]
     assert (ended.stderr, ended.returncode) == (b"", 0)
 
 
-async def test_unreadable_files_cost_a_line_each_and_special_ones_none(tmp_path: Path) -> None:
+def test_unreadable_files_cost_a_line_each_and_special_ones_none(tmp_path: Path) -> None:
     (tmp_path / "gone").symlink_to("nowhere")
     (tmp_path / "loop").symlink_to("loop")
     (tmp_path / "others").symlink_to(EXAMPLES)
@@ -279,7 +254,7 @@ async def test_unreadable_files_cost_a_line_each_and_special_ones_none(tmp_path:
     os.mkfifo(tmp_path / "pipe")
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(os.path.relpath(tmp_path / "socket"))
-        ended = await run_example("checksums.py", tmp_path)
+        ended = run_example("checksums.py", tmp_path)
     folder = bytes(tmp_path)
     assert ended.stdout.splitlines() == [
         digest_of(b"x").encode() + b"  " + folder + b"/readable",

@@ -11,10 +11,13 @@ from typing import TYPE_CHECKING
 
 import pytest
 import trio
-from test_examples_inflight import load_example, run_example
+from _examples import load_example, run_example
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
+    from subprocess import CompletedProcess
+
+pytestmark = pytest.mark.usefixtures("unmeasured")
 
 
 def rows(printed: str) -> list[tuple[str, ...]]:
@@ -26,8 +29,8 @@ def rows(printed: str) -> list[tuple[str, ...]]:
 # ---- progress
 
 
-async def test_tqdm_shows_the_progress_of_results_as_they_are() -> None:
-    ended = await run_example("progress_tqdm.py", "--items", "40")
+@pytest.mark.program("progress_tqdm.py", "--items", "40")
+def test_tqdm_shows_the_progress_of_results_as_they_are(ended: CompletedProcess[bytes]) -> None:
     assert ended.returncode == 0
     assert ended.stdout.decode().split() == ["open_amap:", "780", "as_completed:", "780"]
     shown = ended.stderr.decode()
@@ -36,8 +39,8 @@ async def test_tqdm_shows_the_progress_of_results_as_they_are() -> None:
         assert f"\r{bar}:   0%|" in shown
 
 
-async def test_rich_shows_the_progress_of_results_as_they_are() -> None:
-    ended = await run_example("progress_rich.py", "--items", "40")
+@pytest.mark.program("progress_rich.py", "--items", "40")
+def test_rich_shows_the_progress_of_results_as_they_are(ended: CompletedProcess[bytes]) -> None:
     assert ended.returncode == 0
     assert ended.stdout.decode().split() == ["open_amap:", "684", "as_completed:", "684"]
     bars = dict(re.findall(r"^(\w+) +[━╸ ]+ +(\d+)% ", ended.stderr.decode(), re.MULTILINE))
@@ -98,14 +101,14 @@ GOOD = {
 }
 
 
-async def test_a_tree_of_good_links_passes(tmp_path: Path) -> None:
-    ended = await run_example("link_checker.py", str(write_tree(tmp_path, GOOD)))
+def test_a_tree_of_good_links_passes(tmp_path: Path) -> None:
+    ended = run_example("link_checker.py", str(write_tree(tmp_path, GOOD)))
     assert (ended.stderr, rows(ended.stdout.decode())) == (b"", counts(5, 26, 10, 0))
     assert ended.returncode == 0
     assert b"Broken" not in ended.stdout
 
 
-async def test_each_broken_link_is_told_of_with_its_page(tmp_path: Path) -> None:
+def test_each_broken_link_is_told_of_with_its_page(tmp_path: Path) -> None:
     outside = tmp_path / "secret.html"
     outside.write_text('<a href="nowhere">outside</a>')
     root = write_tree(
@@ -120,7 +123,7 @@ async def test_each_broken_link_is_told_of_with_its_page(tmp_path: Path) -> None
     )
     (root / "linked.html").symlink_to(outside)
     (root / "dangling.html").symlink_to("nowhere")
-    ended = await run_example("link_checker.py", str(root), "--limit", "2")
+    ended = run_example("link_checker.py", str(root), "--limit", "2")
     assert ended.stderr == b""
     assert rows(ended.stdout.decode()) == [
         ("/a.html", "missing.html", "404 Not Found"),

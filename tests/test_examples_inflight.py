@@ -3,49 +3,24 @@
 from __future__ import annotations
 
 import contextlib
-import importlib.util
-import os
 import re
 import sys
 from collections import Counter
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 import trio
 import trio.testing
+from _examples import load_example
 from trio.testing import wait_all_tasks_blocked
 
 from triores import ResultCapture
 
 if TYPE_CHECKING:
-    import subprocess
     from collections.abc import AsyncGenerator
+    from subprocess import CompletedProcess
 
-EXAMPLES = Path(__file__).parent.parent / "docs" / "examples"
-TIME_LIMIT = 30  # seconds; a program that takes longer hangs
-
-
-async def run_example(name: str, *arguments: str) -> subprocess.CompletedProcess[bytes]:
-    """Run a program as a user would, with every warning an error."""
-    environment = {**os.environ, "TERM": "dumb", "PYTHONIOENCODING": "utf-8:strict"}
-    with trio.fail_after(TIME_LIMIT):
-        return await trio.run_process(
-            [sys.executable, "-W", "error", EXAMPLES / name, *arguments],
-            capture_stdout=True,
-            capture_stderr=True,
-            check=False,
-            env=environment,
-        )
-
-
-def load_example(name: str) -> Any:
-    """Import a program without running it, to look at its parts."""
-    spec = importlib.util.spec_from_file_location(f"example_{Path(name).stem}", EXAMPLES / name)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+pytestmark = pytest.mark.usefixtures("unmeasured")
 
 
 def figures(table: bytes) -> dict[str, int]:
@@ -83,8 +58,8 @@ def test_a_count_below_one_is_refused(
 # ---- a client that connects again
 
 
-async def test_every_request_to_a_server_that_cuts_the_connection_is_accounted_for() -> None:
-    ended = await run_example("reconnecting_client.py", "--requests", "400", "--callers", "20", "--cut-every", "10")
+@pytest.mark.program("reconnecting_client.py", "--requests", "400", "--callers", "20", "--cut-every", "10")
+def test_every_request_to_a_server_that_cuts_the_connection_is_accounted_for(ended: CompletedProcess[bytes]) -> None:
     assert (ended.stderr, ended.returncode) == (b"", 0)
     shown = figures(ended.stdout)
     lost = shown["connection closed"] + shown["connection reset"]
@@ -216,8 +191,8 @@ async def test_a_wrong_answer_counts_as_one() -> None:
 # ---- a proxy that asks once
 
 
-async def test_many_simultaneous_clients_of_one_slow_page_cause_one_request_upstream() -> None:
-    ended = await run_example("caching_proxy.py", "--clients", "50")
+@pytest.mark.program("caching_proxy.py", "--clients", "50")
+def test_many_simultaneous_clients_of_one_slow_page_cause_one_request_upstream(ended: CompletedProcess[bytes]) -> None:
     assert (ended.stderr, ended.returncode) == (b"", 0)
     assert figures(ended.stdout) == {
         "clients that got it at the same time": 50,

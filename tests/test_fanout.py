@@ -1562,7 +1562,7 @@ def test_the_memory_of_open_amap_does_not_grow_with_the_number_of_items() -> Non
             tracemalloc.start()
             few = await consume(50)
             tracemalloc.reset_peak()
-            many = await consume(1000)
+            many = await consume(500)
         finally:
             tracemalloc.stop()
             gc.enable()

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
 import trio
+from _faults import SOAK
 from _helpers import Boom, leaf_types
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -21,7 +22,8 @@ if sys.version_info < (3, 11):
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
 
-quickly = settings(max_examples=30, deadline=None, derandomize=True, database=None)
+quickly = settings(max_examples=1000 if SOAK else 25, deadline=None, derandomize=not SOAK, database=None)
+pytestmark = pytest.mark.usefixtures("unmeasured")
 
 delays = st.integers(0, 3)
 

@@ -31,6 +31,8 @@ from triores import Future
 if TYPE_CHECKING:
     from _faults import Scenario, Watch
 
+pytestmark = pytest.mark.usefixtures("unmeasured")
+
 SEEDS = range(50 if SOAK else 1)
 each_scenario = pytest.mark.parametrize("scenario", [pytest.param(fn, id=fn.__name__) for fn in SCENARIOS])
 
@@ -77,7 +79,7 @@ def test_interrupted_at_any_place_in_the_code_it_leaves_nothing_behind(scenario:
 
 async def leaves_a_waiter(watch: Watch) -> None:
     future = watch.free(Future[None]())
-    future._register(Lasting())
+    future._register(Lasting(), trio.lowlevel.current_trio_token())
     await watch.checkpoint()
 
 

@@ -17,6 +17,7 @@ import hypothesis.strategies as st
 import outcome
 import pytest
 import trio
+from _faults import SOAK
 from hypothesis import given, settings
 from trio.testing import wait_all_tasks_blocked
 
@@ -1023,7 +1024,8 @@ class Model:
             caller.ends = caller.ends or "answer"
 
 
-@settings(max_examples=100, deadline=None, derandomize=True, database=None)
+@pytest.mark.usefixtures("unmeasured")
+@settings(max_examples=1000 if SOAK else 50, deadline=None, derandomize=not SOAK, database=None)
 @given(st.lists(STEP, max_size=40))
 def test_at_random_steps_it_agrees_with_a_model(steps: list[tuple[Any, ...]]) -> None:
     async def main() -> None:

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Generator
     from types import FrameType
 
+pytestmark = pytest.mark.usefixtures("unmeasured")
+
 PACKAGE = str(Path(triores.__file__).parent)
 EVENTS = trio.Event.set.__code__.co_filename
 
@@ -49,11 +51,24 @@ class Interrupter:
 
     @contextmanager
     def pressing(self) -> Generator[None]:
-        self.active = True
+        self.begin()
         try:
             yield
         finally:
-            self.active = False
+            self.end()
+
+    def begin(self) -> None:
+        self.active = True
+        frame = sys._getframe()
+        while frame.f_back is not None:
+            frame = frame.f_back
+            if frame.f_code.co_filename.startswith(PACKAGE):
+                frame.f_trace = self.trace  # since it was called before
+        sys.settrace(self.trace)
+
+    def end(self) -> None:
+        sys.settrace(None)
+        self.active = False
 
     def trace(self, frame: FrameType, event: str, _argument: object) -> Any:
         if not frame.f_code.co_filename.startswith((PACKAGE, EVENTS)):
@@ -88,8 +103,6 @@ async def at_each_line_here(program: Callable[[Interrupter], Awaitable[None]]) -
     interrupter = Interrupter()
     for line in range(1, 500):
         interrupter.start(line)
-        if sys.gettrace() is None:  # at first, and after each raise in a trace function
-            sys.settrace(interrupter.trace)
         arrived = False
         try:
             await program(interrupter)
@@ -190,13 +203,13 @@ def test_ctrl_c_at_the_end_of_a_must_set_block_never_leaves_its_future_pending(f
         future = Future[int]()
         try:
             with future.must_set():
-                interrupter.active = True
+                interrupter.begin()
                 if fails:
                     raise Boom
         except Boom:
             pass
         finally:
-            interrupter.active = False
+            interrupter.end()
             assert future.is_done()
 
     at_each_line(program)
@@ -259,7 +272,7 @@ def test_ctrl_c_while_a_task_ends_leaves_no_reader_asleep(end: object, suppress:
     async def program(interrupter: Interrupter) -> None:
         async def routine() -> object:
             await reader_waits.wait()
-            interrupter.active = True
+            interrupter.begin()
             if isinstance(end, BaseException):
                 raise end
             return end
@@ -279,7 +292,7 @@ def test_ctrl_c_while_a_task_ends_leaves_no_reader_asleep(end: object, suppress:
                 if leaf_types(error) != [Boom]:
                     raise
             finally:
-                interrupter.active = False
+                interrupter.end()
                 assert captures[0].is_done()
                 assert is_free(captures[0])
 

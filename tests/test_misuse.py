@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import concurrent.futures
+import gc
 import inspect
 import re
 import sys
@@ -26,7 +27,17 @@ if sys.version_info < (3, 11):
     from exceptiongroup import ExceptionGroup
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Callable
+    from collections.abc import AsyncGenerator, Callable, Iterator
+
+pytestmark = pytest.mark.usefixtures("unmeasured", "no_garbage_collector")
+
+
+@pytest.fixture
+def no_garbage_collector() -> Iterator[None]:
+    """In an endless recursion there is no room for the finalizers of what it collects."""
+    gc.disable()
+    yield
+    gc.enable()
 
 
 class AwkwardError(Exception):

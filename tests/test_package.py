@@ -19,6 +19,8 @@ import triores
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+pytestmark = pytest.mark.usefixtures("unmeasured")
+
 PACKAGE = Path(triores.__file__).parent
 
 

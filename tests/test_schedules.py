@@ -31,6 +31,8 @@ from triores import (
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
 
+pytestmark = pytest.mark.usefixtures("unmeasured")
+
 SEEDS = range(5000 if SOAK else 200)
 
 

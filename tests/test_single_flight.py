@@ -16,6 +16,7 @@ import anyio
 import hypothesis.strategies as st
 import pytest
 import trio
+from _faults import SOAK
 from _helpers import seed_scheduler
 from hypothesis import given, settings
 from trio.testing import assert_checkpoints, wait_all_tasks_blocked
@@ -862,7 +863,8 @@ async def unwanted() -> Flight:
     raise AssertionError("a flight was to be joined")
 
 
-@settings(max_examples=100, deadline=None, derandomize=True, database=None)
+@pytest.mark.usefixtures("unmeasured")
+@settings(max_examples=1000 if SOAK else 50, deadline=None, derandomize=not SOAK, database=None)
 @given(st.lists(STEP, max_size=40), st.booleans())
 def test_at_random_steps_it_agrees_with_a_model(steps: list[tuple[Any, ...]], nursery_is_cancelled: bool) -> None:
     async def main() -> None:

@@ -1,0 +1,39 @@
+"""The example programs: run as a user would, or imported."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from types import ModuleType
+
+EXAMPLES = Path(__file__).parent.parent / "docs" / "examples"
+TIME_LIMIT = 30  # seconds; a program that takes longer hangs
+
+
+def run_example(name: str, *arguments: str | Path) -> subprocess.CompletedProcess[bytes]:
+    """Run a program, with every warning an error."""
+    # A dumb terminal keeps colours out of the output, and a strict one refuses names that are no text, whatever the
+    # environment of the tests asks for.
+    environment = {**os.environ, "TERM": "dumb", "PYTHONIOENCODING": "utf-8:strict"}
+    return subprocess.run(
+        [sys.executable, "-W", "error", EXAMPLES / name, *arguments],
+        capture_output=True,
+        check=False,
+        env=environment,
+        timeout=TIME_LIMIT,
+    )
+
+
+def load_example(name: str) -> Any:
+    """Import a program without running it, for what a process can't be made to do quickly."""
+    spec = importlib.util.spec_from_file_location(f"example_{Path(name).stem}", EXAMPLES / name)
+    assert spec is not None and spec.loader is not None
+    module: ModuleType = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
