@@ -7,16 +7,14 @@ import importlib
 import sys
 import threading
 from concurrent.futures import Future, ThreadPoolExecutor
-from subprocess import CompletedProcess
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
-from _examples import run_example
 
 if TYPE_CHECKING:
     from collections.abc import Generator
 
-PROGRAM = pytest.StashKey[Future[CompletedProcess[bytes]]]()
+AHEAD = pytest.StashKey[Future[Any]]()
 
 # Coverage is measured by tracing, which more than doubles the time of all that runs meanwhile. So the tracing rests
 # while the tests are collected, and ends before those that do the same things very often.
@@ -29,12 +27,12 @@ if is_measured:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtestloop(session: pytest.Session) -> Generator[None, object, object]:
-    """Run the tests, and meanwhile, one after the other in a thread, the example programs that are marked on them."""
+    """Run the tests, and meanwhile, in one thread, the calls that are marked on them: these run other programs."""
     with ThreadPoolExecutor(1) as thread:
         for item in session.items:
-            marker = item.get_closest_marker("program")
+            marker = item.get_closest_marker("ahead")
             if marker is not None and not session.config.option.collectonly:
-                item.stash[PROGRAM] = thread.submit(run_example, *marker.args)
+                item.stash[AHEAD] = thread.submit(*marker.args)
         if is_measured:
             sys.settrace(tracing)
         try:
@@ -44,10 +42,9 @@ def pytest_runtestloop(session: pytest.Session) -> Generator[None, object, objec
 
 
 @pytest.fixture
-def ended(request: pytest.FixtureRequest) -> CompletedProcess[bytes]:
-    """The program that is marked on the test, when it has ended."""
-    program: Future[CompletedProcess[bytes]] = request.node.stash[PROGRAM]
-    return program.result()
+def ahead(request: pytest.FixtureRequest) -> Any:
+    """What the call returned that is marked on the test."""
+    return request.node.stash[AHEAD].result()
 
 
 @pytest.fixture(scope="session")
@@ -58,6 +55,7 @@ def unmeasured() -> None:
     elif is_measured:
         threading.settrace(None)
         sys.settrace(None)
+    hide_from_garbage_collector()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -73,7 +71,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_collection_finish() -> None:
-    """Hide what is there by now from the garbage collector, which would look at all of it again in many tests."""
+    hide_from_garbage_collector()
+
+
+def hide_from_garbage_collector() -> None:
+    """Make collections short: many tests ask for one, and each would look at all that is there by now."""
     if sys.implementation.name == "cpython":
         gc.collect()
         gc.freeze()

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import pytest
 import trio
 import trio.testing
+from _examples import run_example
 
 import triores
 
@@ -206,9 +207,9 @@ def test_each_public_name_is_in_the_reference() -> None:
 
 
 @pytest.mark.skipif(sys.version_info < (3, 11), reason="the program needs asyncio.TaskGroup")
-@pytest.mark.program("compare_peers.py")
-def test_the_comparison_is_what_the_program_prints(ended: CompletedProcess[bytes]) -> None:
+@pytest.mark.ahead(run_example, "compare_peers.py")
+def test_the_comparison_is_what_the_program_prints(ahead: CompletedProcess[bytes]) -> None:
     page = (DOCS / "explanation" / "comparison.md").read_text(encoding="utf-8")
-    assert (ended.stderr, ended.returncode) == (b"", 0)
-    printed = ended.stdout.decode()
+    assert (ahead.stderr, ahead.returncode) == (b"", 0)
+    printed = ahead.stdout.decode()
     assert printed in page, f"copy what compare_peers.py prints into comparison.md:\n{printed}"

@@ -47,10 +47,10 @@ def figures(table: bytes) -> dict[str, str]:
     return {what: figure.replace(",", "") for what, figure in rows}
 
 
-@pytest.mark.program("multiplexed_rpc.py", "--requests", "600", "--callers", "20")
-def test_every_request_is_answered_and_every_caller_learns_of_the_cut(ended: CompletedProcess[bytes]) -> None:
-    assert (ended.stderr, ended.returncode) == (b"", 0)
-    shown = figures(ended.stdout)
+@pytest.mark.ahead(run_example, "multiplexed_rpc.py", "--requests", "600", "--callers", "20")
+def test_every_request_is_answered_and_every_caller_learns_of_the_cut(ahead: CompletedProcess[bytes]) -> None:
+    assert (ahead.stderr, ahead.returncode) == (b"", 0)
+    shown = figures(ahead.stdout)
     assert shown["requests"] == shown["right answers"] == "600"
     assert float(shown["requests a second"]) > 0
     median, worst = (float(shown[f"latency, {which}"].removesuffix(" ms")) for which in ("median", "99th percentile"))

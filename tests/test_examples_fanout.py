@@ -7,6 +7,7 @@ import socket
 import sys
 from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 import pytest
@@ -29,21 +30,21 @@ def rows(printed: str) -> list[tuple[str, ...]]:
 # ---- progress
 
 
-@pytest.mark.program("progress_tqdm.py", "--items", "40")
-def test_tqdm_shows_the_progress_of_results_as_they_are(ended: CompletedProcess[bytes]) -> None:
-    assert ended.returncode == 0
-    assert ended.stdout.decode().split() == ["open_amap:", "780", "as_completed:", "780"]
-    shown = ended.stderr.decode()
+@pytest.mark.ahead(run_example, "progress_tqdm.py", "--items", "40")
+def test_tqdm_shows_the_progress_of_results_as_they_are(ahead: CompletedProcess[bytes]) -> None:
+    assert ahead.returncode == 0
+    assert ahead.stdout.decode().split() == ["open_amap:", "780", "as_completed:", "780"]
+    shown = ahead.stderr.decode()
     for bar in ("open_amap", "as_completed"):
         assert re.search(rf"\r{bar}: 100%\|.*\| 40/40 \[", shown), shown
         assert f"\r{bar}:   0%|" in shown
 
 
-@pytest.mark.program("progress_rich.py", "--items", "40")
-def test_rich_shows_the_progress_of_results_as_they_are(ended: CompletedProcess[bytes]) -> None:
-    assert ended.returncode == 0
-    assert ended.stdout.decode().split() == ["open_amap:", "684", "as_completed:", "684"]
-    bars = dict(re.findall(r"^(\w+) +[━╸ ]+ +(\d+)% ", ended.stderr.decode(), re.MULTILINE))
+@pytest.mark.ahead(run_example, "progress_rich.py", "--items", "40")
+def test_rich_shows_the_progress_of_results_as_they_are(ahead: CompletedProcess[bytes]) -> None:
+    assert ahead.returncode == 0
+    assert ahead.stdout.decode().split() == ["open_amap:", "684", "as_completed:", "684"]
+    bars = dict(re.findall(r"^(\w+) +[━╸ ]+ +(\d+)% ", ahead.stderr.decode(), re.MULTILINE))
     assert bars == {"open_amap": "100", "failed": "10", "as_completed": "100"}
 
 
@@ -101,31 +102,38 @@ GOOD = {
 }
 
 
-def test_a_tree_of_good_links_passes(tmp_path: Path) -> None:
-    ended = run_example("link_checker.py", str(write_tree(tmp_path, GOOD)))
-    assert (ended.stderr, rows(ended.stdout.decode())) == (b"", counts(5, 26, 10, 0))
-    assert ended.returncode == 0
-    assert b"Broken" not in ended.stdout
+BAD = {
+    "a.html": """
+        <a href="missing.html">1</a> <a href="b.md#missing">2</a> <a href="../secret.html">3</a>
+        <a href="%2e%2e/secret.html">4</a> <a href="linked.html">5</a> <a href="b.md/">6</a>
+        <a href="[red]not markup[/red]">7</a> <a href="b.md#b">good</a>
+        """,
+    "deep/er/b.md": "[1](../../../secret.html) [2](../../b.md) [3](#nothing) [4](<mis sing>)",
+    "b.md": "# B\n",
+}
 
 
-def test_each_broken_link_is_told_of_with_its_page(tmp_path: Path) -> None:
-    outside = tmp_path / "secret.html"
-    outside.write_text('<a href="nowhere">outside</a>')
-    root = write_tree(
-        tmp_path / "tree",
-        {
-            "a.html": """<a href="missing.html">1</a> <a href="b.md#missing">2</a> <a href="../secret.html">3</a>
-                <a href="%2e%2e/secret.html">4</a> <a href="linked.html">5</a> <a href="b.md/">6</a>
-                <a href="[red]not markup[/red]">7</a> <a href="b.md#b">good</a>""",
-            "deep/er/b.md": "[1](../../../secret.html) [2](../../b.md) [3](#nothing) [4](<mis sing>)",
-            "b.md": "# B\n",
-        },
-    )
-    (root / "linked.html").symlink_to(outside)
-    (root / "dangling.html").symlink_to("nowhere")
-    ended = run_example("link_checker.py", str(root), "--limit", "2")
-    assert ended.stderr == b""
-    assert rows(ended.stdout.decode()) == [
+def check_links(files: dict[str, str], links: dict[str, str]) -> CompletedProcess[bytes]:
+    """Run the link checker on a tree of these files, and of symbolic links to where the other says."""
+    with TemporaryDirectory() as folder:
+        write_tree(Path(folder), {"secret.html": '<a href="nowhere">outside</a>'})
+        root = write_tree(Path(folder) / "tree", files)
+        for name, target in links.items():
+            (root / name).symlink_to(target)
+        return run_example("link_checker.py", root, "--limit", "2")
+
+
+@pytest.mark.ahead(check_links, GOOD, {})
+def test_a_tree_of_good_links_passes(ahead: CompletedProcess[bytes]) -> None:
+    assert (ahead.stderr, rows(ahead.stdout.decode())) == (b"", counts(5, 26, 10, 0))
+    assert ahead.returncode == 0
+    assert b"Broken" not in ahead.stdout
+
+
+@pytest.mark.ahead(check_links, BAD, {"linked.html": "../secret.html", "dangling.html": "nowhere"})
+def test_each_broken_link_is_told_of_with_its_page(ahead: CompletedProcess[bytes]) -> None:
+    assert ahead.stderr == b""
+    assert rows(ahead.stdout.decode()) == [
         ("/a.html", "missing.html", "404 Not Found"),
         ("/a.html", "b.md#missing", "no anchor 'missing'"),
         ("/a.html", "../secret.html", "leaves the tree"),
@@ -138,7 +146,7 @@ def test_each_broken_link_is_told_of_with_its_page(tmp_path: Path) -> None:
         ("/deep/er/b.md", "mis%20sing", "404 Not Found"),
         *counts(3, 12, 7, 10),
     ]
-    assert ended.returncode == 1
+    assert ahead.returncode == 1
 
 
 async def test_a_request_that_takes_too_long_breaks_its_link(

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import trio
 import trio.testing
-from _examples import load_example
+from _examples import load_example, run_example
 from trio.testing import wait_all_tasks_blocked
 
 from triores import ResultCapture
@@ -58,10 +58,10 @@ def test_a_count_below_one_is_refused(
 # ---- a client that connects again
 
 
-@pytest.mark.program("reconnecting_client.py", "--requests", "400", "--callers", "20", "--cut-every", "10")
-def test_every_request_to_a_server_that_cuts_the_connection_is_accounted_for(ended: CompletedProcess[bytes]) -> None:
-    assert (ended.stderr, ended.returncode) == (b"", 0)
-    shown = figures(ended.stdout)
+@pytest.mark.ahead(run_example, "reconnecting_client.py", "--requests", "400", "--callers", "20", "--cut-every", "10")
+def test_every_request_to_a_server_that_cuts_the_connection_is_accounted_for(ahead: CompletedProcess[bytes]) -> None:
+    assert (ahead.stderr, ahead.returncode) == (b"", 0)
+    shown = figures(ahead.stdout)
     lost = shown["connection closed"] + shown["connection reset"]
     assert lost > 0
     assert shown["right answer"] > 0
@@ -191,10 +191,10 @@ async def test_a_wrong_answer_counts_as_one() -> None:
 # ---- a proxy that asks once
 
 
-@pytest.mark.program("caching_proxy.py", "--clients", "50")
-def test_many_simultaneous_clients_of_one_slow_page_cause_one_request_upstream(ended: CompletedProcess[bytes]) -> None:
-    assert (ended.stderr, ended.returncode) == (b"", 0)
-    assert figures(ended.stdout) == {
+@pytest.mark.ahead(run_example, "caching_proxy.py", "--clients", "50")
+def test_many_simultaneous_clients_of_one_slow_page_cause_one_request_upstream(ahead: CompletedProcess[bytes]) -> None:
+    assert (ahead.stderr, ahead.returncode) == (b"", 0)
+    assert figures(ahead.stdout) == {
         "clients that got it at the same time": 50,
         "clients that got it later, from the cache": 1,
         "requests upstream": 1,

@@ -7,7 +7,6 @@ import gc
 import math
 import re
 import sys
-import tracemalloc
 import weakref
 from contextlib import aclosing, suppress
 from functools import partial
@@ -1545,27 +1544,3 @@ async def test_an_idle_worker_keeps_no_item() -> None:
         await anext(results)
         await wait_all_tasks_blocked()
         assert things[2]() is None
-
-
-def test_the_memory_of_open_amap_does_not_grow_with_the_number_of_items() -> None:
-    async def consume(count: int) -> int:
-        async with open_amap(at_once, (bytes(100) for _ in range(count)), limit=10) as results:
-            async for _ in results:
-                pass
-        return tracemalloc.get_traced_memory()[1]
-
-    async def main() -> None:
-        await consume(50)
-        gc.collect()
-        gc.disable()  # so that what only it would free counts
-        try:
-            tracemalloc.start()
-            few = await consume(50)
-            tracemalloc.reset_peak()
-            many = await consume(500)
-        finally:
-            tracemalloc.stop()
-            gc.enable()
-        assert many < few + 20_000, "bytes"
-
-    trio.run(main)

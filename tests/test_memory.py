@@ -6,6 +6,7 @@ import concurrent.futures
 import contextlib
 import gc
 import sys
+import tracemalloc
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -230,6 +231,28 @@ async def test_fan_out_that_fails_leaves_nothing() -> None:
             await cancelled(call)
 
     await check_no_growth(use, FEWER // 10)
+
+
+async def test_the_memory_of_open_amap_does_not_grow_with_the_number_of_items() -> None:
+    async def consume(count: int) -> int:
+        tracemalloc.reset_peak()
+        async with open_amap(
+            lambda _: trio.lowlevel.checkpoint(), (bytes(100) for _ in range(count)), limit=10
+        ) as results:
+            async for _ in results:
+                pass
+        return tracemalloc.get_traced_memory()[1]
+
+    gc.collect()
+    gc.disable()  # so that what only it would free counts
+    tracemalloc.start()
+    try:
+        await consume(50)
+        few = await consume(50)
+        assert await consume(1000) < few + 20_000, "bytes"
+    finally:
+        tracemalloc.stop()
+        gc.enable()
 
 
 async def test_channels_that_are_closed_leave_nothing() -> None:

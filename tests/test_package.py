@@ -51,15 +51,25 @@ def test_a_public_class_can_be_pickled_by_its_name(name: str) -> None:
     assert b"triores._" not in pickled
 
 
-def test_importing_the_package_imports_no_other_event_loop_and_no_thread_pool() -> None:
-    program = (
-        "import sys, trio, outcome; before = set(sys.modules); import triores; "
-        "print(*sys.modules); print(*set(sys.modules) - before)"
-    )
+IMPORTS = """
+import sys, trio, outcome
+before = set(sys.modules)
+import triores
+print(*sys.modules)
+print(*set(sys.modules) - before)
+"""
+
+
+def printed_by(program: str) -> str:
     ran = subprocess.run(
         [sys.executable, "-c", program], check=True, capture_output=True, text=True, cwd=PACKAGE.parent
     )
-    everything, added = (line.split() for line in ran.stdout.splitlines())
+    return ran.stdout
+
+
+@pytest.mark.ahead(printed_by, IMPORTS)
+def test_importing_the_package_imports_no_other_event_loop_and_no_thread_pool(ahead: str) -> None:
+    everything, added = (line.split() for line in ahead.splitlines())
     assert "triores" in added
     assert not {"asyncio", "concurrent.futures", "anyio"} & {*everything}
     third_party = {name.partition(".")[0] for name in added} - sys.stdlib_module_names

@@ -497,7 +497,7 @@ class Sink:
 
 @pytest.mark.usefixtures("unmeasured")
 def test_the_order_is_exact_in_random_runs(monkeypatch: pytest.MonkeyPatch) -> None:
-    for seed in range(5000 if SOAK else 250):
+    for seed in range(5000 if SOAK else 200):
         seed_scheduler(seed, monkeypatch)
         trio.run(watch_the_order, seed)
 
