@@ -50,6 +50,13 @@ def lowest(session: nox.Session) -> None:
     session.run("pytest", "-q", *session.posargs)
 
 
+@nox.session(python="3.13")
+def soak(session: nox.Session) -> None:
+    """Run the tests with many more faults, schedules and repetitions than usual: a quarter of an hour."""
+    install(session, "test")
+    session.run("pytest", "-q", *session.posargs, env={"TRIORES_SOAK": "1"})
+
+
 @nox.session(python=["3.11", "3.13"])
 def bench(session: nox.Session) -> None:
     """Measure triores beside its peers; add ``-- --quick`` to see only that all of it runs."""

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 
 AHEAD = pytest.StashKey[Future[Any]]()
 
-# Coverage is measured by tracing, which more than doubles the time of all that runs meanwhile. So the tracing rests
-# while the tests are collected, and ends before those that do the same things very often.
+# Coverage is measured by tracing, which more than doubles the time of all that runs meanwhile. So nothing but the tests
+# themselves is traced, and of them, not those that do the same things very often.
 importlib.import_module("triores")
 tracing = sys.gettrace()
 is_measured = type(tracing).__module__.partition(".")[0] == "coverage"  # and not by a debugger, say
@@ -33,12 +33,21 @@ def pytest_runtestloop(session: pytest.Session) -> Generator[None, object, objec
             marker = item.get_closest_marker("ahead")
             if marker is not None and not session.config.option.collectonly:
                 item.stash[AHEAD] = thread.submit(*marker.args)
-        if is_measured:
-            sys.settrace(tracing)
         try:
             return (yield)
         finally:
             thread.shutdown(cancel_futures=True)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
+    if not is_measured or is_unmeasured(item):
+        return (yield)
+    sys.settrace(tracing)
+    try:
+        return (yield)
+    finally:
+        sys.settrace(None)
 
 
 @pytest.fixture
@@ -49,12 +58,11 @@ def ahead(request: pytest.FixtureRequest) -> Any:
 
 @pytest.fixture(scope="session")
 def unmeasured() -> None:
-    """Measure no coverage any more: for tests that do the same things very often. They run after all the others."""
+    """Measure no coverage: for tests that do the same things very often. They run after all the others."""
     if is_measured and sys.version_info >= (3, 12):
         threading.settrace_all_threads(None)  # while any thread is traced, all of them are slower
     elif is_measured:
         threading.settrace(None)
-        sys.settrace(None)
     hide_from_garbage_collector()
 
 
@@ -64,10 +72,22 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     Once imported, trio-asyncio has asyncio itself run on Trio.
     """
 
-    def place(item: pytest.Item) -> tuple[bool, bool]:
-        return "unmeasured" in getattr(item, "fixturenames", ()), item.path.name == "test_bridge_trio_asyncio.py"
+    items.sort(key=lambda item: (is_unmeasured(item), item.path.name == "test_bridge_trio_asyncio.py"))
 
-    items.sort(key=place)
+
+def is_unmeasured(item: pytest.Item) -> bool:
+    return "unmeasured" in getattr(item, "fixturenames", ())
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """After a long run, tell how many faults there were."""
+    import _faults
+
+    if _faults.SOAK:
+        terminalreporter.section("faults injected")
+        for kind, count in (+_faults.injected).most_common():
+            terminalreporter.write_line(f"{count:8,} {kind}")
+        terminalreporter.write_line(f"{_faults.injected.total():8,} in all")
 
 
 def pytest_collection_finish() -> None:

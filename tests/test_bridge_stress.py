@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import concurrent.futures
-import os
 import sys
 import threading
 from typing import TYPE_CHECKING
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 import trio
 import trio.testing
+from _faults import SOAK
 
 from triores import Future, ResultBase, to_concurrent_future, wrap_future
 
@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.usefixtures("unmeasured")
 
 THREADS = 8
-COMPLETIONS = 200_000 if os.environ.get("TRIORES_SOAK") else 8_000
-ROUNDS = COMPLETIONS // 8_000
+COMPLETIONS = 200_000 if SOAK else 4_800
+ROUNDS = max(1, COMPLETIONS // 8_000)
 LIMIT = 60  # seconds, after which a thread that should have been woken is given up
 
 

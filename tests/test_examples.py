@@ -29,11 +29,12 @@ TESTS = Path(__file__).parent
 SHORT = 5  # seconds of a mock clock, which pass at once where nothing can happen any more
 
 
-@pytest.mark.parametrize("program", [path.name for path in sorted(EXAMPLES.glob("*.py"))])
-def test_each_program_is_named_in_exactly_one_test_file(program: str) -> None:
-    name = re.compile(rf"(?<!\w){re.escape(program)}")
-    naming = [path.name for path in sorted(TESTS.glob("test_*.py")) if name.search(path.read_text(encoding="utf-8"))]
-    assert len(naming) == 1, f"exactly one test file has to name {program}, and to run it; those that do: {naming}"
+def test_each_program_is_named_in_exactly_one_test_file() -> None:
+    tests = {path.name: path.read_text(encoding="utf-8") for path in TESTS.glob("test_*.py")}
+    for program in sorted(EXAMPLES.glob("*.py")):
+        name = re.compile(rf"(?<!\w){re.escape(program.name)}")
+        naming = [test for test, text in tests.items() if name.search(text)]
+        assert len(naming) == 1, f"exactly one test file has to name and run {program.name}; those that do: {naming}"
 
 
 # ---- requests on one connection

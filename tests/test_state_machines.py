@@ -57,7 +57,7 @@ T = TypeVar("T")
 Outcome = Any  # in a model: a value, or an exception object, or None while pending
 
 thoroughly = settings(
-    max_examples=1000 if SOAK else 25,
+    max_examples=1000 if SOAK else 20,
     stateful_step_count=60 if SOAK else 30,
     deadline=None,
     derandomize=not SOAK,
