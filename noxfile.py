@@ -17,7 +17,7 @@ nox.options.download_python = "never"
 nox.options.error_on_missing_interpreters = False
 nox.options.sessions = ["tests", "lowest", "types", "lint", "examples", "docs"]
 
-PYTHONS = ["3.10", "3.11", "3.12", "3.13", "3.14"]
+PYTHONS = ["3.10", "3.11", "3.12", "3.13", "3.14", "3.14t", "pypy3.11"]
 PROJECT = nox.project.load_toml("pyproject.toml")
 
 
@@ -55,6 +55,13 @@ def soak(session: nox.Session) -> None:
     """Run the tests with many more faults, schedules and repetitions than usual: a quarter of an hour."""
     install(session, "test")
     session.run("pytest", "-q", *session.posargs, env={"TRIORES_SOAK": "1"})
+
+
+@nox.session
+def mutation(session: nox.Session) -> None:
+    """See that the tests notice what is changed in the package: an hour or two; ``-- --sample 200`` is quicker."""
+    install(session, "mutation")
+    session.run("python", "tests/mutation.py", *session.posargs)
 
 
 @nox.session(python=["3.11", "3.13"])
