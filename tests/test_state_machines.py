@@ -9,7 +9,7 @@ from __future__ import annotations
 import sys
 from contextlib import suppress
 from functools import partial
-from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import hypothesis.strategies as st
 import outcome
@@ -22,13 +22,14 @@ from hypothesis.stateful import (
     Bundle,
     MultipleResults,
     RuleBasedStateMachine,
+    consumes,
     initialize,
     invariant,
     multiple,
     rule,
     run_state_machine_as_test,
 )
-from trio.testing import wait_all_tasks_blocked
+from trio.testing import MockClock, wait_all_tasks_blocked
 
 from triores import (
     Future,
@@ -57,7 +58,7 @@ T = TypeVar("T")
 Outcome = Any  # in a model: a value, or an exception object, or None while pending
 
 thoroughly = settings(
-    max_examples=1000 if SOAK else 20,
+    max_examples=600 if SOAK else 20,
     stateful_step_count=60 if SOAK else 30,
     deadline=None,
     derandomize=not SOAK,
@@ -103,6 +104,7 @@ class Wait:
         self.over = False
         self.found: Any = None
         self.must_be_over = False
+        self.left = False
 
     async def run(self) -> None:
         try:
@@ -122,13 +124,15 @@ class WaitForSeveral(Wait):
         self.models = models
         self.how = how
         self.order = [model for model in models if model.outcome is not None]  # of completion
-        super().__init__(self.in_order if how is as_completed else partial(how, self.futures()))
+        self.taken: list[Future[int]] = []
+        super().__init__(self.take_all if how is as_completed else partial(how, self.futures()))
 
     def futures(self) -> list[Future[int]]:
         return [model.future for model in self.models]
 
-    async def in_order(self) -> list[Future[int]]:
-        return [future async for future in as_completed(self.futures())]
+    async def take_all(self) -> None:
+        async for future in as_completed(self.futures()):
+            self.taken.append(future)
 
     def settled(self, model: FutureModel) -> None:
         self.order += [model] * self.models.count(model)
@@ -136,12 +140,12 @@ class WaitForSeveral(Wait):
     def check(self) -> None:
         self.must_be_over |= len(self.order) >= (1 if self.how is wait_any else len(self.models))
         super().check()
-        if self.over and not self.scope.cancelled_caught:
-            order = [model.future for model in self.order]
-            if self.how is wait_any:
-                assert self.found is order[0]
-            else:
-                assert self.found == (order if self.how is as_completed else None)
+        if self.left:
+            return
+        if self.how is as_completed:
+            assert self.taken == [model.future for model in self.order]
+        elif self.over:
+            assert self.found is (self.order[0].future if self.how is wait_any else None)
 
 
 def check_reads(result: ResultBase[Any], model: Outcome) -> None:
@@ -244,16 +248,13 @@ class FutureModel:
         return raised
 
 
-Action: TypeAlias = "tuple[str, FutureModel]"  # what a callback does, and to which other future
-
-
 class FutureMachine(OnTrio):
     futures = Bundle("futures")
     callbacks = Bundle("callbacks")
     waits = Bundle("waits")
-    actions = st.lists(
-        st.tuples(st.sampled_from(["nothing", "raise", "settle", "register", "remove"]), futures), max_size=4
-    )
+    deeds = st.sampled_from(["nothing", "raise", "settle", "register", "remove"])
+
+    ways = st.sampled_from(["result", "exception", "value", "error", "must set", "cancel"])
 
     def __init__(self) -> None:
         super().__init__()
@@ -278,20 +279,30 @@ class FutureMachine(OnTrio):
 
     @rule(
         target=callbacks,
-        model=futures,
-        do=actions,
-        wait=st.sampled_from([None, wait_all, wait_any, as_completed]),
-        how=st.sampled_from(["result", "exception", "value", "error", "must set", "cancel"]),
+        do=st.lists(st.tuples(deeds, st.integers(0, 2)), max_size=4),
+        waited_for=st.booleans(),
+        how=ways,
+        again=ways,
     )
-    def settle(self, model: FutureModel, do: list[Action], wait: Any, how: str) -> MultipleResults[Callback]:
-        """Settle a future, with callbacks and waits that it has just been given, and those that it had before."""
-        added = [self.add_callback(model, does, other) for does, other in do]
-        if wait is not None:
-            self.wait_for_several([model, *(other for _, other in do)], wait)
-        self.settle_it(model, how)
+    def settle_new_ones(
+        self, do: list[tuple[str, int]], waited_for: bool, how: str, again: str
+    ) -> MultipleResults[Callback]:
+        """Settle three futures, one of them twice; that one has callbacks, and somebody may wait for all of them."""
+        models = [self.made() for _ in range(3)]
+        added = [self.add_callback(models[0], does, models[other]) for does, other in do]
+        if waited_for:
+            for wait in (wait_all, wait_any, as_completed):
+                self.wait_for_several([*models, models[0]], wait)
+        for model in models:
+            if not model.is_free():
+                self.settle_in_a_foreign_thread(model)
+        self.settle(models[0], how)
+        for model in models:
+            self.settle(model, again)
         return multiple(*added)
 
-    def settle_it(self, model: FutureModel, how: str) -> None:
+    @rule(model=futures, how=ways)
+    def settle(self, model: FutureModel, how: str) -> None:
         future, error = model.future, Boom()
         calls: dict[str, Callable[[], object]] = {
             "result": partial(future.set_result, 1),
@@ -354,8 +365,8 @@ class FutureMachine(OnTrio):
 
     # ---- callbacks
 
-    @rule(target=callbacks, model=futures, do=actions)
-    def add_callbacks(self, model: FutureModel, do: list[Action]) -> MultipleResults[Callback]:
+    @rule(target=callbacks, model=futures, do=st.lists(st.tuples(deeds, futures), max_size=4))
+    def add_callbacks(self, model: FutureModel, do: list[tuple[str, FutureModel]]) -> MultipleResults[Callback]:
         return multiple(*[self.add_callback(model, does, other) for does, other in do])
 
     def add_callback(self, model: FutureModel, does: str, other: FutureModel) -> Callback:
@@ -383,10 +394,14 @@ class FutureMachine(OnTrio):
         registered[:] = [other for other in registered if other != callback]
 
     @rule(callback=callbacks)
-    def add_callback_in_a_foreign_thread(self, callback: Callback) -> None:
-        if callback.model.outcome is None:
+    def add_and_remove_callback_in_a_foreign_thread(self, callback: Callback) -> None:
+        model = callback.model
+        if model.outcome is None:
             with pytest.raises(RuntimeError):
-                callback.model.future.add_done_callback(callback)
+                model.future.add_done_callback(callback)
+        if model.callbacks:
+            with pytest.raises(RuntimeError):
+                model.future.remove_done_callback(callback)
 
     # ---- waiting
 
@@ -411,9 +426,21 @@ class FutureMachine(OnTrio):
     def wait_for_several(self, models: list[FutureModel], how: Any) -> Wait:
         return self.begin(WaitForSeveral(models, how), models)
 
+    @rule(model=futures, how=st.sampled_from([wait_all, wait_any]))
+    def wait_in_another_run(self, model: FutureModel, how: Any) -> None:
+        async def wait() -> None:
+            with trio.fail_after(1):
+                await how([model.future])
+
+        if model.outcome is not None:
+            trio.run(wait, clock=MockClock(autojump_threshold=0))
+        elif not model.is_free():
+            with pytest.raises(RuntimeError):
+                trio.run(wait, clock=MockClock(autojump_threshold=0))
+
     @rule(wait=waits)
     def leave(self, wait: Wait) -> None:
-        wait.must_be_over = True
+        wait.must_be_over = wait.left = True
         self.here(wait.scope.cancel)
 
     @invariant()
@@ -495,68 +522,86 @@ class CaptureModel:
 
 
 class CaptureMachine(OnTrio):
-    captures = Bundle("captures")
+    captures = Bundle("captures")  # that do not run yet
+    running = Bundle("running")
+    ended = Bundle("ended")
+    kinds = st.tuples(st.booleans(), st.booleans(), st.integers(0, 2))
 
     def __init__(self) -> None:
         super().__init__()
         self.models: list[CaptureModel] = []
         self.waits: list[tuple[CaptureModel, Wait]] = []
 
-    @rule(target=captures, suppress=st.booleans(), scoped=st.booleans(), raising=st.integers(0, 2))
+    @initialize(target=running, made=st.lists(kinds, min_size=6, max_size=6))
+    def begin_with_some(self, made: list[tuple[bool, bool, int]]) -> MultipleResults[CaptureModel]:
+        return multiple(*[self.start(self.make(*kind)) for kind in made])
+
+    @rule(target=captures, kind=kinds)
+    def make_one(self, kind: tuple[bool, bool, int]) -> CaptureModel:
+        return self.make(*kind)
+
     def make(self, suppress: bool, scoped: bool, raising: int) -> CaptureModel:
         model = CaptureModel(suppress, trio.CancelScope() if scoped else None, raising, Future())
         self.here(model.register)
         self.models.append(model)
         return model
 
-    @rule(model=captures)
-    def run(self, model: CaptureModel) -> None:
-        if model.running or model.outcome is not None:
-            with pytest.raises(FutureSetAgainException):
-                trio.from_thread.run(model.capture.run)
-        else:
-            model.running = True
-            self.here(self.nursery.start_soon, model.run)
+    @rule(target=running, model=consumes(captures))
+    def start_one(self, model: CaptureModel) -> CaptureModel:
+        return self.start(model)
 
-    @rule(model=captures)
+    def start(self, model: CaptureModel) -> CaptureModel:
+        model.running = True
+        self.here(self.nursery.start_soon, model.run)
+        return model
+
+    @rule(model=running)
+    def run_again(self, model: CaptureModel) -> None:
+        async def run() -> None:
+            with trio.fail_after(1):
+                await model.capture.run()
+
+        with pytest.raises(FutureSetAgainException):
+            trio.from_thread.run(run)
+
+    @rule(model=captures | running)
     def run_in_another_run(self, model: CaptureModel) -> None:
         with pytest.raises((FutureSetAgainException, RuntimeError)):
             trio.run(model.capture.run)
 
-    @rule(model=captures, value=st.integers(1, 9))
-    def return_value(self, model: CaptureModel, value: int) -> None:
-        if model.running and model.outcome is None:
-            model.end(value, raises=False)
-            self.here(model.send.send_nowait, value)
+    @rule(target=ended, model=consumes(running), value=st.integers(1, 9))
+    def return_value(self, model: CaptureModel, value: int) -> CaptureModel:
+        model.end(value, raises=False)
+        self.here(model.send.send_nowait, value)
+        return model
 
-    @rule(model=captures, error=st.sampled_from([Boom, KeyError]))
-    def fail(self, model: CaptureModel, error: type[Exception]) -> None:
-        if model.running and model.outcome is None:
-            made = error()
-            model.end(made, raises=not model.suppress)
-            self.here(model.send.send_nowait, made)
+    @rule(target=ended, model=consumes(running), error=st.sampled_from([Boom, KeyError]))
+    def fail(self, model: CaptureModel, error: type[Exception]) -> CaptureModel:
+        made = error()
+        model.end(made, raises=not model.suppress)
+        self.here(model.send.send_nowait, made)
+        return model
 
-    @rule(model=captures)
-    def cancel_around_it(self, model: CaptureModel) -> None:
-        if model.running and model.outcome is None:
-            self.here(model.scope.cancel)
-            model.end(model.capture.exception(), raises=False)
-            assert isinstance(model.outcome, trio.Cancelled)
+    @rule(target=ended, model=consumes(running))
+    def cancel(self, model: CaptureModel) -> CaptureModel:
+        """Cancel it alone where it has a scope of its own, and otherwise the nursery around it."""
+        self.here((model.capture.cancel_scope or model.scope).cancel)
+        model.end(model.capture.exception(), raises=False)
+        assert isinstance(model.outcome, trio.Cancelled)
+        return model
 
-    @rule(model=captures)
-    def cancel_it_alone(self, model: CaptureModel) -> None:
-        if model.running and model.outcome is None and model.capture.cancel_scope is not None:
-            self.here(model.capture.cancel_scope.cancel)
-            model.end(model.capture.exception(), raises=False)
-            assert isinstance(model.outcome, trio.Cancelled)
+    @rule(model=ended)
+    def run_once_more(self, model: CaptureModel) -> None:
+        self.run_again(model)
+        self.run_in_another_run(model)
 
-    @rule(model=captures)
+    @rule(model=captures | running | ended)
     def wait_for_it(self, model: CaptureModel) -> None:
         wait = Wait(model.capture.wait_done)
         self.waits.append((model, wait))
         self.here(self.nursery.start_soon, wait.run)
 
-    @rule(model=captures)
+    @rule(model=running)
     def leave(self, model: CaptureModel) -> None:
         for waited_for, wait in self.waits:
             if waited_for is model:
