@@ -54,7 +54,7 @@ def test_failing_at_any_checkpoint_it_leaves_nothing_behind_and_loses_no_excepti
 
 @each_scenario
 def test_interrupted_before_any_step_it_leaves_nothing_behind(scenario: Scenario) -> None:
-    one_in = 1 if SOAK else 3
+    one_in = 1 if SOAK else 4
     run_trials(scenario, lambda moment: InterruptingSteps(moment * one_in), SEEDS)
 
 
@@ -71,7 +71,7 @@ def test_interrupted_at_any_place_in_the_code_it_leaves_nothing_behind(scenario:
     # Between the call that makes a coroutine and its first step, Ctrl-C leaves it unawaited, as it may anywhere.
     tolerated = "was never awaited"
     done = set[Place]() if SOAK else _done
-    run_trials(scenario, lambda _: InterruptingPlaces(done, 1 if SOAK else 4), range(1), tolerated)
+    run_trials(scenario, lambda _: InterruptingPlaces(done, 1 if SOAK else 5), range(1), tolerated)
 
 
 # ---- does the engine notice?

@@ -59,7 +59,7 @@ Outcome = Any  # in a model: a value, or an exception object, or None while pend
 
 thoroughly = settings(
     max_examples=600 if SOAK else 20,
-    stateful_step_count=60 if SOAK else 30,
+    stateful_step_count=60 if SOAK else 25,
     deadline=None,
     derandomize=not SOAK,
     database=None,
@@ -532,7 +532,7 @@ class CaptureMachine(OnTrio):
         self.models: list[CaptureModel] = []
         self.waits: list[tuple[CaptureModel, Wait]] = []
 
-    @initialize(target=running, made=st.lists(kinds, min_size=6, max_size=6))
+    @initialize(target=running, made=st.lists(kinds, min_size=5, max_size=5))
     def begin_with_some(self, made: list[tuple[bool, bool, int]]) -> MultipleResults[CaptureModel]:
         return multiple(*[self.start(self.make(*kind)) for kind in made])
 
