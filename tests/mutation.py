@@ -28,6 +28,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -35,12 +36,12 @@ import coverage
 import libcst as cst
 import pytest
 from libcst.metadata import MetadataWrapper, ParentNodeProvider, PositionProvider
-from mutmut.mutation.file_mutation import MutationVisitor, deep_replace
+from mutmut.mutation.file_mutation import Mutation, MutationVisitor, deep_replace
 from mutmut.mutation.mutators import mutation_operators
 from mutmut.mutation.pragma_handling import IgnoredCode
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "triores"
@@ -56,7 +57,7 @@ class Mutant(NamedTuple):
     lines: tuple[int, ...]  # of the statement that it is in
     before: str
     after: str
-    source: str
+    source: Callable[[], str]  # of the whole module, made when it is wanted, since that takes long
 
     def __str__(self) -> str:
         return f"{self.module}:{self.line} {self.name}: {self.before}  ->  {self.after}"
@@ -83,9 +84,8 @@ def mutants_of(path: Path) -> Iterator[Mutant]:
         function = mutation.contained_by_top_level_function
         if not isinstance(function, cst.FunctionDef):
             continue
-        mutated = deep_replace(module, mutation.original_node, mutation.mutated_node)
-        assert isinstance(mutated, cst.Module)
-        if mutated.code == module.code:
+        before, after = map(module.code_for_node, (mutation.original_node, mutation.mutated_node))
+        if before == after:
             continue
         statement: cst.CSTNode = mutation.original_node
         while not isinstance(statement, (cst.SimpleStatementLine, cst.BaseCompoundStatement)):
@@ -101,10 +101,16 @@ def mutants_of(path: Path) -> Iterator[Mutant]:
             function.name.value,
             positions.get(mutation.original_node, where).start.line,
             tuple(range(where.start.line, last + 1)),
-            module.code_for_node(mutation.original_node),
-            module.code_for_node(mutation.mutated_node),
-            mutated.code,
+            before,
+            after,
+            partial(source_with, module, mutation),
         )
+
+
+def source_with(module: cst.Module, mutation: Mutation) -> str:
+    mutated = deep_replace(module, mutation.original_node, mutation.mutated_node)
+    assert isinstance(mutated, cst.Module)
+    return mutated.code
 
 
 class Recorder:
@@ -172,7 +178,7 @@ def is_noticed(mutant: Mutant, recorded: Recorded) -> bool:
     tests = recorded.tests_of(mutant)
     with tempfile.TemporaryDirectory() as folder:
         shutil.copytree(PACKAGE, Path(folder, "triores"))
-        Path(folder, "triores", mutant.module).write_text(mutant.source, encoding="utf-8")
+        Path(folder, "triores", mutant.module).write_text(mutant.source(), encoding="utf-8")
         child = os.fork()
         if child == 0:
             try:
@@ -239,7 +245,7 @@ def main() -> None:
         )
         recorded = Recorded(Path(folder))
     os.chdir(ROOT)
-    unchanged = mutants[0]._replace(source=(PACKAGE / mutants[0].module).read_text(encoding="utf-8"))
+    unchanged = mutants[0]._replace(source=partial((PACKAGE / mutants[0].module).read_text, encoding="utf-8"))
     if is_noticed(unchanged, recorded):
         sys.exit("the tests fail without any mutant, where they run one by one")
     fork = multiprocessing.get_context("fork")
