@@ -344,8 +344,8 @@ async def test_a_cancelled_that_belongs_elsewhere_does_not_pass_for_an_end(call:
     error = await error_of(call(raises_a_foreign_cancelled))
     assert type(error) is RuntimeError
     assert re.match(
-        r"(gather|gather_outcomes|first_success|amap|open_amap) lacks results: a task in it raised a trio\.Cancelled that "
-        r"belongs elsewhere, or cancelled the nursery",
+        r"(gather|gather_outcomes|first_success|amap|open_amap) lacks results: a task in it raised a trio\.Cancelled "
+        r"that belongs elsewhere, or cancelled the nursery",
         str(error),
     )
 
