@@ -52,7 +52,7 @@ def lowest(session: nox.Session) -> None:
 
 @nox.session(python="3.13")
 def soak(session: nox.Session) -> None:
-    """Run the tests with many more faults, schedules and repetitions than usual: a quarter of an hour."""
+    """Run the tests with many more faults, schedules and repetitions than usual: some ten minutes."""
     install(session, "test")
     session.run("pytest", "-q", *session.posargs, env={"TRIORES_SOAK": "1"})
 
