@@ -597,6 +597,20 @@ async def test_no_attempt_starts_once_one_has_succeeded(autojump_clock: MockCloc
     assert attempt.started == [0, 1]
 
 
+def test_no_attempt_starts_when_an_earlier_one_succeeds_in_the_tick_in_which_the_last_one_fails(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def main() -> list[float]:
+        attempt = Attempts()
+        succeeding, failing = attempt(partial(returns, 3, 7)), attempt(partial(fails, 2))
+        assert await first_success(succeeding, failing, attempt(never_called), stagger=5) == 3
+        return attempt.started
+
+    for seed in range(10):  # the two end in either order
+        seed_scheduler(seed, monkeypatch)
+        assert trio.run(main, clock=MockClock(autojump_threshold=0)) == [0, 5]
+
+
 async def test_without_a_stagger_worth_the_name_all_start_at_once(autojump_clock: MockClock) -> None:
     attempt = Attempts()
     assert await first_success(*[attempt(partial(returns, n, 3 - n)) for n in range(3)], stagger=0) == 2

@@ -31,6 +31,7 @@ from triores import (
     wait_all,
     wait_any,
 )
+from triores._result import _Several
 
 if sys.version_info < (3, 11):
     from exceptiongroup import BaseExceptionGroup, ExceptionGroup
@@ -378,7 +379,7 @@ async def test_who_begins_to_wait_while_a_cancelled_wait_ends_is_woken(nursery: 
     await wait_all_tasks_blocked()
     nursery.start_soon(set_later, future)
     scope.cancel()
-    assert await future == 3  # the other task has not run since, and this one shares its event
+    assert await future == 3  # the other task has not run since, and this one waits beside it
 
 
 async def test_who_waits_anew_while_others_are_cancelled_too_is_woken() -> None:
@@ -918,22 +919,24 @@ async def test_a_dropped_iterator_that_is_collected_during_a_registration_does_n
     assert told == [(future, 1)]
 
 
-async def test_a_dropped_iterator_that_is_collected_while_an_event_is_made_does_not_undo_the_wait(
+async def test_a_dropped_iterator_that_is_collected_while_a_task_registers_does_not_undo_the_wait(
     monkeypatch: pytest.MonkeyPatch, nursery: trio.Nursery
 ) -> None:
     future = Future[int]()
     iterators: list[object] = [as_completed([future])]
-    make_event = trio.Event
+    make = _Several.__init__
 
-    def make_event_and_collect() -> trio.Event:
+    def make_and_collect(several: _Several, token: trio.lowlevel.TrioToken) -> None:
         iterators.clear()
         gc.collect()
-        return make_event()
+        make(several, token)
 
-    monkeypatch.setattr(trio, "Event", make_event_and_collect)
+    monkeypatch.setattr(_Several, "__init__", make_and_collect)
     nursery.start_soon(future.wait_done)
     await wait_all_tasks_blocked()
-    monkeypatch.undo()
     assert not iterators
     assert not is_free(future)
     future.set_result(3)
+    await wait_all_tasks_blocked()
+    assert not nursery.child_tasks
+    assert is_free(future)
