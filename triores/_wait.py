@@ -221,7 +221,9 @@ class _Arrivals(Generic[ResultT]):
         self.ready: deque[ResultT] = deque()
 
     def settled(self, result: Any, times: int, /) -> None:
-        self.ready.extend([result] * times)
+        self.ready.append(result)
+        if times > 1:  # seldom, and a list for each result costs 1 % of a captured task
+            self.ready.extend([result] * (times - 1))
         if self.event is not None:
             self.event.set()
             self.event = None
@@ -254,12 +256,13 @@ class _AsCompleted(AsyncIterator[ResultT]):
         if current_trio_token() is not self._token:
             raise RuntimeError("this iterator belongs to another Trio run; call 'as_completed(results)' in this one")
         try:
-            if self._arrivals.ready or not self.left:
+            ready = self._arrivals.ready
+            if ready or not self.left:
                 await trio.lowlevel.checkpoint()
-            if not self._arrivals.ready:
+            if not ready:
                 await self.wait_until_ready()
-            if not self.left:
-                raise StopAsyncIteration
+                if not self.left:
+                    raise StopAsyncIteration
             return self.take()
         finally:
             del self  # or the traceback of a cancelled step would keep the iterator alive, and registered
