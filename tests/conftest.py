@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import importlib
+import signal
 import sys
 import threading
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -23,6 +24,10 @@ tracing = sys.gettrace()
 is_measured = type(tracing).__module__.partition(".")[0] == "coverage"  # and not by a debugger, say
 if is_measured:
     sys.settrace(None)
+
+# A shell starts a program in the background with Ctrl-C ignored, and then the tests that press it would wait for ever.
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.hookimpl(wrapper=True)

@@ -71,9 +71,6 @@ FROM_THREAD = "Go through the run it belongs to: `trio.from_thread.run_sync(fn, 
 NO_TRIO = "triores needs Trio: call this from inside trio.run(...)"
 INSIDE = "Call it inside of `trio.run`."
 CALLED = "expected an async function, but got the coroutine that calling 'fetch' made; not '{}' but '{}'"
-CALLED_CAPTURE = CALLED.format(
-    "ResultCapture.start_soon(nursery, fetch(...), *args)", "ResultCapture.start_soon(nursery, fetch, *args)"
-)
 SYNC = (
     "expected an async function, but '{0}' is a synchronous one that returned 1; define it with 'async def', or run it "
     "in a thread: 'start_soon(nursery, trio.to_thread.run_sync, {0})'"
@@ -281,10 +278,18 @@ MISUSES = (
         CAPTURES,
         "ResultCapture.start_soon(nursery, fetch(1))",
         "TypeError",
-        CALLED_CAPTURE,
+        CALLED.format(
+            "ResultCapture.start_soon(nursery, fetch(...), *args)", "ResultCapture.start_soon(nursery, fetch, *args)"
+        ),
         "`ResultCapture.start_soon(nursery, fetch, 1)`",
     ),
-    Misuse(CAPTURES, "ResultCapture(fetch(1))", "TypeError", CALLED_CAPTURE, "`ResultCapture(fetch, 1)`"),
+    Misuse(
+        CAPTURES,
+        "ResultCapture(fetch(1))",
+        "TypeError",
+        CALLED.format("ResultCapture(fetch(...), *args)", "ResultCapture(fetch, *args)"),
+        "`ResultCapture(fetch, 1)`",
+    ),
     Misuse(
         CAPTURES,
         "ResultCapture.start_soon(nursery, 3)",
@@ -364,7 +369,10 @@ MISUSES = (
         CAPTURES,
         "ResultCapture.capture_start_and_done_results(nursery, fetch(1))",
         "TypeError",
-        CALLED_CAPTURE,
+        CALLED.format(
+            "ResultCapture.capture_start_and_done_results(run_nursery, fetch(...), *args)",
+            "ResultCapture.capture_start_and_done_results(run_nursery, fetch, *args)",
+        ),
         "`ResultCapture.capture_start_and_done_results(nursery, fetch, 1)`",
     ),
     Misuse(

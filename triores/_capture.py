@@ -75,7 +75,7 @@ class ResultCapture(ResultBase[T_co]):
         cancel_scope: trio.CancelScope | None = None,
     ) -> None:
         if not callable(routine):
-            refuse_uncallable(routine, "ResultCapture.start_soon(nursery, {}, *args)")
+            refuse_uncallable(routine, "ResultCapture({}, *args)")
         if cancel_scope is not None:
             _check_cancel_scope(cancel_scope)
         super().__init__()
@@ -114,10 +114,10 @@ class ResultCapture(ResultBase[T_co]):
                 `trio.CancelScope`.
             RuntimeError: If the nursery is closed, the scope was entered before, or there is no Trio run here.
         """
+        if not callable(routine):
+            refuse_uncallable(routine, "ResultCapture.start_soon(nursery, {}, *args)")
         capture: ResultCapture[T]
         if cls is ResultCapture:  # a fast path: the calls of two constructors cost 4 % of a task's whole life
-            if not callable(routine):
-                refuse_uncallable(routine, "ResultCapture.start_soon(nursery, {}, *args)")
             if cancel_scope is not None:
                 _check_cancel_scope(cancel_scope)
             capture = object.__new__(cls)  # type: ignore[arg-type]  # T is that of the routine
@@ -269,10 +269,12 @@ class ResultCapture(ResultBase[T_co]):
             RuntimeError: If the start nursery is closed, or there is no Trio run here.
         """
         current_trio_token()  # the nursery would fail too, but not say what is missing
+        if not callable(routine):
+            refuse_uncallable(routine, f"{_START_AND_DONE}(run_nursery, {{}}, *args)")
         start_nursery = run_nursery if start_nursery is None else start_nursery
         done_result: ResultCapture[T] = cls(routine, *args)  # type: ignore[arg-type, assignment]  # T is the routine's
         for nursery in (run_nursery, start_nursery):
-            check_nursery(nursery, "ResultCapture.capture_start_and_done_results(run_nursery, async_fn, *args)")
+            check_nursery(nursery, f"{_START_AND_DONE}(run_nursery, async_fn, *args)")
         start_result: ResultCapture[Any] = cls(run_nursery.start, done_result.run)
         start_nursery.start_soon(start_result.run)
         return start_result, done_result
@@ -285,6 +287,7 @@ class ResultCapture(ResultBase[T_co]):
         return f"routine={routine}, args={shown(self._args)}, "
 
 
+_START_AND_DONE = "ResultCapture.capture_start_and_done_results"
 _RUN = f"{__name__}.ResultCapture.run"  # what Trio and anyio name a task that was started with `capture.run`
 
 
