@@ -119,7 +119,8 @@ def docs(session: nox.Session) -> None:
     install(session, "docs")
     build = ["-n", "-W", "-b", "html", "docs", "docs/_build/html"]
     if "serve" in session.posargs:
-        session.run("sphinx-autobuild", "--watch", "triores", "--ignore", "*/_build/*", *build)
+        watched = ["--watch", "triores", "--watch", "tests/misuse.py"]  # what pages are made from
+        session.run("sphinx-autobuild", *watched, "--ignore", "*/_build/*", *build)
     else:
         session.run("python", "-m", "sphinx", "--keep-going", "-E", *build)
 

@@ -47,6 +47,7 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "triores"
 # What runs programs in other processes, or looks at text only, tells nothing of a mutant.
 LEFT_OUT = ("test_docs.py", "test_examples", "test_package.py", "test_cluster.py", "test_api.py", "test_docstrings.py")
+FEW = 40
 GRACE = 5.0  # seconds that a test may take beyond 10 times what it took; then it hangs, and has noticed
 
 
@@ -54,7 +55,8 @@ class Mutant(NamedTuple):
     module: str
     name: str  # of the function
     line: int
-    lines: tuple[int, ...]  # of the statement that it is in
+    lines: range  # of the statement that it is in
+    function: range  # the lines of the function that it is in
     before: str
     after: str
     source: Callable[[], str]  # of the whole module, made when it is wanted, since that takes long
@@ -100,7 +102,8 @@ def mutants_of(path: Path) -> Iterator[Mutant]:
             path.name,
             function.name.value,
             positions.get(mutation.original_node, where).start.line,
-            tuple(range(where.start.line, last + 1)),
+            range(where.start.line, last + 1),
+            range(positions[function].start.line, positions[function].end.line + 1),
             before,
             after,
             partial(source_with, module, mutation),
@@ -151,10 +154,14 @@ class Recorded:
         data.read()
         self._tests = {Path(name).name: data.contexts_by_lineno(name) for name in data.measured_files()}
 
-    def tests_of(self, mutant: Mutant) -> list[str]:
+    def tests_of(self, mutant: Mutant) -> tuple[list[str], list[str]]:
+        """The first few, which notice most mutants in less time than it takes to collect all the others; and those."""
         by_line = self._tests[mutant.module]
-        covering = {test for line in mutant.lines for test in by_line.get(line, ()) if test in self.seconds}
-        return [*sorted(covering, key=lambda test: self.seconds[test]), *self.unmeasured]
+        covering: set[str] = set()
+        for lines in (mutant.lines, mutant.function):  # a default value is made by no test, but by the import
+            covering = covering or {test for line in lines for test in by_line.get(line, ()) if test in self.seconds}
+        quick_first = sorted(covering, key=lambda test: self.seconds[test])
+        return quick_first[:FEW], quick_first[FEW:] + self.unmeasured
 
 
 class Watchdog:
@@ -174,18 +181,21 @@ class Watchdog:
 
 
 def is_noticed(mutant: Mutant, recorded: Recorded) -> bool:
-    """Run the tests of a mutant on a copy of the package that has it, in a process forked from this one."""
-    tests = recorded.tests_of(mutant)
+    """Run the tests of a mutant on a copy of the package that has it, in processes forked from this one."""
     with tempfile.TemporaryDirectory() as folder:
         shutil.copytree(PACKAGE, Path(folder, "triores"))
         Path(folder, "triores", mutant.module).write_text(mutant.source(), encoding="utf-8")
-        child = os.fork()
-        if child == 0:
-            try:
-                os._exit(run(tests, folder, recorded.seconds))
-            finally:
-                os._exit(1)
-        _, status = os.waitpid(child, 0)
+        return any(tests and is_failing(tests, folder, recorded) for tests in recorded.tests_of(mutant))
+
+
+def is_failing(tests: list[str], folder: str, recorded: Recorded) -> bool:
+    child = os.fork()
+    if child == 0:
+        try:
+            os._exit(run(tests, folder, recorded.seconds))
+        finally:
+            os._exit(1)
+    _, status = os.waitpid(child, 0)
     return status != 0
 
 
@@ -247,7 +257,8 @@ def main() -> None:
                 *(__file__, "--record", folder),
             ],
             cwd=ROOT,
-            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            # Bytecode, since otherwise the processes below would compile the tests again for each mutant.
+            env={**os.environ, "PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": ""},
             check=True,
         )
         recorded = Recorded(Path(folder))

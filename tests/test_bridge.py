@@ -609,6 +609,9 @@ async def test_run_in_executor_refuses_what_is_no_synchronous_function() -> None
         await run_in_executor(executor, wrong)
     with pytest.raises(TypeError, match=r"^expected a synchronous function, but 'async_three' is an async one"):
         await run_in_executor(executor, async_three)  # type: ignore[unused-coroutine]  # mypy sees the mistake too
+    wrong = functools.partial(async_three)  # has no name
+    with pytest.raises(TypeError, match=r"but 'functools\.partial\(.*' is an async one, which no executor runs"):
+        await run_in_executor(executor, wrong)
     wrong = async_three()
     with pytest.raises(TypeError, match=r"^expected a synchronous function, but got <coroutine object async_three"):
         await run_in_executor(executor, wrong)

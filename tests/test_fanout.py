@@ -470,6 +470,21 @@ async def test_the_first_to_finish_wins_and_the_others_are_cancelled(value: obje
     assert cleaned_up == [3, 3]
 
 
+@pytest.mark.parametrize("call", named(race, first_success))
+async def test_a_loser_is_told_why_it_is_cancelled(call: Call) -> None:
+    reasons: list[str | None] = []
+
+    async def loser() -> None:
+        try:
+            await trio.sleep_forever()
+        except trio.Cancelled as cancelled:
+            reasons.append(cancelled.reason)
+            raise
+
+    await call(loser, partial(at_once, 3))
+    assert reasons == ["another function was first"]
+
+
 async def test_an_exception_wins_too(autojump_clock: MockClock) -> None:
     error = await error_of(race(partial(returns, 3, 2), fails))
     assert pytest.RaisesGroup(Boom).matches(error)
