@@ -148,9 +148,9 @@ async def test_a_future_of_another_threads_loop_that_is_done_already_is_soon_wra
 async def test_ensure_future_wraps_a_future_of_another_threads_loop(other: LoopInThread, nursery: trio.Nursery) -> None:
     source = guarded(other)
     future = ensure_future(source, nursery)
+    assert not nursery.child_tasks
     other.call(source.set_result, 3)
     assert await future == 3
-    assert not nursery.child_tasks
 
 
 async def test_cancelling_the_wrapper_cancels_the_asyncio_task(other: LoopInThread) -> None:

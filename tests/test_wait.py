@@ -7,6 +7,7 @@ import math
 import random
 import sys
 import threading
+import weakref
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -598,6 +599,18 @@ async def test_an_as_completed_that_is_left_early_leaves_nothing_registered() ->
         async for _ in as_completed([done(), *futures]):
             raise Boom
     assert all(map(is_free, futures))
+
+
+async def test_an_as_completed_lets_go_of_what_was_taken() -> None:
+    futures = pending(2)
+    completed = as_completed(futures)
+    taken = weakref.ref(futures[0])
+    futures.pop(0).set_result(0)
+    assert await anext(completed) is taken()
+    gc.collect()
+    assert taken() is None
+    futures[0].set_result(1)
+    assert await anext(completed) is futures[0]
 
 
 async def test_leaving_one_as_completed_early_does_not_disturb_other_waits(nursery: trio.Nursery) -> None:
