@@ -179,6 +179,19 @@ async def test_a_subclass_is_started_as_such() -> None:
     assert repr(capture) == "Mine(result=2)"
 
 
+async def test_start_soon_hands_on_to_a_subclass_what_it_was_given() -> None:
+    class Mine(ResultCapture[int]):
+        def __init__(self, *args: Any, **kwargs: Any) -> None:
+            super().__init__(*args, **kwargs)
+            self.given = args, kwargs
+
+    options: Any = {"suppress_exception": True, "name": "fetch 1", "cancel_scope": trio.CancelScope()}
+    async with trio.open_nursery() as nursery:
+        capture: Any = Mine.start_soon(nursery, double, 1, **options)
+    assert capture.given == ((double, 1), options)
+    assert capture.cancel_scope is options["cancel_scope"]
+
+
 # ---- showing
 
 
