@@ -1403,12 +1403,14 @@ class Cleanup:
     def __init__(self) -> None:
         self.running = 0
         self.cleaned_up = 0
+        self.reasons = set[str | None]()
 
     async def __call__(self, n: int) -> int:
         self.running += 1
         try:
             await trio.sleep(n)
-        except trio.Cancelled:
+        except trio.Cancelled as cancelled:
+            self.reasons.add(cancelled.reason)
             with trio.CancelScope(shield=True):
                 await trio.sleep(1)
             self.cleaned_up += 1
@@ -1426,6 +1428,7 @@ async def test_leaving_by_break_cancels_what_runs_and_waits_for_it(ordered: bool
             if capture.result() == 1:
                 break
     assert (work.running, work.cleaned_up) == (0, 4)
+    assert work.reasons == {"the block of open_amap has ended"}
     assert trio.current_time() == 2
 
 
