@@ -693,6 +693,17 @@ async def test_a_started_capture_belongs_to_the_run_of_its_task(nursery: trio.Nu
     nursery.cancel_scope.cancel()
 
 
+async def test_a_capture_that_is_run_belongs_to_the_run_of_its_task(nursery: trio.Nursery) -> None:
+    capture = ResultCapture(trio.sleep_forever)
+    nursery.start_soon(capture.run)
+    await wait_all_tasks_blocked()
+    assert capture.trio_token is trio.lowlevel.current_trio_token()
+    with pytest.raises(RuntimeError, match="belongs to another Trio run, and can't be waited for from here"):
+        await in_foreign_run(capture.wait_done)
+    assert is_free(capture)
+    nursery.cancel_scope.cancel()
+
+
 async def test_a_capture_that_another_run_waits_for_is_not_run(nursery: trio.Nursery) -> None:
     counting = Counting()
     capture = ResultCapture(counting.routine)

@@ -292,6 +292,7 @@ async def test_a_result_that_an_earlier_run_has_waited_for_can_be_waited_for(
     nursery.start_soon(set_all, [future])
     with trio.fail_after(5):
         await wait([future])
+    assert future.is_done()
     assert future.trio_token is trio.lowlevel.current_trio_token()
 
 
