@@ -308,6 +308,13 @@ async def test_ensure_future_returns_a_result_as_it_is(nursery: trio.Nursery) ->
     assert ensure_future(capture, nursery) is capture
 
 
+async def test_ensure_future_starts_a_coroutine_also_where_nobody_has_imported_asyncio(
+    monkeypatch: pytest.MonkeyPatch, nursery: trio.Nursery
+) -> None:
+    monkeypatch.delitem(sys.modules, "asyncio")
+    assert await ensure_future(async_three(), nursery) == 3
+
+
 async def test_ensure_future_wraps_a_concurrent_future(nursery: trio.Nursery) -> None:
     source = concurrent.futures.Future[int]()
     future = ensure_future(source, nursery)

@@ -652,7 +652,7 @@ async def test_what_turns_out_to_be_no_async_function_fails_with_the_right_call(
 
     cases: list[tuple[Any, str]] = [
         (sync_function, r"'.*sync_function' is a synchronous one that returned 3; define it with 'async def', or run "),
-        (partial(sync_function), r"is a synchronous one that returned 3"),
+        (partial(sync_function), r"'functools\.partial\(.*' is a synchronous one that returned 3"),
         (an_async_generator, r"is an async generator; loop over it with 'async for'$"),
     ]
     for wrong, told in cases:

@@ -915,6 +915,8 @@ async def test_a_dropped_iterator_that_is_collected_during_a_registration_does_n
     waiter = Finalizing()
     assert future._register(waiter, trio.lowlevel.current_trio_token())
     assert waiter.iterator is None
+    registered: Any = future._home
+    assert list(registered.waiters) == [waiter]
     future.set_result(3)
     assert told == [(future, 1)]
 
