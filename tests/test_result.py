@@ -913,7 +913,7 @@ async def test_a_dropped_iterator_that_is_collected_during_a_registration_does_n
 
     told: list[object] = []
     waiter = Finalizing()
-    assert future._register(waiter, trio.lowlevel.current_trio_token())
+    assert future._register((trio.lowlevel.current_trio_token(), waiter))
     assert waiter.iterator is None
     registered: Any = future._home
     assert list(registered.waiters) == [waiter]

@@ -192,9 +192,9 @@ async def race(*fns: Fn[T]) -> T:
     winner = _Winner(manager, needs_value=False)
     async with manager as nursery:
         await checkpoint_if_cancelled()
-        token = trio.lowlevel.current_trio_token()
+        registration = trio.lowlevel.current_trio_token(), winner
         for fn in fns:
-            ResultCapture.start_soon(nursery, fn)._register(winner, token)
+            ResultCapture.start_soon(nursery, fn)._register(registration)
     assert winner.capture is not None
     return winner.capture.result()  # type: ignore[no-any-return]  # the type of the winner is one of theirs
 
@@ -228,10 +228,10 @@ async def first_success(*fns: Fn[T], stagger: float | None = None) -> T:
     try:
         async with manager as nursery:
             await checkpoint_if_cancelled()
-            token = trio.lowlevel.current_trio_token()
+            registration = trio.lowlevel.current_trio_token(), winner
             for fn in fns:
                 attempts.append(ResultCapture.start_soon(nursery, fn, suppress_exception=True))
-                attempts[-1]._register(winner, token)
+                attempts[-1]._register(registration)
                 if seconds is not None:
                     with trio.move_on_after(seconds):
                         await attempts[-1].wait_done()

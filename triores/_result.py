@@ -305,7 +305,7 @@ class ResultBase(Generic[T_co]):
         if self._home is None:  # a fast path: the call costs 1 % of a future that one task sets for another
             self._home = token, task
         else:
-            self._register(task, token)
+            self._register((token, task))
 
         registered_on: ResultBase[T_co] | None = self
 
@@ -321,21 +321,23 @@ class ResultBase(Generic[T_co]):
     # ---- hooks for the modules beside this one
 
     @enable_ki_protection
-    def _register(self, waiter: trio.lowlevel.Task | Waiter, token: trio.lowlevel.TrioToken) -> bool:
-        """Wake this waiter, which belongs to the Trio run here, when the result is done.
+    def _register(self, registration: tuple[trio.lowlevel.TrioToken, trio.lowlevel.Task | Waiter]) -> bool:
+        """Wake a waiter of the Trio run here, which is given with it, when the result is done.
 
-        Returns False, and registers nothing, where it is done already.
+        A wait for many results gives each the same tuple: one for each would be work for the garbage collector.
+        Returns False, and registers nothing, where the result is done already.
         """
         if self._state is not PENDING:
             return False
+        token, waiter = registration
         home = self._home
         if home is None or home is token:  # a fast path: a wait for many results has one of these calls for each
-            self._home = token, waiter
+            self._home = registration
             return True
         if self._is_owned() and self.trio_token is not token:
             self._raise_elsewhere("waited for")
         if isinstance(home, trio.lowlevel.TrioToken):  # that of a run before this one
-            self._home = token, waiter
+            self._home = registration
             return True
         several = self._several(token)
         several.waiters[waiter] = several.waiters.get(waiter, 0) + 1

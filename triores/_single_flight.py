@@ -128,7 +128,7 @@ class SingleFlight(Generic[K, T]):
         # Inside the context, of which the nursery makes a copy for each task.
         self._context.run(lambda: self._nursery.start_soon(_fly, capture, scope, name=task_name(fn)))
         flight = self._flights[key] = _Flight(self._flights, key, capture, scope)
-        capture._register(flight, self._token)
+        capture._register((self._token, flight))
         return flight
 
     def __repr__(self) -> str:

@@ -239,8 +239,9 @@ class _AsCompleted(AsyncIterator[ResultT]):
         self._token = current_trio_token()
         self.left = len(results)  # how many are still to be taken
         try:
+            registration = self._token, self._arrivals
             for result in results:
-                if result._register(self._arrivals, self._token):
+                if result._register(registration):
                     self._pending.add(result)
                 else:
                     self._arrivals.ready.append(result)
@@ -317,8 +318,8 @@ def _listed(results: Iterable[ResultT], call: str) -> list[ResultT]:
 
 def _register(waiter: Waiter, results: Iterable[ResultBase[Any]]) -> int:
     """Register on the results that are pending, and return how many these are."""
-    token = current_trio_token()
-    return sum([result._register(waiter, token) for result in results])
+    registration = current_trio_token(), waiter
+    return sum([result._register(registration) for result in results])
 
 
 def _unregister(waiter: Waiter, results: Iterable[ResultBase[Any]]) -> None:
