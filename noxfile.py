@@ -59,7 +59,7 @@ def soak(session: nox.Session) -> None:
 
 @nox.session
 def mutation(session: nox.Session) -> None:
-    """See that the tests notice what is changed in the package: an hour or two; ``-- --sample 200`` is quicker."""
+    """See that the tests notice what is changed in the package: an hour or less; ``-- --sample 200`` is quicker."""
     install(session, "mutation")
     session.run("python", "tests/mutation.py", *session.posargs)
 

@@ -4,9 +4,9 @@ The mutants are those of mutmut's operators. mutmut itself leaves out every func
 are the most important ones, and puts frames of its own around the others, which the tests of reference cycles and of
 Ctrl-C notice. So the mutants are made here as whole files, in a copy of the package.
 
-First the tests run once, to see how long each takes and which lines it runs. Then each mutant has a process, forked
-from one that has imported the tests' libraries, in which the tests of its line run, the quick ones first, until one
-fails.
+First the tests run once, to see how long each takes and which lines it runs. Then, for each mutant, the tests of its
+line run until one fails: the few quickest in one process, and all the others in another, both forked from one that has
+imported the tests' libraries.
 """
 
 # mutmut is installed in the session of this program only:
@@ -47,7 +47,7 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "triores"
 # What runs programs in other processes, or looks at text only, tells nothing of a mutant.
 LEFT_OUT = ("test_docs.py", "test_examples", "test_package.py", "test_cluster.py", "test_api.py", "test_docstrings.py")
-FEW = 40
+FEW = 40  # tests, which most mutants do not outlive
 GRACE = 5.0  # seconds that a test may take beyond 10 times what it took; then it hangs, and has noticed
 
 

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.usefixtures("unmeasured")
 
-SEEDS = range(100 if SOAK else 1)
+SEEDS = range(100 if SOAK else 3)
 each_scenario = pytest.mark.parametrize("scenario", [pytest.param(fn, id=fn.__name__) for fn in SCENARIOS])
 
 

@@ -114,7 +114,8 @@ async def run(desk: Desk, choose: random.Random) -> None:
             theirs: concurrent.futures.Future[int] = concurrent.futures.Future()
             wrap_future(theirs).add_done_callback(partial(settle, pending))
             desk.to_complete.append(theirs)
-            await trio.sleep(0.0005 * choose.random())
+            for _ in range(choose.randrange(4)):
+                await trio.to_thread.run_sync(bool)  # so that the threads get on, too
         if choose.random() < 0.5:
             nursery.cancel_scope.cancel()
 

@@ -614,6 +614,29 @@ async def test_an_as_completed_lets_go_of_what_was_taken() -> None:
     assert await anext(completed) is futures[0]
 
 
+@pytest.mark.parametrize("ready", [True, False])
+async def test_a_cancelled_step_of_as_completed_keeps_no_result_alive(ready: bool) -> None:
+    futures = pending(1)
+    completed = as_completed(futures)
+    if ready:
+        futures[0].set_result(0)
+    errors: list[BaseException] = []
+    with trio.CancelScope() as scope:
+        scope.cancel()
+        try:
+            await anext(completed)
+        except trio.Cancelled as error:
+            errors.append(error)
+            raise
+    if not ready:
+        futures[0].set_result(0)
+    kept = weakref.ref(futures.pop())
+    del completed
+    gc.collect()
+    assert errors
+    assert kept() is None
+
+
 async def test_leaving_one_as_completed_early_does_not_disturb_other_waits(nursery: trio.Nursery) -> None:
     futures = [done(), *pending(2)]
     other = as_completed(futures)

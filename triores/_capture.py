@@ -312,6 +312,7 @@ def _check_cancel_scope(scope: object) -> None:
 
 
 def check_nursery(nursery: object, call: str) -> None:
+    """Raise the `TypeError` for what is no nursery; it names the right call."""
     if not callable(getattr(nursery, "start_soon", None)):
         raise TypeError(f"expected a nursery, but got {shown(nursery)}; the right call is '{call}'")
 

@@ -569,4 +569,5 @@ async def checkpoint() -> None:
 
 
 def raise_no_trio() -> NoReturn:
+    """Raise the `RuntimeError` for a call outside a Trio run, in place of Trio's own, which does not say what to do."""
     raise RuntimeError("triores needs Trio: call this from inside trio.run(...)") from None

@@ -256,8 +256,8 @@ class _AsCompleted(AsyncIterator[ResultT]):
     async def __anext__(self) -> ResultT:
         if current_trio_token() is not self._token:
             raise RuntimeError("this iterator belongs to another Trio run; call 'as_completed(results)' in this one")
+        ready = self._arrivals.ready
         try:
-            ready = self._arrivals.ready
             if ready or not self.left:
                 await trio.lowlevel.checkpoint()
             if not ready:
@@ -266,12 +266,12 @@ class _AsCompleted(AsyncIterator[ResultT]):
                     raise StopAsyncIteration
             return self.take()
         finally:
-            del self  # or the traceback of a cancelled step would keep the iterator alive, and registered
+            del self, ready  # or the traceback of a cancelled step would keep them alive, and the iterator registered
 
     async def wait_until_ready(self) -> None:
         """Wait until there is one to take, or nothing is left. This is a checkpoint only where it has to wait."""
+        arrivals = self._arrivals
         try:
-            arrivals = self._arrivals
             while self.left and not arrivals.ready:
                 if arrivals.event is None:
                     arrivals.event = trio.Event()
@@ -280,7 +280,7 @@ class _AsCompleted(AsyncIterator[ResultT]):
                 # together with this task, which then must not read it, but be cancelled.
                 await trio.lowlevel.checkpoint_if_cancelled()
         finally:
-            del self
+            del self, arrivals
 
     def take(self) -> ResultT:
         result = self._arrivals.ready.popleft()
