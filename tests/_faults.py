@@ -353,7 +353,7 @@ def never_begun(result: triores.ResultBase[Any], raised: BaseException | None) -
 
 
 _capture: Any = triores.ResultCapture
-BEGINNINGS = [_capture._capture.__code__, _capture._capture_in.__code__]
+BEGINNINGS = [_capture._capture.__code__]
 
 
 def leaves(error: BaseException | None) -> Iterator[BaseException]:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import pytest
 import trio
 
+from triores import ResultStatistics
 from triores._exceptions import leaves
 
 if TYPE_CHECKING:
@@ -57,7 +58,7 @@ def no_cycles() -> Generator[Callable[[Any], Any]]:
 
 def is_free(result: ResultBase[Any]) -> bool:
     """Whether nothing is registered on a result: no waiter, no callback."""
-    return result._home is None or isinstance(result._home, trio.lowlevel.TrioToken)
+    return result.statistics() == ResultStatistics(waiters=0, callbacks=0)
 
 
 async def in_foreign_thread(fn: Callable[[], T]) -> T:

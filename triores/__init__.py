@@ -19,6 +19,7 @@ from ._fanout import race as race
 from ._future import Future as Future
 from ._future_map import FutureMap as FutureMap
 from ._result import ResultBase as ResultBase
+from ._result import ResultStatistics as ResultStatistics
 from ._result import isfuture as isfuture
 from ._single_flight import SingleFlight as SingleFlight
 from ._threads import start_from_thread as start_from_thread
@@ -36,6 +37,7 @@ __all__ = [
     "FutureSetAgainException",
     "ResultBase",
     "ResultCapture",
+    "ResultStatistics",
     "SingleFlight",
     "TaskCancelledException",
     "TaskFailedException",

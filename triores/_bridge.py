@@ -24,10 +24,11 @@ import outcome
 import trio
 from trio.lowlevel import Abort, TrioToken, enable_ki_protection
 
-from ._capture import ResultCapture, check_nursery
+from ._capture import ResultCapture
+from ._checks import check_nursery, shown
 from ._exceptions import FutureCancelledException
 from ._future import Future
-from ._result import ResultBase, checkpoint, current_trio_token, isfuture, shown
+from ._result import ResultBase, checkpoint, current_trio_token, isfuture
 
 if TYPE_CHECKING:
     import asyncio

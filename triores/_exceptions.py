@@ -1,7 +1,7 @@
 """Every exception of triores.
 
-The first four are raised at whoever made the call, and carry the result as their only argument, ``(result,)``. The
-last two are stored inside the future that they tell of. They must not hold that future: it would be a reference cycle.
+The first four are raised by the call that was wrong or came too early, and carry the result as their only argument,
+``(result,)``. The last two are stored inside a future. They must not hold that future: it would be a reference cycle.
 """
 
 from __future__ import annotations
@@ -12,86 +12,115 @@ from typing import TYPE_CHECKING, Any, cast
 import trio
 
 if sys.version_info < (3, 11):
-    from exceptiongroup import BaseExceptionGroup  # Trio itself requires the backport on Python 3.10
+    from exceptiongroup import BaseExceptionGroup
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from ._result import ResultBase
 
 
 class _AboutResult(Exception):
-    """What the four exceptions have in common that carry a result."""
+    """What the four exceptions that carry a result have in common."""
 
     args: tuple[ResultBase[Any]]
+    _message: str | None = None  # set in a copy, whose result no longer knows the routine that the message names
 
     def __init__(self, result: ResultBase[Any], /) -> None:
         super().__init__(result)
+
+    def __str__(self) -> str:
+        return self._sentence() if self._message is None else self._message
+
+    def _sentence(self) -> str:
+        raise NotImplementedError
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.args[0]._name()})"
+
+    def __reduce__(self) -> tuple[Callable[..., _AboutResult], tuple[object, ...], dict[str, object]]:
+        state = {**self.__dict__, "_message": str(self)}
+        if self.__cause__ is not None:
+            state["__cause__"] = self.__cause__
+        result = self.args[0] if self.args[0].is_done() else None
+        return _copied, (type(self), result), state
+
+
+def _copied(exception_type: type[_AboutResult], result: ResultBase[Any] | None) -> _AboutResult:
+    from ._future import Future  # an import at the top would be circular
+
+    return exception_type(Future[Any]() if result is None else result)
 
 
 class TaskNotDoneException(_AboutResult):
     """A result was read while it was still pending.
 
-    Wait for it first, with ``await result.wait_done()``, or ask ``result.is_done()``.
+    Call ``await result.wait_done()`` first, or check ``result.is_done()``.
 
     Attributes:
         args: The result that was read, as the only item of a tuple.
     """
 
-    def __str__(self) -> str:
-        return f"{self.args[0]!r} was read before it was done; call 'await result.wait_done()' before reading it"
+    def _sentence(self) -> str:
+        return f"{self.args[0]._work()} was read before it was done; call 'await result.wait_done()' first"
 
 
 class TaskFailedException(_AboutResult):
-    """A result was read whose task failed, or whose future was given an exception.
+    """A result that was read had failed: its task raised an exception, or its future was given one.
 
-    Its ``__cause__`` is the original exception.
+    The original exception is the ``__cause__``. A copy of this exception, such as the one that comes out of a worker
+    process, carries a `Future` with the same outcome in place of the result.
 
     Attributes:
         args: The result that was read, as the only item of a tuple.
     """
 
-    def __str__(self) -> str:
-        return f"{self.args[0]!r} failed; the exception it failed with is the cause of this one"
+    def _sentence(self) -> str:
+        return f"{self.args[0]._work()} failed: {self.args[0]._shown_outcome()}"
 
 
 class TaskCancelledException(TaskFailedException):
-    """A result was read whose task or future was cancelled.
+    """A result that was read had been cancelled.
 
-    Its ``__cause__`` is the original exception: a `trio.Cancelled`, a `FutureCancelledException`, or an exception group
-    of nothing but those. The message repeats what Trio knows of the cancellation: its source and the reason given.
+    The original exception is the ``__cause__``: a `trio.Cancelled`, a `FutureCancelledException`, or an exception group
+    that contains only `trio.Cancelled`. The message says what is known about the cancellation: its source and reason.
 
     Attributes:
         args: The result that was read, as the only item of a tuple.
     """
 
-    def __str__(self) -> str:
-        told = "; ".join(dict.fromkeys(str(leaf) for leaf in leaves(self.__cause__)))
-        return f"{self.args[0]!r} was cancelled: {told}"
+    def _sentence(self) -> str:
+        whys = list(dict.fromkeys(_why(leaf) for leaf in leaves(self.args[0].exception())))
+        more = f"; and {len(whys) - 3} more" if len(whys) > 3 else ""  # as many as fit on a line
+        return f"{self.args[0]._work()} was cancelled{'; also'.join(whys[:3])}{more}"
+
+
+def _why(cancellation: BaseException) -> str:
+    source, reason = getattr(cancellation, "source", None), getattr(cancellation, "reason", None)
+    return ("" if source is None else f" (source: {source})") + (
+        "" if reason is None else f", reason: {reason[:200]!r}"
+    )
 
 
 class FutureSetAgainException(_AboutResult):
     """A result was settled a second time, or `ResultCapture.run` was called a second time.
 
-    The first outcome stays. Where several parties may settle one future, ask ``future.is_done()`` first, or use
-    `Future.cancel`, which returns False in place of raising.
+    The first outcome stays. If several tasks may settle the same future, check ``future.is_done()`` first, or use
+    `Future.cancel`, which returns False instead of raising.
 
     Attributes:
-        args: The result that was to be settled, as the only item of a tuple.
+        args: The result that was settled already, as the only item of a tuple.
     """
 
-    def __str__(self) -> str:
-        return (
-            f"{self.args[0]!r} can be settled only once, and a capture run only once; "
-            "ask 'result.is_done()' first where several parties may settle it"
-        )
+    def _sentence(self) -> str:
+        return f"{self.args[0]._work()} {self.args[0]._AGAIN}"
 
 
 class FutureCancelledException(Exception):
     """What `ResultBase.exception` returns after `Future.cancel`.
 
     Attributes:
-        reason: What was given to `Future.cancel`.
+        reason: The reason that was passed to `Future.cancel`, or None.
     """
 
     def __init__(self, reason: str | None = None) -> None:
@@ -103,9 +132,9 @@ class FutureCancelledException(Exception):
 
 
 class FutureNeverSetException(Exception):
-    """What `ResultBase.exception` returns when the block that had to settle the future ended without doing so.
+    """What `ResultBase.exception` returns if the block that had to settle the future ended without doing so.
 
-    Where an exception ended that block, it is the ``__cause__``.
+    If an exception ended the block, it is the ``__cause__``.
     """
 
     def __str__(self) -> str:
@@ -113,9 +142,9 @@ class FutureNeverSetException(Exception):
 
 
 def leaves(exception: BaseException | None) -> Iterator[BaseException]:
-    """The exceptions that are no groups themselves, below a group at any depth, or the exception alone."""
+    """Yield the exceptions inside a group, at any depth, that aren't groups themselves; or the exception alone."""
     stack: list[BaseException] = [] if exception is None else [exception]
-    while stack:  # a loop, since a group may be nested deeper than the interpreter can recurse
+    while stack:  # a loop, since groups may be nested deeper than the interpreter can recurse
         leaf = stack.pop()
         if isinstance(leaf, BaseExceptionGroup):
             stack.extend(reversed(cast("BaseExceptionGroup[BaseException]", leaf).exceptions))
@@ -124,5 +153,5 @@ def leaves(exception: BaseException | None) -> Iterator[BaseException]:
 
 
 def is_cancellation(exception: BaseException) -> bool:
-    """Whether this is a cancellation, or an exception group of nothing but cancellations."""
-    return all(isinstance(leaf, (trio.Cancelled, FutureCancelledException)) for leaf in leaves(exception))
+    """Return whether this is a `trio.Cancelled`, or an exception group that contains nothing else."""
+    return all(isinstance(leaf, trio.Cancelled) for leaf in leaves(exception))

@@ -21,9 +21,10 @@ from typing import TYPE_CHECKING, Any, Generic, SupportsFloat, SupportsIndex, Ty
 import trio
 from trio.lowlevel import checkpoint_if_cancelled, disable_ki_protection, enable_ki_protection
 
-from ._capture import COROUTINE, ResultCapture, check_awaitable, refuse_uncallable, task_name
+from ._capture import COROUTINE, ResultCapture
+from ._checks import check_awaitable, refuse_uncallable, shown, task_name
 from ._exceptions import is_cancellation, leaves
-from ._result import ResultBase, checkpoint, current_trio_token, shown
+from ._result import ResultBase, checkpoint, current_trio_token
 
 if sys.version_info < (3, 11):
     from exceptiongroup import BaseExceptionGroup, ExceptionGroup  # Trio itself requires the backport on Python 3.10
@@ -192,9 +193,8 @@ async def race(*fns: Fn[T]) -> T:
     winner = _Winner(manager, needs_value=False)
     async with manager as nursery:
         await checkpoint_if_cancelled()
-        registration = trio.lowlevel.current_trio_token(), winner
         for fn in fns:
-            ResultCapture.start_soon(nursery, fn)._register(registration)
+            ResultCapture.start_soon(nursery, fn)._register(winner)
     assert winner.capture is not None
     return winner.capture.result()  # type: ignore[no-any-return]  # the type of the winner is one of theirs
 
@@ -228,10 +228,9 @@ async def first_success(*fns: Fn[T], stagger: float | None = None) -> T:
     try:
         async with manager as nursery:
             await checkpoint_if_cancelled()
-            registration = trio.lowlevel.current_trio_token(), winner
             for fn in fns:
                 attempts.append(ResultCapture.start_soon(nursery, fn, suppress_exception=True))
-                attempts[-1]._register(registration)
+                attempts[-1]._register(winner)
                 if seconds is not None:
                     with trio.move_on_after(seconds):
                         await attempts[-1].wait_done()
@@ -380,7 +379,7 @@ class _Winner:
         self._needs_value = needs_value
         self.capture: ResultBase[Any] | None = None
 
-    def settled(self, result: ResultBase[Any], _times: int, /) -> None:
+    def settled(self, result: ResultBase[Any], /) -> None:
         if self.capture is None and not (self._needs_value and result.exception() is not None):
             self.capture = result
             self._manager.end("another function was first")
@@ -670,4 +669,4 @@ _short.maxstring = _short.maxother = 100  # characters; enough for most URLs and
 def _note(error: BaseException | None, index: int, item: object) -> None:
     """Say which item an exception came from; a cancellation comes from none."""
     if error is not None and hasattr(error, "add_note") and not is_cancellation(error):  # not so on Python 3.10
-        error.add_note(f"raised for item {index}: {shown(item, _short.repr)}")
+        error.add_note(f"raised for item {index}: {_short.repr(item)}")

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import inspect
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from outcome import Error, Value
 from trio.lowlevel import enable_ki_protection
 
+from ._checks import check_exception, shown
 from ._exceptions import FutureCancelledException, FutureNeverSetException
-from ._result import ResultBase, shown
+from ._result import ResultBase
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
@@ -23,10 +23,10 @@ FutureT = TypeVar("FutureT", bound="Future[Any]")
 
 
 class Future(ResultBase[T]):
-    """A result that is settled by hand, once, by whoever owes it.
+    """A result that is settled by hand, once.
 
-    It may be made anywhere, also outside a Trio run. From another thread, settle it with
-    ``trio.from_thread.run_sync(future.set_result, value, trio_token=...)``.
+    Like every result, it belongs to the Trio run that it was made in; see `ResultBase`. From another thread, settle it
+    with ``trio.from_thread.run_sync(future.set_result, value, trio_token=future.trio_token)``.
 
     Example:
         A task that reads a connection settles what another task waits for::
@@ -45,35 +45,32 @@ class Future(ResultBase[T]):
         Raises:
             FutureSetAgainException: If it is settled already.
             RuntimeError: If it belongs to another Trio run.
-            BaseExceptionGroup: Of what its callbacks raised; the future is settled all the same.
         """
-        self._settle(result)
+        self._settle(Value(result))
 
     def set_exception(self, exception: BaseException) -> None:
-        """Settle the future with an exception, which ``result()`` gives as the cause of a `TaskFailedException`.
+        """Settle the future with an exception, which ``await future`` raises.
 
         Raises:
-            TypeError: If this is not an exception object.
-            FutureSetAgainException: If it is settled already.
+            TypeError: If this isn't an exception object.
+            FutureSetAgainException: If the future is settled already.
             RuntimeError: If it belongs to another Trio run.
-            BaseExceptionGroup: Of what its callbacks raised; the future is settled all the same.
         """
         check_exception(exception)
-        self._settle_error(exception)
+        self._settle(Error(exception))
 
     def set_outcome(self, outcome: Outcome[T]) -> None:
         """Settle the future with the value or the exception of an `outcome.Outcome`, which stays as it is.
 
         Raises:
-            TypeError: If this is no outcome.
+            TypeError: If this isn't an outcome.
             FutureSetAgainException: If the future is settled already.
             RuntimeError: If it belongs to another Trio run.
-            BaseExceptionGroup: Of what its callbacks raised; the future is settled all the same.
         """
         if isinstance(outcome, Value):
-            self.set_result(outcome.value)
+            self._settle(Value(outcome.value))
         elif isinstance(outcome, Error):
-            self.set_exception(outcome.error)
+            self._settle(Error(outcome.error))
         else:
             raise TypeError(
                 f"an outcome is an outcome.Value or an outcome.Error, not {shown(outcome)}; "
@@ -83,33 +80,32 @@ class Future(ResultBase[T]):
     def cancel(self, reason: str | None = None) -> bool:
         """Settle the future with a `FutureCancelledException`, unless it is done.
 
-        This cancels no task: who works on the answer finds out by ``future.cancelled()``, or by a callback.
+        This cancels no task: a task that works on the answer can check ``future.cancelled()`` or add a callback.
 
         Args:
             reason: Why, for the exception's message and its ``reason``.
 
         Returns:
-            Whether this call settled the future, so False where it was done already.
+            Whether this call settled the future, so False if it was already done.
 
         Raises:
-            TypeError: If the reason is no text.
-            RuntimeError: If the future belongs to another Trio run.
-            BaseExceptionGroup: Of what its callbacks raised; the future is settled all the same.
+            TypeError: If the reason isn't a string.
+            RuntimeError: If the future is pending and belongs to another Trio run.
         """
         if reason is not None and not isinstance(reason, str):
             raise TypeError(
-                f"the reason of a cancellation is a text, not {shown(reason)}; call 'future.cancel(\"why\")'"
+                f"the reason of a cancellation is a string, not {shown(reason)}; call 'future.cancel(\"why\")'"
             )
         if self.is_done():
             return False
-        self._settle_error(FutureCancelledException(reason))
+        self._settle(Error(FutureCancelledException(reason)))
         return True
 
     def must_set(self) -> AbstractContextManager[Self]:
         """Tie the duty to settle this future to a ``with`` block, which yields the future.
 
-        If the block ends while the future is pending, the future gets the exception that ended it, or a
-        `FutureNeverSetException` where none did. The exception itself goes on.
+        If the block ends while the future is pending, the future gets the exception that ended the block, or a
+        `FutureNeverSetException` if none did. The exception itself goes on.
 
         Returns:
             The context manager.
@@ -122,8 +118,13 @@ class Future(ResultBase[T]):
         """
         return _MustSet(self)
 
+    def _is_cancellation(self, error: BaseException) -> bool:
+        return isinstance(error, FutureCancelledException) or super()._is_cancellation(error)
+
 
 class _MustSet(Generic[FutureT]):
+    # Not a generator: Ctrl-C could come in contextlib's code, which isn't protected, and leave the future pending.
+
     __slots__ = ("_future",)
 
     def __init__(self, future: FutureT) -> None:
@@ -136,16 +137,12 @@ class _MustSet(Generic[FutureT]):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        if self._future.is_done():
-            return
-        if error is None:
-            self._future._settle_error(FutureNeverSetException())
-        else:
-            self._future._settle_error(error, going_on=True)
+        if not self._future.is_done():
+            self._future._settle(Error(FutureNeverSetException() if error is None else error))
 
 
-def check_exception(exception: object) -> None:
-    """Refuse what is no exception object."""
-    if not isinstance(exception, BaseException):
-        right = f"{exception.__name__}()" if inspect.isclass(exception) else "ValueError('what went wrong')"
-        raise TypeError(f"a future is given an exception object, not {shown(exception)}; call 'set_exception({right})'")
+def copied(error: BaseException | None, value: Any) -> Future[Any]:
+    """Return a done future: what a copy of a result is made with."""
+    future = Future[Any]()
+    future._settle(Value(value) if error is None else Error(error))
+    return future

@@ -22,11 +22,12 @@ import sys
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Generic, TypeVar
 
+from outcome import Value
 from trio.lowlevel import enable_ki_protection
 
+from ._checks import shown
 from ._exceptions import FutureNeverSetException, FutureSetAgainException
 from ._future import Future
-from ._result import shown
 
 if sys.version_info < (3, 11):
     from exceptiongroup import BaseExceptionGroup  # Trio itself requires the backport on Python 3.10
@@ -122,7 +123,7 @@ class FutureMap(Mapping[K, Future[T]]):
             future = self._futures.get(key)
             if future is None:
                 return False
-            future._settle(result)
+            future._settle(Value(result))
         except FutureSetAgainException:  # from `_settle` alone, since what callbacks raise comes in a group
             return False
         finally:

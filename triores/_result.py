@@ -1,32 +1,37 @@
 """The state of a result, its one transition, and everything that reads it.
 
-The rules that this file owns, and that everything else in triores relies on:
+The rules that this file owns, and that the rest of triores relies on:
 
-- A result is pending, then done; never anything else, and never again. `ResultBase._settle` is the only code that makes
-  the change. Trio's protection from ``KeyboardInterrupt`` covers it whole: Ctrl-C comes before it or after it, so no
-  waiter sleeps on a done result.
-- It stores first, then wakes the waiters, then runs the callbacks, so whoever is told finds the result done.
-- Reading changes nothing. The original exception is never raised again, only named as the cause of a new one: its
-  traceback does not grow, and a stored `trio.Cancelled` never escapes its own cancel scope.
-- A waiter or a callback belongs to a Trio run, and only that run's own thread can wake it. While any is registered, the
-  result belongs to that run, and is refused to everybody else before anything is changed.
-- A wait takes back what it registered, in whatever way it ends.
+- A result is pending, then done, and never changes again. `ResultBase._settle` is the only code that makes the change.
+  It is protected from ``KeyboardInterrupt`` as a whole: Ctrl-C comes before it or after it, so no waiter sleeps on a
+  done result.
+- It stores the outcome, then tells the waiters, then runs the callbacks, so all of them find the result done.
+- Reading changes nothing. The original exception is raised only where it does no harm, and with the traceback that it
+  had when the result was settled. A stored `trio.Cancelled` never escapes its own cancel scope.
+- A result belongs to one Trio run, and only the thread of that run may change it. Waiters are registered only once the
+  result belongs to their run, so they are told in the right thread.
+- A wait takes back what it registered, however it ends.
 - A failed result holds its exception, whose traceback holds frames. So no frame that the exception passes through may
-  hold the result once it is settled, or dropping the result would not free it.
+  hold the result afterwards, or dropping the last reference to the result wouldn't free it.
 """
 
 from __future__ import annotations
 
 import contextvars
 import inspect
+import logging
 import reprlib
-import sys
-from typing import TYPE_CHECKING, Any, Generic, NoReturn, Protocol, TypeVar, final
+import threading
+from collections import deque
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, NoReturn, Protocol, TypeVar
 
-import outcome
 import trio
+from outcome import Error, Value
 from trio.lowlevel import enable_ki_protection
 
+from ._checks import name_of, shown
 from ._exceptions import (
     FutureSetAgainException,
     TaskCancelledException,
@@ -35,89 +40,160 @@ from ._exceptions import (
     is_cancellation,
 )
 
-if sys.version_info < (3, 11):
-    from exceptiongroup import BaseExceptionGroup  # Trio itself requires the backport on Python 3.10
-
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator
+    from collections.abc import Callable, Generator, Iterable, Sequence
+    from types import TracebackType
 
+    from outcome import Outcome
+    from trio.lowlevel import TrioToken
     from typing_extensions import Self, TypeIs
 
 T_co = TypeVar("T_co", covariant=True)
 
+_logger = logging.getLogger("triores")
+_claiming = threading.Lock()
+_set_context: Any = BaseException.__dict__["__context__"].__set__  # also for an exception class that forbids attributes
+
 
 class Waiter(Protocol):
-    """Who waits for several results at once: told of each as it is settled, synchronously and so in exact order."""
+    """Something that is told, synchronously and in order of registration, when a result is settled."""
 
-    def settled(self, result: ResultBase[Any], times: int, /) -> None:
-        """Note that a result on which this was registered so many times is done now. Must not raise."""
-
-
-@final
-class _Pending:
-    """The state of a result that is not done."""
-
-    __slots__ = ()
+    def settled(self, result: Any, /) -> None:
+        """Take note that the result is done. Must not raise."""
 
 
-@final
-class _Failed:
-    """The state of a result that ended with an exception.
+class CountDown:
+    """The waiter of a task that sleeps until each of its results is done."""
 
-    A value is stored bare, and `outcome` objects are made when asked for: making one for every result costs a captured
-    task 5 to 7 % of its whole life. This class is private, so no value can be mistaken for it, as could happen with
-    `outcome.Error`.
+    __slots__ = ("event", "left")
+
+    def __init__(self) -> None:
+        self.event = trio.Event()
+        self.left = 1  # results that are pending, and one more until all of them are registered
+
+    def settled(self, _result: object = None, /) -> None:
+        self.left -= 1
+        if not self.left:
+            self.event.set()
+
+
+class _Crowd:
+    """The waiter that stands for several, and for callbacks."""
+
+    __slots__ = ("callbacks", "waiters")
+
+    def __init__(self) -> None:
+        self.waiters: dict[Waiter, None] = {}  # an ordered set
+        self.callbacks: list[_Call] = []
+
+    def settled(self, result: ResultBase[Any], /) -> None:
+        for waiter in self.waiters:
+            waiter.settled(result)
+        if self.callbacks:
+            _calls.run(self.callbacks)
+
+
+@dataclass(frozen=True)
+class ResultStatistics:
+    """What `ResultBase.statistics` returns.
+
+    Attributes:
+        waiters: How many waits are registered on the result: tasks, and iterators of `as_completed`.
+        callbacks: How many callbacks are registered and haven't begun to run.
     """
 
-    __slots__ = ("error",)
-
-    def __init__(self, error: BaseException) -> None:
-        self.error = error
-
-
-@final
-class _Several:
-    """What is registered on one result, where that is more than one waiter, and the run of all of it."""
-
-    __slots__ = ("callbacks", "token", "waiters")
-
-    def __init__(self, token: trio.lowlevel.TrioToken) -> None:
-        self.token = token
-        self.waiters: dict[trio.lowlevel.Task | Waiter, int] = {}  # and how often each registered
-        self.callbacks: list[tuple[Callable[[Any], object], contextvars.Context]] = []
-
-    def is_empty(self) -> bool:
-        return not self.waiters and not self.callbacks
-
-
-PENDING = _Pending()
+    waiters: int
+    callbacks: int
 
 
 class ResultBase(Generic[T_co]):
     """The read side that `Future` and `ResultCapture` share.
 
-    Annotate with it where a function takes or returns either of them. It is covariant: a ``ResultBase[bool]`` is a
+    Annotate with it if a function takes or returns either of them. It is covariant: a ``ResultBase[bool]`` is a
     ``ResultBase[int]``.
+
+    A result belongs to the Trio run that it was made in. One that was made outside of any run belongs to the first run
+    that waits for it, registers a callback on it or starts it. When that run has ended, the result is free again.
+    Calls from elsewhere, from another thread or another run, can read the result; if they would change it, or wait for
+    it while it is pending, they raise a `RuntimeError` that shows the right call, and nothing changes.
     """
 
-    # A pending result takes 56 bytes.
-    __slots__ = ("__weakref__", "_home", "_state")
+    __slots__ = ("__weakref__", "_outcome", "_token", "_traceback", "_waiter")
 
-    # Pending, failed, or the value itself.
-    _state: Any
-    # What is registered, and the run that all of it belongs to; where nothing is, the run that the result belongs to or
-    # last belonged to. One waiter is the common case: a tuple takes a quarter of the time of an object. A task that
-    # waits for this result alone is registered itself, since an event between the two costs 12 % of a future.
-    _home: _Several | tuple[trio.lowlevel.TrioToken, trio.lowlevel.Task | Waiter] | trio.lowlevel.TrioToken | None
+    _AGAIN: ClassVar[str] = "was settled already, and a result is settled only once; check 'result.is_done()' first"
+
+    _outcome: Outcome[T_co] | None  # None while pending
+    _traceback: TracebackType | None  # that of the exception, as it was when the result was settled
+    _waiter: Waiter | None  # who is to be told: nobody, one, or a crowd
+    _token: TrioToken | None  # the run that the result belongs to
 
     def __init__(self) -> None:
-        self._state = PENDING
-        self._home = None
+        self._outcome = None
+        self._traceback = None
+        self._waiter = None
+        self._token = current_run()
 
     # ---- reading
 
+    def __await__(self) -> Generator[Any, Any, T_co]:
+        """Wait until the result is done, then return its value or raise its exception, as `unwrap` does.
+
+        It is as if the work had been called here. Cancelling the wait cancels only the wait. It is always a checkpoint.
+
+        Returns:
+            The value that the task returned, or that the future was given.
+
+        Raises:
+            TaskCancelledException: If the result ended by cancellation.
+            BaseException: The original exception, as `unwrap` raises it.
+            RuntimeError: If the result is pending and belongs to another Trio run, or there is no Trio run here.
+        """
+        return self._read_when_done().__await__()
+
+    @enable_ki_protection
+    async def _read_when_done(self) -> T_co:
+        try:
+            await wait_until_done((self,))
+            return self.unwrap()
+        finally:
+            del self
+
+    def unwrap(self) -> T_co:
+        """Return the value, or raise the original exception.
+
+        The exception is raised as it was when the result was settled, however often it is read: its traceback and its
+        context don't grow. An exception that would do harm in a task other than its own comes as the cause of a
+        `TaskFailedException` instead: one that isn't an `Exception`, such as a `KeyboardInterrupt`, and a
+        `StopIteration` or `StopAsyncIteration`.
+
+        Returns:
+            The value that the task returned, or that the future was given.
+
+        Raises:
+            TaskNotDoneException: If the result is still pending.
+            TaskCancelledException: If it ended by cancellation; the original exception is the cause.
+            BaseException: The original exception.
+            TaskFailedException: If the original exception, which is the cause, must not be raised here.
+        """
+        outcome = self._done()
+        if type(outcome) is not Error:
+            return outcome.value  # type: ignore[attr-defined,no-any-return] # all that isn't an Error is a Value
+        error = outcome.error
+        if (
+            not isinstance(error, Exception)
+            or isinstance(error, (StopIteration, StopAsyncIteration))
+            or self.cancelled()
+        ):
+            raise self._failure() from error
+        context = error.__context__
+        try:
+            raise error.with_traceback(self._traceback)
+        finally:
+            _set_context(error, context)  # or each reader would see what another one was handling
+            del self, outcome, error, context
+
     def result(self) -> T_co:
-        """Return the value. May be called any number of times, by any number of readers.
+        """Return the value. Like `unwrap`, but a failure always comes as a `TaskFailedException`.
 
         Returns:
             The value that the task returned, or that the future was given.
@@ -127,133 +203,110 @@ class ResultBase(Generic[T_co]):
             TaskCancelledException: If it ended by cancellation; the original exception is the cause.
             TaskFailedException: If it ended with any other exception, which is the cause.
         """
-        state = self._state
-        if state is PENDING:
-            raise TaskNotDoneException(self)
-        if type(state) is _Failed:
-            raise self._failure(state.error) from state.error
-        return state  # type: ignore[no-any-return]  # neither pending nor failed, so the value
-
-    def _failure(self, error: BaseException) -> TaskFailedException:
-        return TaskCancelledException(self) if is_cancellation(error) else TaskFailedException(self)
+        outcome = self._done()
+        if type(outcome) is Error:
+            raise self._failure() from outcome.error
+        return outcome.value  # type: ignore[attr-defined,no-any-return] # all that isn't an Error is a Value
 
     def exception(self) -> BaseException | None:
-        """Return the exception that the result ended with, itself and not wrapped.
+        """Return the exception that the result ended with, unwrapped.
 
         Returns:
-            The original exception, or None where there is a value.
+            The original exception, or None if there is a value.
 
         Raises:
             TaskNotDoneException: If the result is still pending.
         """
-        state = self._state
-        if state is PENDING:
-            raise TaskNotDoneException(self)
-        return state.error if type(state) is _Failed else None
+        outcome = self._done()
+        return outcome.error if type(outcome) is Error else None
 
     @property
-    def outcome(self) -> outcome.Value[T_co] | outcome.Error:
-        """The outcome, as a new object at each access, so that each can be unwrapped once.
+    def outcome(self) -> Value[T_co] | Error:
+        """The outcome, as a new object at each access, so that each can be unwrapped.
 
         Raises:
             TaskNotDoneException: If the result is still pending.
         """
-        error = self.exception()
-        return outcome.Value(self._state) if error is None else outcome.Error(error)
+        outcome = self._done()
+        if type(outcome) is Error:
+            return Error(outcome.error.with_traceback(self._traceback))
+        return Value(outcome.value)  # type: ignore[attr-defined] # all that isn't an Error is a Value
 
     def is_done(self) -> bool:
-        """Return whether the result is settled, in whatever way."""
-        return self._state is not PENDING
+        """Return whether the result is settled, with a value or an exception."""
+        return self._outcome is not None
 
     def done(self) -> bool:
         """Return whether the result is settled: asyncio's name for `is_done`."""
-        return self._state is not PENDING
+        return self._outcome is not None
 
     def cancelled(self) -> bool:
         """Return whether the result ended by cancellation.
 
-        That is: by `Future.cancel`, by a `trio.Cancelled` in a captured task, or by an exception group of nothing but
-        those, at any depth.
+        That is a `Future` that was cancelled with `Future.cancel`, and a capture whose task ended with a
+        `trio.Cancelled` or with an exception group that contains nothing else, at any depth. A capture that failed
+        because it awaited a cancelled result has failed.
 
         Returns:
             False while the result is pending.
         """
-        state = self._state
-        return type(state) is _Failed and is_cancellation(state.error)
+        outcome = self._outcome
+        return type(outcome) is Error and self._is_cancellation(outcome.error)
 
     @property
-    def trio_token(self) -> trio.lowlevel.TrioToken | None:
-        """The Trio run that this result belongs to, or last belonged to; None where there was none yet.
+    def trio_token(self) -> TrioToken | None:
+        """The Trio run that the result belongs to, or None if it belongs to none yet.
 
-        A result belongs to a run while anything of that run is registered on it, a waiter or a callback. A capture also
-        belongs to the run that its task was started in.
+        It stays the same after the run has ended, until the result is used elsewhere.
         """
-        home = self._home
-        if isinstance(home, tuple):
-            return home[0]
-        return home.token if isinstance(home, _Several) else home
+        return self._token
+
+    def statistics(self) -> ResultStatistics:
+        """Return how many waits and callbacks are registered, for debugging and tests."""
+        waiter = self._waiter
+        if type(waiter) is _Crowd:
+            return ResultStatistics(len(waiter.waiters), len(waiter.callbacks))
+        return ResultStatistics(waiters=int(waiter is not None), callbacks=0)
 
     # ---- waiting
 
-    @enable_ki_protection
     async def wait_done(self) -> None:
         """Wait until the result is done.
 
-        This never raises the exception that the result ended with. Cancelling the wait cancels the wait alone. It is a
-        checkpoint, also where the result is done already.
+        This never raises the exception that the result ended with. Cancelling the wait cancels only the wait. It is
+        always a checkpoint.
 
         Raises:
-            RuntimeError: If the result belongs to another Trio run, or there is no Trio run here.
+            RuntimeError: If the result is pending and belongs to another Trio run, or there is no Trio run here.
         """
-        if self._state is not PENDING:
-            await checkpoint()
-            return
-        stop_waiting = self._register_task()
         try:
-            await trio.lowlevel.wait_task_rescheduled(stop_waiting)
-        except BaseException:
-            stop_waiting()  # Trio has done so, unless this coroutine was closed from outside
-            del self, stop_waiting
-            raise
-
-    @enable_ki_protection
-    def __await__(self) -> Generator[Any, Any, T_co]:
-        stop_waiting = None
-        try:
-            if self._state is PENDING:  # as in `wait_done`, whose coroutine would cost 4 %
-                stop_waiting = self._register_task()
-                sleep = trio.lowlevel.wait_task_rescheduled(stop_waiting)  # noqa: ASYNC105 - awaited in the next line
-                yield from sleep.__await__()
-            else:
-                yield from checkpoint().__await__()
-            return self.result()
-        except BaseException:
-            if stop_waiting is not None:
-                stop_waiting()
-            del self, stop_waiting
-            raise
+            await wait_until_done((self,))
+        finally:
+            del self
 
     def add_done_callback(self, fn: Callable[[Self], object], /, *, context: contextvars.Context | None = None) -> None:
-        """Call ``fn(self)`` once, when the result is done; at once where it is done already.
+        """Call ``fn(self)`` once, when the result is done; at once if it already is.
 
-        Callbacks run synchronously inside the call that settles the result, in the order of registration, after the
-        outcome is stored and the waiters are woken. They may register, remove and settle, on this result or on others.
-        One that raises stops no other: the exceptions of all of them are raised together, as an exception group, from
-        the call that settled the result. Ctrl-C is held back until the last one has returned.
+        Callbacks run in the Trio thread, inside the call that settles the result, in order of registration, after the
+        outcome is stored and the waiters are woken. If a callback itself settles a result, the callbacks of that one
+        run right after it has returned. Ctrl-C is held back until the last one has returned.
+
+        An `Exception` that a callback raises is logged to the logger ``triores`` and stops nothing. Anything else, such
+        as a `SystemExit`, is raised by the call that settled the result, once all callbacks have run.
 
         Args:
             fn: A synchronous function.
-            context: What to run it in; by default a copy of the context at this call.
+            context: What to run it in; by default a copy of the context at this call. If it is in use when the
+                callback runs, the callback gets a copy.
 
         Raises:
-            TypeError: If ``fn`` is not callable, or is an async function.
-            RuntimeError: If the result belongs to another Trio run, or it is pending and there is no Trio run here.
-            BaseException: What ``fn`` raises, where the result is done already.
+            TypeError: If ``fn`` isn't callable, or is an async function.
+            RuntimeError: If the result is pending and belongs to another Trio run, or there is no Trio run here.
         """
         if not callable(fn) or inspect.iscoroutinefunction(fn) or inspect.iscoroutinefunction(type(fn).__call__):
             raise TypeError(
                 f"a done callback is a synchronous function of one argument, not {shown(fn)}; "
-                "to run async code when a result is done, start a task that does 'await result.wait_done()' first"
+                "to run async code when a result is done, start a task that calls 'await result.wait_done()' first"
             )
         if context is None:
             context = contextvars.copy_context()
@@ -261,226 +314,182 @@ class ResultBase(Generic[T_co]):
             raise TypeError(
                 f"context is a contextvars.Context, not {shown(context)}; pass 'contextvars.copy_context()'"
             )
-        if not self._register_callback(fn, context):
-            context.run(fn, self)
-
-    @enable_ki_protection
-    def _register_callback(self, fn: Callable[[Any], object], context: contextvars.Context) -> bool:
-        """Call this when the result is done. Returns False, and registers nothing, where it is done already."""
-        if self._state is not PENDING:
-            return False
-        several = self._several(self._token_here("given a callback"))
-        several.callbacks.append((fn, context))
-        self._home = several  # see `_several`
-        return True
+        self._register_callback(fn, context)
 
     @enable_ki_protection
     def remove_done_callback(self, fn: Callable[[Self], object], /) -> int:
-        """Take back every registration of a callback that has not begun to run.
+        """Take back every registration of a callback that hasn't begun to run.
 
         Returns:
             How many registrations were removed.
 
         Raises:
-            RuntimeError: If the result belongs to another Trio run.
+            RuntimeError: If the result is pending and belongs to another Trio run.
         """
-        several = self._home
-        if type(several) is not _Several or not several.callbacks:
-            return 0
-        self._refuse_elsewhere(several.token, "rid of a callback")
-        kept = [entry for entry in several.callbacks if entry[0] != fn]
-        removed = len(several.callbacks) - len(kept)
-        several.callbacks[:] = kept  # in place: `_run_callbacks` may be at work on this list
-        if self._state is PENDING:
-            self._forget_if_empty(several)
+        waiting = _calls.waiting()
+        if self._outcome is None:
+            if self._token is not None and self._token is not current_run():
+                self._refuse_elsewhere(self._token, "changed")
+            waiting = (self._waiter.callbacks,) if type(self._waiter) is _Crowd else ()
+        removed = 0
+        for calls in waiting:
+            kept = [call for call in calls if call[0] is not self or call[1] != fn]
+            removed += len(calls) - len(kept)
+            calls.clear()
+            calls.extend(kept)
         return removed
 
-    def _register_task(self) -> Callable[..., trio.lowlevel.Abort]:
-        """Register the task here, to be rescheduled when the result is done. Returns what takes that back."""
-        try:
-            task = trio.lowlevel.current_task()
-            token = trio.lowlevel.current_trio_token()
-        except RuntimeError:
-            raise_no_trio()
-        if self._home is None:  # a fast path: the call costs 1 % of a future that one task sets for another
-            self._home = token, task
-        else:
-            self._register((token, task))
-
-        registered_on: ResultBase[T_co] | None = self
-
-        def stop_waiting(_raise_cancel: object = None) -> trio.lowlevel.Abort:
-            nonlocal registered_on
-            if registered_on is not None:
-                registered_on._unregister(task)
-                registered_on = None  # the traceback of a `trio.Cancelled` holds this function, in a frame of Trio's
-            return trio.lowlevel.Abort.SUCCEEDED
-
-        return stop_waiting
-
-    # ---- hooks for the modules beside this one
+    # ---- hooks for the other modules
 
     @enable_ki_protection
-    def _register(self, registration: tuple[trio.lowlevel.TrioToken, trio.lowlevel.Task | Waiter]) -> bool:
-        """Wake a waiter of the Trio run here, which is given with it, when the result is done.
+    def _settle(self, outcome: Outcome[Any]) -> None:
+        """The one transition from pending to done."""
+        if self._outcome is not None:
+            raise FutureSetAgainException(self)
+        token = self._token
+        if token is not None and token is not current_run():
+            self._refuse_elsewhere(token, "settled")
+            token = None
+        if type(outcome) is Error:
+            self._traceback = outcome.error.__traceback__
+        self._outcome = outcome
+        if token is None and self._token is not None:
+            # Just now a task in another thread has begun to wait. It may have registered before the outcome was
+            # stored; if not, it sees the outcome, since it looks again after it has claimed the result for its run.
+            with suppress(trio.RunFinishedError):
+                self._token.run_sync_soon(self._tell)
+        else:
+            self._tell()
 
-        A wait for many results gives each the same tuple: one for each would be work for the garbage collector.
-        Returns False, and registers nothing, where the result is done already.
+    @enable_ki_protection
+    def _tell(self) -> None:
+        waiter, self._waiter = self._waiter, None  # detached first, as finalizers may unregister at any time
+        if waiter is not None:
+            waiter.settled(self)
+
+    def _register(self, waiter: Waiter) -> bool:
+        """Have a waiter of this run told when the result is done. A waiter is registered only once.
+
+        Returns:
+            False, with nothing registered, if the result is done already.
         """
-        if self._state is not PENDING:
+        if self._outcome is None:
+            self._claim("waited for")
+        if self._outcome is not None:
             return False
-        token, waiter = registration
-        home = self._home
-        if home is None or home is token:  # a fast path: a wait for many results has one of these calls for each
-            self._home = registration
-            return True
-        if self._is_owned() and self.trio_token is not token:
-            self._raise_elsewhere("waited for")
-        if isinstance(home, trio.lowlevel.TrioToken):  # that of a run before this one
-            self._home = registration
-            return True
-        several = self._several(token)
-        several.waiters[waiter] = several.waiters.get(waiter, 0) + 1
-        self._home = several  # see `_several`
+        if self._waiter is None:
+            self._waiter = waiter
+        else:
+            self._crowd().waiters[waiter] = None
         return True
 
-    @enable_ki_protection
-    def _unregister(self, waiter: trio.lowlevel.Task | Waiter) -> None:
-        """Take back all registrations of this waiter. There need not be any."""
-        home = self._home
-        if type(home) is tuple:
-            if home[1] is waiter:
-                self._home = home[0]
-        elif type(home) is _Several and home.waiters.pop(waiter, 0):
-            self._forget_if_empty(home)
-
-    def _several(self, token: trio.lowlevel.TrioToken) -> _Several:
-        """Where to register one more.
-
-        The caller stores it again after that: meanwhile the garbage collector may have dropped an `as_completed` that
-        alone was registered, and this with it.
-        """
-        if type(self._home) is _Several:
-            return self._home
-        several = _Several(token)
-        home = self._home
-        if type(home) is tuple:
-            several.waiters[home[1]] = 1
-        self._home = several
-        return several
-
-    def _forget_if_empty(self, several: _Several) -> None:
-        if several.is_empty():
-            self._home = several.token
-
-    def _settle_error(self, error: BaseException, *, going_on: bool = False) -> None:
-        """Settle with an exception; ``going_on`` where the caller will raise it too, see `_settle`."""
-        self._settle(_Failed(error), error if going_on else None)
+    def _unregister(self, waiter: Waiter) -> None:
+        """Take back the registration of a waiter, if there is one."""
+        if self._waiter is waiter:
+            self._waiter = None
+        elif type(self._waiter) is _Crowd:
+            self._waiter.waiters.pop(waiter, None)
 
     @enable_ki_protection
-    def _settle(self, state: object, going_on: BaseException | None = None) -> None:
-        """The one transition from pending to done.
-
-        Where callbacks raise, this raises all of that as one exception group, together with the exception ``going_on``:
-        the one that the caller is about to raise, and that would be lost if only theirs went on.
-        """
-        if self._state is not PENDING:
-            raise FutureSetAgainException(self)
-        home = self._home
-        if type(home) is tuple:
-            token, waiter = home
-            try:  # as `_refuse_elsewhere`, whose call costs 1 to 2 % of a future that one task sets for another
-                here = trio.lowlevel.current_trio_token() is token
-            except RuntimeError:
-                here = False
-            if not here:
-                self._raise_elsewhere("settled")
-            if type(waiter) is trio.lowlevel.Task:
-                _need_4_frames()
-                self._state = state
-                self._home = token
-                trio.lowlevel.reschedule(waiter)
-            else:
-                _need_8_frames()
-                self._state = state
-                self._home = token
-                waiter.settled(self, 1)
-        elif type(home) is _Several:
-            self._refuse_elsewhere(home.token, "settled")
-            _need_8_frames()
-            self._settle_several(state, home, going_on)
+    def _register_callback(self, fn: Callable[[Any], object], context: contextvars.Context) -> None:
+        if self._outcome is None:
+            self._claim("given a callback")
+        if self._outcome is None:
+            self._crowd().callbacks.append((self, fn, context))
         else:
-            self._state = state
+            _calls.run([(self, fn, context)])
 
-    def _settle_several(self, state: object, several: _Several, going_on: BaseException | None) -> None:
-        self._state = state
-        waiters, several.waiters = several.waiters, {}  # so that nothing leaves it while it is read
-        for waiter, times in waiters.items():
-            if isinstance(waiter, trio.lowlevel.Task):
-                trio.lowlevel.reschedule(waiter)
-            else:
-                waiter.settled(self, times)
-        try:
-            if several.callbacks:
-                self._run_callbacks(several.callbacks, going_on)
-        finally:
-            self._home = several.token
+    def _crowd(self) -> _Crowd:
+        if type(self._waiter) is _Crowd:
+            return self._waiter
+        crowd = _Crowd()
+        if self._waiter is not None:  # read only now: making an object may run finalizers, and they may unregister
+            crowd.waiters[self._waiter] = None
+        self._waiter = crowd
+        return crowd
 
-    def _run_callbacks(
-        self, callbacks: list[tuple[Callable[[Any], object], contextvars.Context]], going_on: BaseException | None
-    ) -> None:
-        errors: list[BaseException] = []
-        callbacks.reverse()  # so that each is taken from the cheap end, and one that removes others finds them here
-        while callbacks:
-            try:
-                _call(*callbacks.pop(), self)
-            except BaseException as error:  # noqa: ASYNC103, BLE001 - raised below with the others
-                errors.append(error)
-        try:
-            if errors:
-                told = (
-                    "callbacks of a result failed"
-                    if going_on is None
-                    else "a result failed, and so did callbacks of it"
-                )
-                raise BaseExceptionGroup(told, [*([] if going_on is None else [going_on]), *errors])
-        finally:
-            del errors  # each of them holds this frame
+    def _is_cancellation(self, error: BaseException) -> bool:
+        return is_cancellation(error)
+
+    def _done(self) -> Outcome[T_co]:
+        if self._outcome is None:
+            raise TaskNotDoneException(self)
+        return self._outcome
+
+    def _failure(self) -> TaskFailedException:
+        return TaskCancelledException(self) if self.cancelled() else TaskFailedException(self)
 
     # ---- whose it is
 
-    def _is_owned(self) -> bool:
-        """Whether the result belongs to the run in `trio_token` at present."""
-        return type(self._home) is tuple or type(self._home) is _Several
+    def _claim(self, what: str) -> None:
+        """Have a pending result belong to the run here, or refuse if it belongs to another one."""
+        here = current_run()
+        if here is None:
+            raise_no_trio()
+        if self._token is here:
+            return
+        if self._token is not None:
+            self._refuse_elsewhere(self._token, what)
+        with _claiming:
+            if self._token is None:
+                self._token = here
+        if self._token is not here:
+            self._raise_elsewhere(what)
 
-    def _token_here(self, what: str) -> trio.lowlevel.TrioToken:
-        """The Trio run here, to register something for; refused where the result belongs to another."""
-        token = self.trio_token
-        if token is None or not self._is_owned():
-            return current_trio_token()
-        self._refuse_elsewhere(token, what)
-        return token
-
-    def _refuse_elsewhere(self, token: trio.lowlevel.TrioToken, what: str) -> None:
+    def _refuse_elsewhere(self, token: TrioToken, what: str) -> None:
+        """Refuse a call from outside the run that the result belongs to, unless that run has ended."""
         try:
-            if trio.lowlevel.current_trio_token() is token:
-                return
-        except RuntimeError:
-            pass
-        self._raise_elsewhere(what)
+            token.run_sync_soon(_nothing, idempotent=True)
+        except trio.RunFinishedError:
+            with _claiming:
+                if self._token is token:
+                    self._set_free()
+        else:
+            self._raise_elsewhere(what)
+
+    def _set_free(self) -> None:
+        self._token = None
+        if type(self._waiter) is _Crowd:
+            self._waiter.waiters.clear()  # of tasks that ended with their run
+        else:
+            self._waiter = None
 
     def _raise_elsewhere(self, what: str) -> NoReturn:
         raise RuntimeError(
             f"{self!r} belongs to another Trio run, and can't be {what} from here; nothing was changed. From another "
-            "thread, call 'trio.from_thread.run_sync(fn, trio_token=result.trio_token)'; from another Trio run, "
-            "'result.trio_token.run_sync_soon(fn)', where fn makes the call"
+            "thread, call 'trio.from_thread.run_sync(fn, trio_token=result.trio_token)'; from another Trio run, or in "
+            "an event loop that hosts Trio as its guest, 'result.trio_token.run_sync_soon(fn)', where fn makes the call"
         )
 
-    # ---- showing
+    # ---- copying and showing
+
+    def __reduce__(self) -> tuple[Callable[..., ResultBase[Any]], tuple[object, ...]]:
+        """A copy of a done result is a done `Future`; a pending result can't be copied."""
+        from ._future import copied  # an import at the top would be circular
+
+        if self._outcome is None:
+            raise TypeError(
+                f"{self!r} is pending, and so can't be copied or pickled: nobody would settle the copy; "
+                "call 'await result.wait_done()' first, or pass the result itself"
+            )
+        outcome = self.outcome
+        return copied, ((outcome.error, None) if isinstance(outcome, Error) else (None, outcome.value))
+
+    def _work(self) -> str:
+        """What failed, in messages; a capture shows the call."""
+        return f"this {type(self).__name__}"
+
+    def _name(self) -> str:
+        """The same, but short, as it stands inside another text."""
+        return type(self).__name__
 
     def _routine_str(self) -> str:
         """What ``format(result, "#")`` adds."""
         return ""
+
+    def _shown_outcome(self) -> str:
+        outcome = self._done()
+        return shown(outcome.error if type(outcome) is Error else outcome.value)  # type: ignore[attr-defined] # a Value
 
     @reprlib.recursive_repr()
     def __repr__(self) -> str:
@@ -490,62 +499,105 @@ class ResultBase(Generic[T_co]):
         """Show the state; with ``#``, a capture also shows its routine and arguments."""
         if format_spec not in ("", "#"):
             raise ValueError(f"a result is formatted with '' or '#', not with {format_spec!r}")
-        state = self._state
-        if state is PENDING:
-            told = "is_done=False"
-        elif type(state) is _Failed:
-            told = f"exception={shown(state.error)}"
+        if self._outcome is None:
+            state = "is_done=False"
         else:
-            told = f"result={shown(state, str)}"
-        return f"{type(self).__name__}({self._routine_str() if format_spec else ''}{told})"
+            state = f"{'exception' if type(self._outcome) is Error else 'result'}={self._shown_outcome()}"
+        return f"{type(self).__name__}({self._routine_str() if format_spec else ''}{state})"
 
 
-def _call(fn: Callable[[Any], object], context: contextvars.Context, result: ResultBase[Any]) -> None:
-    context.run(fn, result)
+# ---- callbacks
+
+if TYPE_CHECKING:
+    _Call = tuple[ResultBase[Any], Callable[[Any], object], contextvars.Context]
 
 
-# These raise the `RecursionError`, before anything is changed, that waking the waiters would run into half-way. They do
-# nothing else, not even count, since that would cost 1 % of a future that one task sets for another.
+class _Calls(threading.local):
+    """The callbacks that this thread has still to call.
+
+    Only the outermost call runs them, so that a chain of futures, each settled by a callback of the one before, needs
+    no deep stack, and no context is entered twice.
+    """
+
+    def __init__(self) -> None:
+        self._running = False
+        self._queue: deque[_Call] = deque()
+        self._made_now: list[_Call] = []  # to be called right after the callback that is running
+
+    def waiting(self) -> Sequence[Any]:
+        return self._queue, self._made_now
+
+    def run(self, calls: Iterable[_Call]) -> None:
+        """Call them: now, or if this is called by a callback, right after that one."""
+        self._made_now.extend(calls)
+        if self._running:
+            return
+        self._running = True
+        leaving: list[BaseException] = []
+        try:
+            while self._queue or self._made_now:
+                self._queue.extendleft(reversed(self._made_now))
+                self._made_now.clear()
+                self._call(*self._queue.popleft(), leaving)
+            if leaving:
+                raise leaving[0]
+        finally:
+            self._running = False
+            leaving.clear()  # each of them holds this frame
+
+    def _call(
+        self,
+        result: ResultBase[Any],
+        fn: Callable[[Any], object],
+        context: contextvars.Context,
+        leaving: list[BaseException],
+    ) -> None:
+        try:
+            _free_to_enter(context).run(fn, result)
+        except BaseException as error:  # logged, or raised once all callbacks have run
+            if isinstance(error, Exception) or leaving:
+                _logger.exception("callback %s of %r raised an exception", name_of(fn), result)
+            else:
+                leaving.append(error)
+        finally:
+            del self, result
 
 
-def _need_8_frames() -> None:
-    _need_7_frames()
+def _free_to_enter(context: contextvars.Context) -> contextvars.Context:
+    try:
+        context.run(_nothing)
+    except RuntimeError:  # the code that settles the result runs in it
+        return context.copy()
+    return context
 
 
-def _need_7_frames() -> None:
-    _need_6_frames()
-
-
-def _need_6_frames() -> None:
-    _need_5_frames()
-
-
-def _need_5_frames() -> None:
-    _need_4_frames()
-
-
-def _need_4_frames() -> None:
-    _need_3_frames()
-
-
-def _need_3_frames() -> None:
-    _need_2_frames()
-
-
-def _need_2_frames() -> None:
-    _need_1_frame()
-
-
-def _need_1_frame() -> None:
+def _nothing() -> None:
     pass
 
 
-def shown(value: object, show: Callable[[object], str] = repr) -> str:
-    """The text of a value; a stand-in where it has none to give, since error messages are made of these."""
+_calls = _Calls()
+
+
+# ---- waiting, and where
+
+
+@enable_ki_protection
+async def wait_until_done(results: Sequence[ResultBase[Any]]) -> None:
+    """Wait until all of some different results are done."""
+    require_trio()
+    waiter = CountDown()
     try:
-        return show(value)
-    except Exception as error:  # noqa: BLE001 - whatever a user's __repr__ raises must not hide the error being told
-        return f"<{type(value).__name__} whose {show.__name__}() raised {type(error).__name__}>"
+        for result in results:
+            waiter.left += result._register(waiter)
+        waiter.settled()
+        await waiter.event.wait()
+    except BaseException:
+        for result in results:
+            result._unregister(waiter)
+        raise
+    finally:
+        result = None  # type: ignore[assignment] # a traceback keeps this frame alive, and with it what it holds
+        del results
 
 
 def isfuture(obj: object) -> TypeIs[ResultBase[Any]]:
@@ -553,21 +605,31 @@ def isfuture(obj: object) -> TypeIs[ResultBase[Any]]:
     return isinstance(obj, ResultBase)
 
 
-def current_trio_token() -> trio.lowlevel.TrioToken:
-    """The token of the Trio run here, or a `RuntimeError` that says what is missing."""
+def current_run() -> TrioToken | None:
+    """Return the token of the Trio run here, or None if there is none."""
     try:
         return trio.lowlevel.current_trio_token()
     except RuntimeError:
+        return None
+
+
+def current_trio_token() -> TrioToken:
+    """Return the token of the Trio run here, or raise a `RuntimeError` that says what is missing."""
+    return current_run() or raise_no_trio()
+
+
+def require_trio() -> None:
+    """Raise a `RuntimeError` that says what is missing, unless this is called in a Trio task."""
+    if not trio.lowlevel.in_trio_task():
         raise_no_trio()
 
 
 async def checkpoint() -> None:
     """Trio's checkpoint, or a `RuntimeError` that says what is missing."""
-    if not trio.lowlevel.in_trio_task():
-        raise_no_trio()
+    require_trio()
     await trio.lowlevel.checkpoint()
 
 
 def raise_no_trio() -> NoReturn:
-    """Raise the `RuntimeError` for a call outside a Trio run, in place of Trio's own, which does not say what to do."""
+    """Raise the `RuntimeError` for a call outside a Trio run; unlike Trio's own, it says what to do."""
     raise RuntimeError("triores needs Trio: call this from inside trio.run(...)") from None

@@ -20,7 +20,8 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 import trio
 from trio.lowlevel import enable_ki_protection
 
-from ._capture import ResultCapture, check_nursery, refuse_uncallable, task_name
+from ._capture import ResultCapture
+from ._checks import check_nursery, refuse_uncallable, task_name
 from ._result import current_trio_token
 
 if TYPE_CHECKING:
@@ -128,7 +129,7 @@ class SingleFlight(Generic[K, T]):
         # Inside the context, of which the nursery makes a copy for each task.
         self._context.run(lambda: self._nursery.start_soon(_fly, capture, scope, name=task_name(fn)))
         flight = self._flights[key] = _Flight(self._flights, key, capture, scope)
-        capture._register((self._token, flight))
+        capture._register(flight)
         return flight
 
     def __repr__(self) -> str:
@@ -149,7 +150,7 @@ class _Flight(Generic[T]):
         self.capture = capture
         self.callers = 0  # how many wait for it
 
-    def settled(self, _result: ResultBase[Any], _times: int, /) -> None:
+    def settled(self, _result: ResultBase[Any], /) -> None:
         self._forget()
 
     def leave(self) -> trio.CancelScope | None:

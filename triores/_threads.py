@@ -21,9 +21,10 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 import trio
 from trio.lowlevel import RunVar, TrioToken, enable_ki_protection
 
-from ._capture import ResultCapture, check_nursery, refuse_uncallable, task_name
+from ._capture import ResultCapture
+from ._checks import check_nursery, refuse_uncallable, shown, task_name
 from ._future import Future
-from ._result import ResultBase, current_trio_token, isfuture, shown
+from ._result import ResultBase, current_trio_token, isfuture
 
 if TYPE_CHECKING:
     import concurrent.futures
@@ -74,7 +75,7 @@ def to_concurrent_future(result: ResultBase[T]) -> concurrent.futures.Future[T]:
     handed_out: _HandedOut[T] = _HandedOut()
     result.add_done_callback(handed_out.settle)  # the first to refuse a result of another run
     if not result.is_done():
-        handed_out.let_cancel(result, token)
+        handed_out.let_cancel(_cancel_of(result), token)
         handed_out.end_with_run()
     return handed_out.future
 
@@ -119,11 +120,13 @@ def start_from_thread(
         refuse_uncallable(async_fn, call)
     check_nursery(nursery, call.format("async_fn"))
     handed_out: _HandedOut[T] = _HandedOut()
-    capture: ResultCapture[T] = ResultCapture(async_fn, *args, cancel_scope=trio.CancelScope())
-    start = partial(handed_out.start, capture, nursery, contextvars.copy_context())
+    scope = trio.CancelScope()
+    # The capture is made in the run that it is to belong to, since the run here, if there is one, may be another.
+    make_capture = partial(ResultCapture[T], async_fn, *args, cancel_scope=scope)
+    start = partial(handed_out.start, make_capture, nursery, contextvars.copy_context())
     try:
         token = _token_here() if trio_token is None else _checked_token(trio_token)
-        handed_out.let_cancel(capture, token)
+        handed_out.let_cancel(scope.cancel, token)
         if trio.lowlevel.in_trio_run() and token is current_trio_token():
             start()  # at once: the nursery might be closed before long, where the task that calls this leaves it
         else:
@@ -148,13 +151,9 @@ class _HandedOut(Generic[T]):
         self._claim = threading.Lock()  # taken, for good, by whoever settles the future
         self._run_end: _RunEnd | None = None
 
-    def let_cancel(self, result: ResultBase[T], token: TrioToken) -> None:
-        """Have the result cancelled where the future is, or have the future refuse it."""
-        if isinstance(result, Future):
-            cancel: Callable[[str], object] = result.cancel
-        elif isinstance(result, ResultCapture) and result.cancel_scope is not None:
-            cancel = result.cancel_scope.cancel
-        else:
+    def let_cancel(self, cancel: Callable[[str], object] | None, token: TrioToken) -> None:
+        """Have this called if the future is cancelled; without it, the future can't be cancelled."""
+        if cancel is None:
             self.future.set_running_or_notify_cancel()
             return
         self.future.add_done_callback(partial(_cancel_in_trio, self._claim, token, cancel))
@@ -169,13 +168,16 @@ class _HandedOut(Generic[T]):
         return True
 
     @enable_ki_protection
-    def start(self, capture: ResultCapture[T], nursery: NurseryLike, context: contextvars.Context) -> None:
+    def start(
+        self, make_capture: Callable[[], ResultCapture[T]], nursery: NurseryLike, context: contextvars.Context
+    ) -> None:
         """Start the task; called in the Trio thread."""
         if self.future.cancelled():
             return
         try:
             _refuse_foreign(nursery)
             if self.end_with_run():
+                capture = make_capture()
                 capture.add_done_callback(self.settle)
                 context.run(lambda: nursery.start_soon(self._run, capture, name=task_name(capture.routine)))
         except Exception as error:  # noqa: BLE001 - it is for the thread that waits for the future
@@ -221,6 +223,15 @@ class _HandedOut(Generic[T]):
     def _forget(self) -> None:
         if self._run_end is not None:
             self._run_end.pending.discard(self)
+
+
+def _cancel_of(result: ResultBase[Any]) -> Callable[[str], object] | None:
+    """Return what cancels the result alone, if anything does."""
+    if isinstance(result, Future):
+        return result.cancel
+    if isinstance(result, ResultCapture) and result.cancel_scope is not None:
+        return result.cancel_scope.cancel
+    return None
 
 
 @enable_ki_protection

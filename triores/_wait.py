@@ -6,29 +6,29 @@ tells the waiter synchronously, so the order in which it is told is the order in
 
 from __future__ import annotations
 
+import inspect
 import sys
 from collections import deque
 from collections.abc import AsyncIterator
-from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, NoReturn, Protocol, TypeVar, overload
 
 import trio
 from trio.lowlevel import enable_ki_protection
 
-from ._result import ResultBase, checkpoint, current_trio_token, shown
+from ._checks import close_coroutines, name_of, shown
+from ._result import ResultBase, checkpoint, current_trio_token, wait_until_done
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from typing_extensions import Self
 
-    from ._result import Waiter
-
 ResultT = TypeVar("ResultT", bound=ResultBase[Any])
 T_contra = TypeVar("T_contra", contravariant=True)
 
 
 class SendChannelLike(Protocol[T_contra]):
-    """What results are sent to: a Trio memory channel, or an anyio memory object stream."""
+    """Anything that results are sent to: a Trio memory channel, or an anyio memory object stream."""
 
     async def send(self, value: T_contra, /) -> None: ...
 
@@ -38,51 +38,43 @@ class SendChannelLike(Protocol[T_contra]):
 async def wait_all(results: Iterable[ResultBase[object]]) -> None:
     """Wait until all results are done.
 
-    This never raises an exception that a result ended with. Cancelling the wait cancels the wait alone. It is a
-    checkpoint, also where there is nothing to wait for.
+    This never raises an exception that a result ended with. Cancelling the wait cancels only the wait. It is always a
+    checkpoint.
 
     Args:
         results: Any iterable of results; it is read once.
 
     Raises:
-        TypeError: If an item is not a result.
+        TypeError: If an item isn't a result.
         RuntimeError: If a pending result belongs to another Trio run, or there is no Trio run here.
     """
     try:
-        await _wait_all(_listed(results, "wait_all"))
+        await wait_until_done(_listed(results, "wait_all"))
     finally:
         del results  # a traceback keeps this frame alive
 
 
-@enable_ki_protection
-async def _wait_all(results: list[ResultBase[object]]) -> None:
-    waiter = _CountDown()
-    try:
-        waiter.remaining = _register(waiter, results)
-        await (waiter.event.wait() if waiter.remaining else checkpoint())
-    except BaseException:
-        _unregister(waiter, results)
-        raise
-    finally:
-        del results
-
-
-async def wait_any(results: Iterable[ResultT]) -> ResultT:
+@overload
+async def wait_any(results: Iterable[ResultT]) -> ResultT: ...
+@overload  # for mypy, which infers a list[object] for a list of results of several types
+async def wait_any(  # type: ignore[overload-cannot-match]  # the reason for it is in the line above
+    results: Iterable[ResultBase[Any]],
+) -> ResultBase[Any]: ...
+async def wait_any(results: Iterable[ResultBase[Any]]) -> ResultBase[Any]:
     """Wait until one of the results is done, and return it.
 
-    This never raises the exception that a result ended with. Cancelling the wait cancels the wait alone. It is a
-    checkpoint, also where a result is done already.
+    This never raises the exception that a result ended with. Cancelling the wait cancels only the wait. It is always a
+    checkpoint.
 
     Args:
         results: Any iterable of results; it is read once.
 
     Returns:
-        The result that was settled first. Where some were done when the wait began, the first of those in the order
-        given.
+        The result that was settled first. If some were done when the wait began, the first of those in the order given.
 
     Raises:
         RuntimeError: If there are no results, a pending one belongs to another Trio run, or there is no Trio run here.
-        TypeError: If an item is not a result.
+        TypeError: If an item isn't a result.
     """
     try:
         return await _wait_any(_listed(results, "wait_any"))
@@ -91,29 +83,38 @@ async def wait_any(results: Iterable[ResultT]) -> ResultT:
 
 
 @enable_ki_protection
-async def _wait_any(results: list[ResultT]) -> ResultT:
+async def _wait_any(results: list[ResultBase[Any]]) -> ResultBase[Any]:
     if not results:
-        raise RuntimeError("wait_any was given no results, and so would wait for ever; pass at least one")
-    waiter: _First[ResultT] = _First(next((result for result in results if result.is_done()), None))
+        raise RuntimeError("wait_any was given no results, so it would never return; pass at least one")
+    first = next((result for result in results if result.is_done()), None)
+    arrivals: Arrivals[ResultBase[Any]] = Arrivals()
     try:
-        if waiter.first is not None:
+        if first is not None:
             await checkpoint()
-        else:
-            _register(waiter, results)
-            await waiter.event.wait()
-        assert waiter.first is not None
-        return waiter.first
+            return first
+        for result in results:
+            if not result._register(arrivals):
+                arrivals.settled(result)
+        await arrivals.wait()
+        return arrivals.ready[0]
     finally:
-        _unregister(waiter, results)
-        del waiter, results
+        for result in results:
+            result._unregister(arrivals)
+        del first, arrivals, results, result
 
 
-def as_completed(results: Iterable[ResultT]) -> AsyncIterator[ResultT]:
+@overload
+def as_completed(results: Iterable[ResultT]) -> AsyncIterator[ResultT]: ...
+@overload  # for mypy, which infers a list[object] for a list of results of several types
+def as_completed(  # type: ignore[overload-cannot-match]  # the reason for it is in the line above
+    results: Iterable[ResultBase[Any]],
+) -> AsyncIterator[ResultBase[Any]]: ...
+def as_completed(results: Iterable[ResultBase[Any]]) -> AsyncIterator[ResultBase[Any]]:
     """Iterate over results in the order in which they are settled.
 
-    The wait begins at this call: results that are done by then come first, in the order given, and after them each
-    other one in its turn. A result that is given twice comes twice. Several tasks may share one iterator; each result
-    goes to one of them. Each step is a checkpoint; cancelling one loses no result.
+    The wait begins at this call: results that are done by then come first, in the order given, and then the others as
+    they are settled. A result that is given twice comes once. Several tasks may share one iterator; each result goes to
+    one of them. Each step is a checkpoint; cancelling one loses no result.
 
     The iterator can be left early: once it is dropped, nothing of it stays registered.
 
@@ -124,7 +125,7 @@ def as_completed(results: Iterable[ResultT]) -> AsyncIterator[ResultT]:
         An async iterator of the same result objects.
 
     Raises:
-        TypeError: If an item is not a result.
+        TypeError: If an item isn't a result.
         RuntimeError: If a pending result belongs to another Trio run, or there is no Trio run here.
 
     Example:
@@ -142,16 +143,16 @@ async def results_to_channel(
     """Send results into a channel in the order in which they are settled.
 
     Those that are done at the call come first, in the order given. It ends when the last one is sent, or quietly as
-    soon as it finds that the receiving end is closed. It is a checkpoint, also where there are no results.
+    soon as it finds that the receiving end is closed. It is always a checkpoint.
 
     Args:
         results: Any iterable of results; it is read once.
         channel: The sending end of a Trio memory channel, or of an anyio memory object stream.
-        close_on_complete: Close the channel at the end, in whatever way it comes, cancellation included. So a receiver
-            that loops over the channel ends too.
+        close_on_complete: Close the channel at the end, also if this is cancelled or fails. So a receiver that loops
+            over the channel ends too.
 
     Raises:
-        TypeError: If an item is not a result.
+        TypeError: If an item isn't a result.
         RuntimeError: If a pending result belongs to another Trio run, or there is no Trio run here.
         trio.ClosedResourceError: If the sending end was closed by somebody else. anyio's streams raise anyio's own.
     """
@@ -164,12 +165,12 @@ async def results_to_channel(
 @enable_ki_protection
 async def _send_all(completed: _AsCompleted[ResultT], channel: SendChannelLike[ResultT], close: bool) -> None:
     try:
-        await checkpoint()  # sending is none where the receiving end is closed
+        await checkpoint()  # sending isn't one if the receiving end is closed
         while completed.left:
             await completed.wait_until_ready()
             await channel.send(completed.take())
     except Exception as error:
-        if not _tells_of_closed_receiver(error):
+        if not _says_that_receiver_is_closed(error):
             raise
     finally:
         completed.forget()
@@ -178,79 +179,59 @@ async def _send_all(completed: _AsCompleted[ResultT], channel: SendChannelLike[R
             channel.close()
 
 
-class _CountDown:
-    """The waiter of `wait_all`."""
+class Arrivals(Generic[ResultT]):
+    """The waiter of tasks that take results in the order in which they are settled."""
 
-    __slots__ = ("event", "remaining")
-
-    def __init__(self) -> None:
-        self.event = trio.Event()
-        self.remaining = 0  # how many registrations are still pending
-
-    def settled(self, _result: ResultBase[Any], times: int, /) -> None:
-        self.remaining -= times
-        if not self.remaining:
-            self.event.set()
-
-
-class _First(Generic[ResultT]):
-    """The waiter of `wait_any`."""
-
-    __slots__ = ("event", "first")
-
-    def __init__(self, first: ResultT | None) -> None:
-        self.event = trio.Event()
-        self.first = first
-
-    def settled(self, result: Any, _times: int, /) -> None:
-        if self.first is None:
-            self.first = result
-            self.event.set()
-
-
-class _Arrivals(Generic[ResultT]):
-    """The waiter of `as_completed`: results that are done and were not taken yet.
-
-    It is apart from the iterator, so that the results on which it is registered do not keep the iterator alive.
-    """
-
-    __slots__ = ("event", "ready")
+    __slots__ = ("_event", "ready")
 
     def __init__(self) -> None:
-        self.event: trio.Event | None = None
-        self.ready: deque[ResultT] = deque()
+        self._event: trio.Event | None = None
+        self.ready: deque[ResultT] = deque()  # done, and not taken yet
 
-    def settled(self, result: Any, times: int, /) -> None:
+    def settled(self, result: Any, /) -> None:
         self.ready.append(result)
-        if times > 1:  # seldom, and a list for each result costs 1 % of a captured task
-            self.ready.extend([result] * (times - 1))
-        if self.event is not None:
-            self.event.set()
-            self.event = None
+        self.wake()
+
+    def wake(self) -> None:
+        """Have all tasks that wait look again."""
+        if self._event is not None:
+            self._event.set()
+            self._event = None
+
+    async def wait(self) -> None:
+        """Sleep until one is there, or something else is worth a look. Not a checkpoint if one is there already."""
+        if not self.ready:
+            if self._event is None:
+                self._event = trio.Event()
+            await self._event.wait()
 
 
 class _AsCompleted(AsyncIterator[ResultT]):
+    # Apart from the arrivals, so that the results on which they are registered don't keep the iterator alive.
+
     __slots__ = ("_arrivals", "_pending", "_token", "left")
 
     @enable_ki_protection
     def __init__(self, results: list[ResultT]) -> None:
-        self._arrivals: _Arrivals[ResultT] = _Arrivals()
-        self._pending: set[ResultT] = set()  # those on which the arrivals may be registered
+        self._arrivals: Arrivals[ResultT] = Arrivals()
+        self._pending: dict[int, ResultT] = {}  # those on which the arrivals may be registered, by identity
         self._token = current_trio_token()
         self.left = len(results)  # how many are still to be taken
         try:
-            registration = self._token, self._arrivals
             for result in results:
-                if result._register(registration):
-                    self._pending.add(result)
+                if result._register(self._arrivals):
+                    self._pending[id(result)] = result
                 else:
-                    self._arrivals.ready.append(result)
+                    self._arrivals.settled(result)
         except BaseException:
             self.forget()
             raise
 
     def __aiter__(self) -> Self:
         return self
+
+    def __repr__(self) -> str:
+        return f"<as_completed: {self.left} results left, {len(self._arrivals.ready)} of them done>"
 
     @enable_ki_protection
     async def __anext__(self) -> ResultT:
@@ -269,13 +250,11 @@ class _AsCompleted(AsyncIterator[ResultT]):
             del self, ready  # or the traceback of a cancelled step would keep them alive, and the iterator registered
 
     async def wait_until_ready(self) -> None:
-        """Wait until there is one to take, or nothing is left. This is a checkpoint only where it has to wait."""
+        """Wait until there is one to take, or nothing is left. This is a checkpoint only if it has to wait."""
         arrivals = self._arrivals
         try:
             while self.left and not arrivals.ready:
-                if arrivals.event is None:
-                    arrivals.event = trio.Event()
-                await arrivals.event.wait()
+                await arrivals.wait()
                 # Another task may have taken what this one was woken for, and what came next may have been cancelled
                 # together with this task, which then must not read it, but be cancelled.
                 await trio.lowlevel.checkpoint_if_cancelled()
@@ -284,13 +263,12 @@ class _AsCompleted(AsyncIterator[ResultT]):
 
     def take(self) -> ResultT:
         result = self._arrivals.ready.popleft()
-        self._pending.discard(result)
+        self._pending.pop(id(result), None)
         self.left -= 1
         return result
 
     def forget(self) -> None:
         _unregister(self._arrivals, self._pending)
-        self._pending.clear()
 
     def __del__(self) -> None:
         if not self._pending:
@@ -305,30 +283,48 @@ class _AsCompleted(AsyncIterator[ResultT]):
             self.forget()
 
 
+def _unregister(arrivals: Arrivals[Any], results: dict[int, ResultT]) -> None:
+    for result in results.values():
+        result._unregister(arrivals)
+    results.clear()
+
+
 def _listed(results: Iterable[ResultT], call: str) -> list[ResultT]:
-    """The results as a list, or a `TypeError` that names the call."""
+    """Return the results without repetitions, or raise a `TypeError` that shows the right call."""
     if isinstance(results, ResultBase):
         raise TypeError(f"{call} takes several results, not {results!r} alone; call '{call}([result])'")
-    listed = list(results)
+    try:
+        listed = list(results)
+    except TypeError:
+        if hasattr(results, "__iter__"):
+            raise  # of the user's own code
+        _refuse(call, results, [results])
     for result in listed:
         if not isinstance(result, ResultBase):
-            raise TypeError(f"{call} takes results of triores, but {shown(result)} is none; nothing is waited for")
-    return listed
+            _refuse(call, result, listed)
+    return list({id(result): result for result in listed}.values())
 
 
-def _register(waiter: Waiter, results: Iterable[ResultBase[Any]]) -> int:
-    """Register on the results that are pending, and return how many these are."""
-    registration = current_trio_token(), waiter
-    return sum([result._register(registration) for result in results])
+def _refuse(call: str, wrong: object, given: list[Any]) -> NoReturn:
+    close_coroutines(*given)
+    if inspect.iscoroutine(wrong):
+        name = wrong.__name__
+        right = f"'ResultCapture.start_soon(nursery, {name}, ...)' starts it and gives a result"
+        what = f"the coroutine that calling {name!r} made"
+    elif hasattr(wrong, "add_done_callback"):
+        right = "'wrap_future(future)' makes a result of it"
+        what = shown(wrong)
+    elif callable(wrong):
+        right = f"'ResultCapture.start_soon(nursery, {name_of(wrong)}, ...)' starts it and gives a result"
+        what = shown(wrong)
+    else:
+        right = f"the right call is '{call}([result, ...])'"
+        what = shown(wrong)
+    raise TypeError(f"{call} takes results of triores, not {what}; {right}")
 
 
-def _unregister(waiter: Waiter, results: Iterable[ResultBase[Any]]) -> None:
-    for result in results:
-        result._unregister(waiter)
-
-
-def _tells_of_closed_receiver(error: Exception) -> bool:
-    anyio = sys.modules.get("anyio")  # whoever passes one of its streams has imported it
+def _says_that_receiver_is_closed(error: Exception) -> bool:
+    anyio = sys.modules.get("anyio")  # imported by whoever passes one of its streams
     return isinstance(error, trio.BrokenResourceError) or (
         anyio is not None and isinstance(error, anyio.BrokenResourceError)
     )
