@@ -18,7 +18,6 @@ The rules that this file owns, and that the rest of triores relies on:
 from __future__ import annotations
 
 import contextvars
-import inspect
 import logging
 import reprlib
 import threading
@@ -31,7 +30,7 @@ import trio
 from outcome import Error, Value
 from trio.lowlevel import enable_ki_protection
 
-from ._checks import name_of, shown
+from ._checks import check_callback, name_of, shown
 from ._exceptions import (
     FutureSetAgainException,
     TaskCancelledException,
@@ -41,7 +40,7 @@ from ._exceptions import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Iterable, Sequence
+    from collections.abc import Callable, Generator, Sequence
     from types import TracebackType
 
     from outcome import Outcome
@@ -77,20 +76,35 @@ class CountDown:
             self.event.set()
 
 
-class _Crowd:
-    """The waiter that stands for several, and for callbacks."""
+class _Crowd(dict[Waiter, None]):
+    """The waiter that stands for several, in order of registration."""
 
-    __slots__ = ("callbacks", "waiters")
-
-    def __init__(self) -> None:
-        self.waiters: dict[Waiter, None] = {}  # an ordered set
-        self.callbacks: list[_Call] = []
+    __slots__ = ()
 
     def settled(self, result: ResultBase[Any], /) -> None:
-        for waiter in self.waiters:
+        for waiter in self:
             waiter.settled(result)
-        if self.callbacks:
-            _calls.run(self.callbacks)
+
+
+class _Callback:
+    """The waiter that stands for a callback; it runs once all the other waiters know."""
+
+    __slots__ = ("context", "fn", "result")
+
+    def __init__(self, result: ResultBase[Any], fn: Callable[[Any], object], context: contextvars.Context) -> None:
+        self.result = result
+        self.fn = fn
+        self.context = context
+
+    def settled(self, _result: object, /) -> None:
+        _calls.made_now.append(self)
+
+    def call(self) -> None:
+        try:
+            self.context.run(_nothing)
+        except RuntimeError:  # the code that settles the result runs in this context, so it can't be entered again
+            self.context = self.context.copy()
+        self.context.run(self.fn, self.result)
 
 
 @dataclass(frozen=True)
@@ -263,10 +277,9 @@ class ResultBase(Generic[T_co]):
 
     def statistics(self) -> ResultStatistics:
         """Return how many waits and callbacks are registered, for debugging and tests."""
-        waiter = self._waiter
-        if type(waiter) is _Crowd:
-            return ResultStatistics(len(waiter.waiters), len(waiter.callbacks))
-        return ResultStatistics(waiters=int(waiter is not None), callbacks=0)
+        registered = self._registered()
+        callbacks = sum(type(waiter) is _Callback for waiter in registered)
+        return ResultStatistics(len(registered) - callbacks, callbacks)
 
     # ---- waiting
 
@@ -303,17 +316,8 @@ class ResultBase(Generic[T_co]):
             TypeError: If ``fn`` isn't callable, or is an async function.
             RuntimeError: If the result is pending and belongs to another Trio run, or there is no Trio run here.
         """
-        if not callable(fn) or inspect.iscoroutinefunction(fn) or inspect.iscoroutinefunction(type(fn).__call__):
-            raise TypeError(
-                f"a done callback is a synchronous function of one argument, not {shown(fn)}; "
-                "to run async code when a result is done, start a task that calls 'await result.wait_done()' first"
-            )
-        if context is None:
-            context = contextvars.copy_context()
-        elif not isinstance(context, contextvars.Context):
-            raise TypeError(
-                f"context is a contextvars.Context, not {shown(context)}; pass 'contextvars.copy_context()'"
-            )
+        context = contextvars.copy_context() if context is None else context
+        check_callback(fn, context)
         self._register_callback(fn, context)
 
     @enable_ki_protection
@@ -326,18 +330,15 @@ class ResultBase(Generic[T_co]):
         Raises:
             RuntimeError: If the result is pending and belongs to another Trio run.
         """
-        waiting = _calls.waiting()
-        if self._outcome is None:
-            if self._token is not None and self._token is not current_run():
-                self._refuse_elsewhere(self._token, "changed")
-            waiting = (self._waiter.callbacks,) if type(self._waiter) is _Crowd else ()
-        removed = 0
-        for calls in waiting:
-            kept = [call for call in calls if call[0] is not self or call[1] != fn]
-            removed += len(calls) - len(kept)
-            calls.clear()
-            calls.extend(kept)
-        return removed
+        token = self._token
+        if self._outcome is None and token is not None and token is not current_run():
+            self._refuse_elsewhere(token, "changed")
+        callbacks = [waiter for waiter in (*self._registered(), *_calls.waiting()) if type(waiter) is _Callback]
+        removed = [callback for callback in callbacks if callback.result is self and callback.fn == fn]
+        for callback in removed:
+            self._unregister(callback)
+            callback.fn = _nothing  # for one that is in the queue already
+        return len(removed)
 
     # ---- hooks for the other modules
 
@@ -366,21 +367,27 @@ class ResultBase(Generic[T_co]):
         waiter, self._waiter = self._waiter, None  # detached first, as finalizers may unregister at any time
         if waiter is not None:
             waiter.settled(self)
+            _calls.run()
 
-    def _register(self, waiter: Waiter) -> bool:
+    def _register(self, waiter: Waiter, what: str = "waited for") -> bool:
         """Have a waiter of this run told when the result is done. A waiter is registered only once.
 
         Returns:
             False, with nothing registered, if the result is done already.
         """
         if self._outcome is None:
-            self._claim("waited for")
+            self._claim(what)
         if self._outcome is not None:
             return False
         if self._waiter is None:
             self._waiter = waiter
-        else:
-            self._crowd().waiters[waiter] = None
+            return True
+        if type(self._waiter) is not _Crowd:
+            crowd = _Crowd()
+            if self._waiter is not None:  # read anew: making an object may run finalizers, and they may unregister
+                crowd[self._waiter] = None
+            self._waiter = crowd
+        self._waiter[waiter] = None
         return True
 
     def _unregister(self, waiter: Waiter) -> None:
@@ -388,25 +395,19 @@ class ResultBase(Generic[T_co]):
         if self._waiter is waiter:
             self._waiter = None
         elif type(self._waiter) is _Crowd:
-            self._waiter.waiters.pop(waiter, None)
+            self._waiter.pop(waiter, None)
+
+    def _registered(self) -> list[Waiter]:
+        if type(self._waiter) is _Crowd:
+            return list(self._waiter)
+        return [] if self._waiter is None else [self._waiter]
 
     @enable_ki_protection
     def _register_callback(self, fn: Callable[[Any], object], context: contextvars.Context) -> None:
-        if self._outcome is None:
-            self._claim("given a callback")
-        if self._outcome is None:
-            self._crowd().callbacks.append((self, fn, context))
-        else:
-            _calls.run([(self, fn, context)])
-
-    def _crowd(self) -> _Crowd:
-        if type(self._waiter) is _Crowd:
-            return self._waiter
-        crowd = _Crowd()
-        if self._waiter is not None:  # read only now: making an object may run finalizers, and they may unregister
-            crowd.waiters[self._waiter] = None
-        self._waiter = crowd
-        return crowd
+        callback = _Callback(self, fn, context)
+        if not self._register(callback, "given a callback"):
+            callback.settled(self)
+            _calls.run()
 
     def _is_cancellation(self, error: BaseException) -> bool:
         return is_cancellation(error)
@@ -426,15 +427,12 @@ class ResultBase(Generic[T_co]):
         here = current_run()
         if here is None:
             raise_no_trio()
-        if self._token is here:
-            return
-        if self._token is not None:
-            self._refuse_elsewhere(self._token, what)
-        with _claiming:
-            if self._token is None:
-                self._token = here
-        if self._token is not here:
-            self._raise_elsewhere(what)
+        while (token := self._token) is not here:
+            if token is not None:
+                self._refuse_elsewhere(token, what)
+            with _claiming:
+                if self._token is None:
+                    self._token = here
 
     def _refuse_elsewhere(self, token: TrioToken, what: str) -> None:
         """Refuse a call from outside the run that the result belongs to, unless that run has ended."""
@@ -443,18 +441,11 @@ class ResultBase(Generic[T_co]):
         except trio.RunFinishedError:
             with _claiming:
                 if self._token is token:
-                    self._set_free()
-        else:
-            self._raise_elsewhere(what)
-
-    def _set_free(self) -> None:
-        self._token = None
-        if type(self._waiter) is _Crowd:
-            self._waiter.waiters.clear()  # of tasks that ended with their run
-        else:
-            self._waiter = None
-
-    def _raise_elsewhere(self, what: str) -> NoReturn:
+                    for waiter in self._registered():
+                        if type(waiter) is not _Callback:
+                            self._unregister(waiter)  # its task has ended with the run
+                    self._token = None
+            return
         raise RuntimeError(
             f"{self!r} belongs to another Trio run, and can't be {what} from here; nothing was changed. From another "
             "thread, call 'trio.from_thread.run_sync(fn, trio_token=result.trio_token)'; from another Trio run, or in "
@@ -508,9 +499,6 @@ class ResultBase(Generic[T_co]):
 
 # ---- callbacks
 
-if TYPE_CHECKING:
-    _Call = tuple[ResultBase[Any], Callable[[Any], object], contextvars.Context]
-
 
 class _Calls(threading.local):
     """The callbacks that this thread has still to call.
@@ -521,57 +509,39 @@ class _Calls(threading.local):
 
     def __init__(self) -> None:
         self._running = False
-        self._queue: deque[_Call] = deque()
-        self._made_now: list[_Call] = []  # to be called right after the callback that is running
+        self._queue: deque[_Callback] = deque()
+        self.made_now: list[_Callback] = []  # to be called right after the callback that is running
 
-    def waiting(self) -> Sequence[Any]:
-        return self._queue, self._made_now
+    def waiting(self) -> Sequence[_Callback]:
+        return *self._queue, *self.made_now
 
-    def run(self, calls: Iterable[_Call]) -> None:
-        """Call them: now, or if this is called by a callback, right after that one."""
-        self._made_now.extend(calls)
+    def run(self) -> None:
+        """Call them, unless this is called by a callback."""
         if self._running:
             return
         self._running = True
-        leaving: list[BaseException] = []
+        leaving: BaseException | None = None
         try:
-            while self._queue or self._made_now:
-                self._queue.extendleft(reversed(self._made_now))
-                self._made_now.clear()
-                self._call(*self._queue.popleft(), leaving)
-            if leaving:
-                raise leaving[0]
+            while self._queue or self.made_now:
+                self._queue.extendleft(reversed(self.made_now))
+                self.made_now.clear()
+                callback = self._queue.popleft()
+                try:
+                    callback.call()
+                except BaseException as error:  # logged, or raised once all callbacks have run
+                    if leaving is None and not isinstance(error, Exception):
+                        leaving = error
+                    else:
+                        _logger.exception("callback %s of %r failed", name_of(callback.fn), callback.result)
+                del callback  # a traceback keeps this frame alive
+            if leaving is not None:
+                raise leaving
         finally:
             self._running = False
-            leaving.clear()  # each of them holds this frame
-
-    def _call(
-        self,
-        result: ResultBase[Any],
-        fn: Callable[[Any], object],
-        context: contextvars.Context,
-        leaving: list[BaseException],
-    ) -> None:
-        try:
-            _free_to_enter(context).run(fn, result)
-        except BaseException as error:  # logged, or raised once all callbacks have run
-            if isinstance(error, Exception) or leaving:
-                _logger.exception("callback %s of %r raised an exception", name_of(fn), result)
-            else:
-                leaving.append(error)
-        finally:
-            del self, result
+            del leaving
 
 
-def _free_to_enter(context: contextvars.Context) -> contextvars.Context:
-    try:
-        context.run(_nothing)
-    except RuntimeError:  # the code that settles the result runs in it
-        return context.copy()
-    return context
-
-
-def _nothing() -> None:
+def _nothing(*_args: object) -> None:
     pass
 
 
