@@ -570,7 +570,7 @@ class _Calls(threading.local):
                     if leaving is None and not isinstance(error, Exception):
                         leaving = error
                     else:
-                        _logger.exception("callback %s of %r failed", name_of(callback.fn), callback.result)
+                        _logger.exception("callback %s of %s failed", name_of(callback.fn), repr(callback.result))
                 del callback  # a traceback keeps this frame alive
             if leaving is not None:
                 raise leaving
