@@ -75,7 +75,7 @@ class CountDown:
 
     def __init__(self) -> None:
         self.event = Event()
-        self.left = 1  # results that are pending, and one more until all of them are registered
+        self.left = 1  # results that are pending or not yet registered, and one more until all are registered
 
     def settled(self, _result: object = None, /) -> None:
         self.left -= 1
@@ -407,20 +407,26 @@ class ResultBase(Generic[T_co]):
         Returns:
             False, with nothing registered, if the result is done already.
         """
+        crowd: _Crowd | None = None
         if self._outcome is None:
             self._claim(what)
-        if self._outcome is not None:
+            crowd = None if self._waiter is None else self._crowd()
+        if self._outcome is not None:  # checked last: these calls may run finalizers, and those may settle the result
             return False
-        if self._waiter is None:
+        if crowd is None:
             self._waiter = waiter
-            return True
-        if type(self._waiter) is not _Crowd:
-            crowd = _Crowd()
-            if self._waiter is not None:  # read anew: making an object may run finalizers, and they may unregister
-                crowd[self._waiter] = None
-            self._waiter = crowd
-        self._waiter[waiter] = None
+        else:
+            crowd[waiter] = None
         return True
+
+    def _crowd(self) -> _Crowd:
+        if type(self._waiter) is _Crowd:
+            return self._waiter
+        crowd = _Crowd()
+        if self._waiter is not None:  # read only now: making an object may run finalizers, and those may unregister
+            crowd[self._waiter] = None
+        self._waiter = crowd
+        return crowd
 
     def _unregister(self, waiter: Waiter) -> None:
         """Take back the registration of a waiter, if there is one."""
@@ -561,8 +567,8 @@ class _Calls(threading.local):
         leaving: BaseException | None = None
         try:
             while self._queue or self.made_now:
-                self._queue.extendleft(reversed(self.made_now))
-                self.made_now.clear()
+                while self.made_now:  # one by one, as a finalizer may add to them at any time
+                    self._queue.appendleft(self.made_now.pop())
                 callback = self._queue.popleft()
                 try:
                     callback.call()
@@ -595,8 +601,10 @@ async def wait_until_done(results: Sequence[ResultBase[Any]]) -> None:
     require_trio()
     waiter = CountDown()
     try:
+        waiter.left += len(results)
         for result in results:
-            waiter.left += result._register(waiter)
+            if not result._register(waiter):
+                waiter.settled()
         waiter.settled()
         await waiter.event.wait()
     except BaseException:
