@@ -240,9 +240,11 @@ async def a_failed_future_that_is_read_many_times(watch: Watch) -> None:
         capture = watch(ResultCapture.start_soon(nursery, fail, watch, suppress_exception=True))
     future = watch(Future[int]())
     future.set_exception(capture.exception())  # one with a traceback
+    async with trio.open_nursery() as nursery:  # in other tasks, as a frame keeps the frame that called it
+        for _ in range(5):
+            nursery.start_soon(expect, Boom, read([future]))
+            nursery.start_soon(expect, Boom, unwrap([future]))
     for _ in range(5):
-        await expect(Boom, read([future]))
-        await expect(Boom, unwrap([future]))
         try:
             future.result()
         except TaskFailedException as error:
