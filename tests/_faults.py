@@ -304,7 +304,9 @@ class Watch:
         if self.stopped_at is not None and not self.may_take_time:
             assert trio.current_time() == self.stopped_at, "the cancellation was swallowed: something waited on"
         for leaf in leaves(raised):
-            if not isinstance(leaf, (Boom, triores.TaskFailedException, KeyboardInterrupt)):
+            if not isinstance(
+                leaf, (Boom, triores.TaskFailedException, triores.FutureNeverSetException, KeyboardInterrupt)
+            ):
                 raise AssertionError("a wrong exception") from raised
         self._check_that_nothing_is_lost([*causes(raised)])
 

@@ -18,8 +18,10 @@ from _helpers import Boom
 from triores import (
     Future,
     FutureMap,
+    FutureNeverSetException,
     ResultCapture,
     SingleFlight,
+    TaskCancelledException,
     TaskFailedException,
     amap,
     as_completed,
@@ -85,8 +87,8 @@ async def await_a_future(watch: Watch) -> None:
         try:
             with watch.call():
                 await failure
-        except TaskFailedException as error:
-            assert error.__cause__ is failure.exception()
+        except Boom as error:
+            assert error is failure.exception()
 
     async with trio.open_nursery() as nursery:
         nursery.start_soon(wait)
@@ -508,7 +510,7 @@ async def requests_in_flight(watch: Watch) -> None:
     async def call(n: int) -> None:
         try:
             got = await ask(watch, requests, n)
-        except TaskFailedException as error:
+        except (Boom, FutureNeverSetException, TaskCancelledException) as error:
             watch.tell(error)
             assert n == 2 or watch.is_faulty
         else:

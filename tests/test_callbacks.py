@@ -244,10 +244,14 @@ async def test_the_callbacks_of_a_result_that_a_callback_settles_run_right_after
     assert calls == ["settled", "two 1", "two 2", "one", "last"]
 
 
+def settle_next(following: Future[int], result: Future[int]) -> None:
+    following.set_result(result.result() + 1)
+
+
 async def test_a_chain_of_thousands_of_futures_settles_in_one_call(caplog: pytest.LogCaptureFixture) -> None:
     futures = [Future[int]() for _ in range(10 * sys.getrecursionlimit())]
     for future, following in itertools.pairwise(futures):
-        future.add_done_callback(lambda result, following=following: following.set_result(result.result() + 1))
+        future.add_done_callback(partial(settle_next, following))
     async with trio.open_nursery() as nursery:
         nursery.start_soon(wait_all, futures)
         await wait_all_tasks_blocked()

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import ast
 import gc
 import inspect
 import pickle
+import re
 import subprocess
 import sys
 import tracemalloc
@@ -17,7 +19,7 @@ import trio
 import triores
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
 pytestmark = pytest.mark.usefixtures("unmeasured")
 
@@ -123,3 +125,32 @@ def test_a_future_takes_little_memory() -> None:
     assert bytes_each(triores.Future) <= 68
     assert bytes_each(make_done) <= 132
     assert bytes_each(make_failed) <= 132
+
+
+def imported_modules() -> set[str]:
+    """The top-level modules that the package imports at run time, on any version of Python."""
+    names: set[str] = set()
+    for path in PACKAGE.glob("*.py"):
+        for node in walk_runtime(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Import):
+                names |= {alias.name.partition(".")[0] for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and not node.level and node.module:
+                names.add(node.module.partition(".")[0])
+    return names
+
+
+def walk_runtime(node: ast.AST) -> Iterator[ast.AST]:
+    """All nodes but those that only type checkers see."""
+    if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
+        return
+    yield node
+    for child in ast.iter_child_nodes(node):
+        yield from walk_runtime(child)
+
+
+def test_each_third_party_module_that_is_imported_is_a_declared_dependency() -> None:
+    pyproject = (PACKAGE.parent / "pyproject.toml").read_text(encoding="utf-8")
+    declared = re.search(r"^dependencies = \[(.*)\]$", pyproject, re.MULTILINE)
+    assert declared is not None
+    names = set(re.findall(r'"([a-z]+)', declared[1]))
+    assert imported_modules() - sys.stdlib_module_names == names == {"exceptiongroup", "outcome", "trio"}

@@ -660,7 +660,7 @@ async def test_a_wait_ends_although_a_finalizer_settles_a_result_as_it_begins(
             await wait_all_tasks_blocked()
             waiting = ResultCapture(wait, futures)
             nursery.start_soon(waiting.run)
-            finalizer = Finalizer(number, lambda futures=futures: futures[settled].set_result(3))
+            finalizer = Finalizer(number, partial(futures[settled].set_result, 3))
             sys.setprofile(finalizer)
             await wait_all_tasks_blocked()
             sys.setprofile(None)
@@ -698,7 +698,7 @@ async def test_a_callback_runs_although_a_finalizer_settles_the_result_as_it_is_
 async def test_callbacks_run_although_a_finalizer_settles_another_result_as_they_begin() -> None:
     for number in itertools.count(1):
         futures = [Future[int](), Future[int]()]
-        calls: list[object] = []
+        calls: list[Future[int]] = []
         for future in futures:
             for _ in range(2):
                 future.add_done_callback(calls.append)
@@ -706,7 +706,7 @@ async def test_callbacks_run_although_a_finalizer_settles_another_result_as_they
         finalizer.run(partial(futures[0].set_result, 3))
         if finalizer.left > 0:
             return
-        assert sorted(map(futures.index, calls)) == [0, 0, 1, 1]
+        assert sorted(futures.index(future) for future in calls) == [0, 0, 1, 1]
 
 
 @pytest.mark.parametrize("callbacks", [0, 1])

@@ -16,9 +16,9 @@ from trio.testing import MockClock
 from triores import (
     Future,
     FutureMap,
+    FutureNeverSetException,
     ResultCapture,
     SingleFlight,
-    TaskFailedException,
     amap,
     as_completed,
     first_success,
@@ -190,7 +190,7 @@ def test_each_request_gets_its_own_answer_or_an_error(monkeypatch: pytest.Monkey
                         asked.append(key)
                         assert await future == -key
                         told["answered"] += 1
-                except TaskFailedException:
+                except FutureNeverSetException:
                     told["failed"] += 1
             told["cancelled"] += scope.cancelled_caught
 
