@@ -348,7 +348,11 @@ class ResultBase(Generic[T_co]):
             raise FutureSetAgainException(self)
         token = self._token
         if token is not None and token is not current_run():
-            self._refuse_elsewhere(token, "settled")
+            try:
+                self._refuse_elsewhere(token, "settled")
+            except RuntimeError:
+                del self  # the traceback keeps this frame alive, and the exception may end up in this very result
+                raise
             token = None
         if type(outcome) is Error:
             self._traceback = outcome.error.__traceback__
@@ -446,6 +450,8 @@ class ResultBase(Generic[T_co]):
                     self._set_free()
         else:
             self._raise_elsewhere(what)
+        finally:
+            del self
 
     def _set_free(self) -> None:
         self._token = None
@@ -455,11 +461,15 @@ class ResultBase(Generic[T_co]):
             self._waiter = None
 
     def _raise_elsewhere(self, what: str) -> NoReturn:
-        raise RuntimeError(
-            f"{self!r} belongs to another Trio run, and can't be {what} from here; nothing was changed. From another "
-            "thread, call 'trio.from_thread.run_sync(fn, trio_token=result.trio_token)'; from another Trio run, or in "
-            "an event loop that hosts Trio as its guest, 'result.trio_token.run_sync_soon(fn)', where fn makes the call"
-        )
+        try:
+            raise RuntimeError(
+                f"{self!r} belongs to another Trio run, and can't be {what} from here; nothing was changed. From "
+                "another thread, call 'trio.from_thread.run_sync(fn, trio_token=result.trio_token)'; from another Trio "
+                "run, or in an event loop that hosts Trio as its guest, 'result.trio_token.run_sync_soon(fn)', where fn "
+                "makes the call"
+            )
+        finally:
+            del self
 
     # ---- copying and showing
 
