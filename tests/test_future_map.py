@@ -15,13 +15,10 @@ from collections.abc import Mapping
 from operator import methodcaller
 from typing import TYPE_CHECKING, Any
 
-import hypothesis.strategies as st
 import outcome
 import pytest
 import trio
-from _faults import SOAK
 from _helpers import in_foreign_run, in_foreign_thread
-from hypothesis import given, settings
 from trio.testing import wait_all_tasks_blocked
 
 from triores import (
@@ -169,14 +166,15 @@ def test_a_future_that_is_pending_when_its_block_ends_gets_a_never_set_exception
     error = future.exception()
     assert type(error) is FutureNeverSetException
     assert str(error) == "the block that expected this response ended before it came"
-    assert error.__cause__ is error.__context__ is error.__traceback__ is None
+    assert (error.__cause__, error.__context__, error.__traceback__) == (None, None, None)
 
 
 async def test_others_that_wait_for_the_future_of_a_caller_that_left_are_woken() -> None:
     requests = FutureMap[str, int]()
     async with trio.open_nursery() as nursery:
-        with trio.CancelScope() as scope, requests.expect("a") as future:
-            other = ResultCapture.start_soon(nursery, future.wait_done)
+        future = Future[int]()
+        other = ResultCapture.start_soon(nursery, future.wait_done)
+        with trio.CancelScope() as scope, requests.expect("a", future):
             nursery.start_soon(cancel, scope)
             await future
     assert scope.cancelled_caught
@@ -445,7 +443,7 @@ def test_it_is_a_mapping_of_keys_to_futures_in_the_order_of_registration() -> No
 
 def test_a_map_equals_only_itself_and_is_hashable() -> None:
     one, other = FutureMap[str, int](), FutureMap[str, int]()
-    assert one == one  # noqa: PLR0124 # the comparison is what is tested
+    assert one == one
     assert one != other
     assert one != {}
     assert len({one, other}) == 2
@@ -806,10 +804,10 @@ def depth(error: BaseException) -> int:
 
 
 async def test_a_lost_that_returns_the_cause_itself_does_not_make_its_traceback_grow() -> None:
-    requests = FutureMap[str, int](lost=lambda cause: cause or LostError())
+    requests = FutureMap[str, int](lost=lost_as_the_cause)
     cause = await end_reading(requests, "exception")
     assert cause is not None
-    depths = []
+    depths: list[int] = []
     for _ in range(3):
         with pytest.raises(CutError) as caught, requests.expect("a"):
             pass
@@ -819,7 +817,7 @@ async def test_a_lost_that_returns_the_cause_itself_does_not_make_its_traceback_
 
 
 async def test_a_lost_that_returns_the_readers_cancellation_cancels_nobody() -> None:
-    requests = FutureMap[str, int](lost=lambda cause: cause or LostError())
+    requests = FutureMap[str, int](lost=lost_as_the_cause)
     with requests.expect("a") as future:
         await end_reading(requests, "cancellation")
         with pytest.raises(TaskCancelledException):
@@ -1079,12 +1077,16 @@ def end(requests: FutureMap[Any, Any], error: BaseException) -> None:
     requests.__exit__(type(error), error, error.__traceback__)
 
 
+def lost_as_the_cause(cause: BaseException | None) -> BaseException:
+    return cause or LostError()
+
+
 def lost_by_raising(cause: BaseException | None) -> LostError:
     raise LostError from cause
 
 
 @pytest.mark.usefixtures("no_collector")
-@pytest.mark.parametrize("lost", [None, LostError, lost_by_raising, lambda cause: cause])
+@pytest.mark.parametrize("lost", [None, LostError, lost_by_raising, lost_as_the_cause])
 async def test_a_map_whose_reader_ended_is_freed_at_once(lost: Any) -> None:
     requests = FutureMap[str, int](lost=lost)
     error = raised_elsewhere()
@@ -1202,167 +1204,3 @@ async def test_a_caller_that_failed_is_freed_at_once(lost: Any) -> None:
         end(requests, raised_elsewhere())
     gone = weakref.ref(seen.pop())
     assert gone() is None
-
-
-# ---- against a model
-
-KEYS = st.integers(0, 3)
-STEP = st.one_of(
-    st.tuples(st.just("call"), KEYS),
-    st.tuples(st.just("answer"), KEYS, st.integers(0, 3)),
-    st.tuples(st.just("cancel"), KEYS),
-    st.tuples(st.just("fail"), KEYS),
-    st.tuples(st.just("begin")),
-    st.tuples(st.just("end"), st.sampled_from(["return", "exception", "cancellation"])),
-    st.tuples(st.just("run")),
-)
-
-
-class Caller:
-    """A task that makes one request, and what the model says of it."""
-
-    def __init__(self, key: int) -> None:
-        self.key = key
-        self.scope = trio.CancelScope()
-        self.awake = trio.Event()
-        self.fails = False  # by an exception of its own
-        self.sees: list[object] = []
-        self.must_see: list[object] = []
-        self.ends: str | None = None  # what its wait ends by, once the caller runs
-        self.answer: object = None
-
-    async def run(self, requests: FutureMap[int, object]) -> None:
-        with self.scope:
-            try:
-                with requests.expect(self.key) as future:
-                    future.add_done_callback(lambda _: self.awake.set())
-                    await self.awake.wait()
-                    if self.fails:
-                        raise OurError
-                    self.sees.append(future.result())
-            except TaskFailedException as error:
-                chain = causes(error)[1:]
-                self.sees.append(
-                    (type(chain[0]), *chain[1:]) if type(chain[0]) is FutureNeverSetException else chain[0]
-                )
-            except (ValueError, OurError) as error:
-                self.sees.append(type(error))
-            except trio.Cancelled:
-                self.sees.append("cancelled")
-                raise
-
-
-class Model:
-    """A `FutureMap`, its callers, and a dictionary of those that are in flight, which must agree at every step."""
-
-    def __init__(self, nursery: trio.Nursery) -> None:
-        self.requests = FutureMap[int, object]()
-        self.nursery = nursery
-        self.reader = contextlib.ExitStack()
-        self.begun = False
-        self.lost: tuple[object, ...] | None = None  # what callers see once the reader has ended
-        self.in_flight: dict[int, Caller] = {}
-        self.all: list[Caller] = []
-
-    async def step(self, name: str, *arguments: Any) -> None:
-        await getattr(self, name)(*arguments)
-        assert list(self.requests) == list(self.in_flight)
-        for key, caller in self.in_flight.items():
-            assert self.requests[key].is_done() is (caller.answer is not None)
-
-    async def run(self) -> None:
-        await wait_all_tasks_blocked()
-        for key, caller in list(self.in_flight.items()):
-            if caller.ends is not None:
-                caller.must_see.append(caller.answer if caller.ends == "answer" else caller.ends)
-                if caller.ends != "cancelled" and caller.fails:
-                    caller.must_see = [OurError]
-                del self.in_flight[key]
-        for caller in self.all:
-            assert caller.sees == caller.must_see
-
-    async def call(self, key: int) -> None:
-        await self.run()
-        caller = Caller(key)
-        self.all.append(caller)
-        if self.lost is not None:
-            caller.must_see.append(self.lost)
-        elif key in self.in_flight:
-            caller.must_see.append(ValueError)
-        else:
-            self.in_flight[key] = caller
-        self.nursery.start_soon(caller.run, self.requests)
-        await self.run()
-
-    async def answer(self, key: int, kind: int) -> None:
-        answer: object = OurError() if kind % 2 else f"answer {len(self.all)}"
-        if kind == 0:
-            settled = self.requests.set_result(key, answer)
-        elif kind == 1:
-            assert isinstance(answer, OurError)
-            settled = self.requests.set_exception(key, answer)
-        else:
-            settled = self.requests.set_outcome(
-                key, outcome.Error(answer) if isinstance(answer, OurError) else outcome.Value(answer)
-            )
-        caller = self.in_flight.get(key)
-        assert settled is (caller is not None and caller.answer is None)
-        if caller is not None and caller.answer is None:
-            caller.answer = answer
-            caller.ends = caller.ends or "answer"
-
-    async def cancel(self, key: int) -> None:
-        if key in self.in_flight:
-            self.in_flight[key].scope.cancel()
-            self.in_flight[key].ends = self.in_flight[key].ends or "cancelled"
-
-    async def fail(self, key: int) -> None:
-        if key in self.in_flight:
-            self.in_flight[key].fails = True
-            self.in_flight[key].awake.set()
-            self.in_flight[key].ends = self.in_flight[key].ends or "answer"
-
-    async def begin(self) -> None:
-        if self.begun:
-            with pytest.raises(RuntimeError):
-                self.reader.enter_context(self.requests)
-        else:
-            self.reader.enter_context(self.requests)
-            self.begun = True
-
-    async def end(self, how: str) -> None:
-        if not self.begun or self.lost is not None:
-            return
-        await self.run()
-        error: BaseException | None = None
-        with contextlib.suppress(CutError), trio.CancelScope() as scope, self.reader:
-            try:
-                if how == "exception":
-                    raise CutError
-                if how == "cancellation":
-                    scope.cancel()
-                    await trio.lowlevel.checkpoint()
-            except BaseException as raised:
-                error = raised
-                raise
-        self.lost = (FutureNeverSetException,) if error is None else (FutureNeverSetException, error)
-        for caller in self.in_flight.values():
-            caller.answer = caller.answer or self.lost
-            caller.ends = caller.ends or "answer"
-
-
-@pytest.mark.usefixtures("unmeasured")
-@settings(max_examples=1000 if SOAK else 50, deadline=None, derandomize=not SOAK, database=None)
-@given(st.lists(STEP, max_size=40))
-def test_at_random_steps_it_agrees_with_a_model(steps: list[tuple[Any, ...]]) -> None:
-    async def main() -> None:
-        async with trio.open_nursery() as nursery:
-            model = Model(nursery)
-            for step in steps:
-                await model.step(*step)
-            for key in list(model.in_flight):
-                await model.cancel(key)
-            await model.step("run")
-            assert not model.requests
-
-    trio.run(main)

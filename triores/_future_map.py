@@ -2,8 +2,8 @@
 
 The rules that this file owns:
 
-- A caller owes the map the removal of its entry, and owes everybody else who holds its future an end. `FutureMap.expect`
-  is the block of that duty: however it ends, the entry is gone and the future is done.
+- A caller owes the map the removal of its entry, and owes an end to everybody else who holds its future.
+  `FutureMap.expect` is the block of that duty: however it ends, the entry is gone and the future is done.
 - The reader of the responses owes every caller an end. The map itself is the block of that duty: when it ends, each
   future that is still pending fails, and so does each later `FutureMap.expect`. No caller waits for a reader that is
   gone.
@@ -232,8 +232,8 @@ class FutureMap(Mapping[K, Future[T]]):
                     self._give_up(future)
                 except BaseException as failure:  # noqa: BLE001 # a callback's SystemExit, raised below
                     leaving.append(failure)
-            for failure in leaving[1:]:
-                _logger.error("a callback of a lost request raised an exception", exc_info=failure)
+            for more in leaving[1:]:
+                _logger.error("a callback of a lost request raised an exception", exc_info=more)
             if leaving:
                 raise leaving[0]
         finally:
@@ -277,8 +277,11 @@ class FutureMap(Mapping[K, Future[T]]):
 
     # ---- the mapping
 
-    __eq__ = object.__eq__
-    __hash__ = object.__hash__
+    def __eq__(self, other: object) -> bool:
+        return self is other
+
+    def __hash__(self) -> int:
+        return object.__hash__(self)
 
     def __getitem__(self, key: K) -> Future[T]:
         return self._futures[key]
@@ -316,7 +319,7 @@ class _Expected(Generic[K, T]):
 
     _map: FutureMap[K, Any]
     _key: K
-    _given: Future[T] | None
+    _given: Any  # a future or None, which is checked on entering
     _future: Future[T]
 
     @enable_ki_protection
@@ -324,16 +327,7 @@ class _Expected(Generic[K, T]):
         try:
             if self._map._closed:
                 self._map._refuse_late()
-            future = self._given
-            if future is None:
-                future = Future()
-            elif not isinstance(future, Future):
-                raise TypeError(
-                    f"a request is registered with a Future, not with {shown(future)}; call 'requests.expect(key)', "
-                    "which makes one"
-                )
-            elif not future.is_done():
-                future._claim("registered")
+            future: Future[T] = Future() if self._given is None else self._checked(self._given)
             token = self._map._token
             if token is not None and future._token is not token and not future.is_done():
                 self._map._refuse_elsewhere("take a request")
@@ -351,6 +345,19 @@ class _Expected(Generic[K, T]):
             return future
         finally:
             del self
+
+    def _checked(self, future: Any) -> Future[T]:
+        try:
+            if not isinstance(future, Future):
+                raise TypeError(
+                    f"a request is registered with a Future, not with {shown(future)}; call 'requests.expect(key)', "
+                    "which makes one"
+                )
+            if not future.is_done():
+                future._claim("registered")
+            return future
+        finally:
+            del self, future
 
     @enable_ki_protection
     def __exit__(

@@ -3,7 +3,7 @@
 The rules that this file owns:
 
 - A key is in the table while its flight can be joined, and no longer. Three things take it out, each before another
-  task can run: the flight is done, its last caller has left, or the block ends that its nursery belongs to. So nobody is
+  task can run: the flight is done, its last caller has left, or the block of ``async with flights`` ends. So nobody is
   given a result from before the call, and nobody joins a flight that is being cancelled. A flight takes out its own
   entry alone, never that of one that came after it.
 - Callers own their waits, the nursery owns the task. A caller that leaves cancels nothing, unless it was the last. A
@@ -17,6 +17,7 @@ The rules that this file owns:
 from __future__ import annotations
 
 import contextvars
+import sys
 from functools import partial
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
@@ -26,6 +27,9 @@ from trio.lowlevel import enable_ki_protection
 from ._capture import ResultCapture
 from ._checks import check_nursery, refuse_uncallable
 from ._result import checkpoint, current_trio_token
+
+if sys.version_info < (3, 11):
+    from exceptiongroup import BaseExceptionGroup
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -126,7 +130,12 @@ class SingleFlight(Generic[K, T]):
             # By a task, since the others' `trio.Cancelled` would have the exception that ends this block for a context.
             nursery.start_soon(_cancel, scope)
             scope.shield = True  # so that it takes all cancellations of the tasks, also if this task is cancelled
-            await self._block.__aexit__(None, None, None)
+            try:
+                await self._block.__aexit__(None, None, None)
+            except BaseExceptionGroup as group:
+                if error is None:
+                    raise
+                raise group.derive([error, *group.exceptions]) from None
             if error is None:
                 await trio.lowlevel.checkpoint_if_cancelled()
             return None
@@ -192,7 +201,9 @@ class SingleFlight(Generic[K, T]):
             )
         return self._nursery
 
-    def _start(self, nursery: NurseryLike, key: K, fn: Callable[..., Awaitable[T]], args: tuple[Any, ...]) -> _Flight[T]:
+    def _start(
+        self, nursery: NurseryLike, key: K, fn: Callable[..., Awaitable[T]], args: tuple[Any, ...]
+    ) -> _Flight[T]:
         scope = trio.CancelScope()
         start = partial(ResultCapture.start_soon, nursery, fn, *args, suppress_exception=True, cancel_scope=scope)
         capture: ResultCapture[T] = self._context.run(start)  # the nursery makes a copy of it for each task
