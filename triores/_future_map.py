@@ -152,10 +152,15 @@ class FutureMap(Mapping[K, Future[T]]):
             TypeError: If the key isn't hashable.
             RuntimeError: If the future belongs to another Trio run.
         """
-        try:
-            return self._settle(key, Value(result))
+        future = None
+        try:  # `_settle`, written out: a call less, and no outcome for a late answer
+            future = self._futures.get(key)
+            if future is None or future.is_done():
+                return False
+            future._settle(Value(result))
+            return True
         finally:
-            del self
+            del self, future
 
     def set_exception(self, key: K, exception: BaseException) -> bool:
         """Settle a request with an exception, which its caller's ``await future`` raises.
@@ -346,18 +351,19 @@ class _Expected(Generic[K, T]):
         finally:
             del self
 
-    def _checked(self, future: Any) -> Future[T]:
+    def _checked(self, given: object) -> Future[T]:
+        future: Any = given
         try:
-            if not isinstance(future, Future):
+            if not isinstance(given, Future):
                 raise TypeError(
-                    f"a request is registered with a Future, not with {shown(future)}; call 'requests.expect(key)', "
+                    f"a request is registered with a Future, not with {shown(given)}; call 'requests.expect(key)', "
                     "which makes one"
                 )
             if not future.is_done():
                 future._claim("registered")
-            return future
+            return future  # type: ignore[no-any-return] # of whatever type the future is
         finally:
-            del self, future
+            del self, given, future
 
     @enable_ki_protection
     def __exit__(
