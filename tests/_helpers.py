@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import pytest
 import trio
+from trio._core._run import Runner
 
 from triores import ResultStatistics
 from triores._exceptions import leaves
@@ -54,6 +55,30 @@ def no_cycles() -> Generator[Callable[[Any], Any]]:
         assert not alive
     finally:
         gc.enable()
+
+
+_reschedule = Runner.reschedule  # as Trio defines it
+
+
+@contextmanager
+def no_task_rescheduled_twice() -> Generator[None]:
+    """Fail if Trio refuses to reschedule a task in the block, even if something hides Trio's `AssertionError`."""
+    refused: list[AssertionError] = []
+
+    def reschedule(runner: Runner, *args: Any) -> None:
+        try:
+            _reschedule(runner, *args)
+        except AssertionError as error:
+            refused.append(error)
+            raise
+
+    before = Runner.reschedule
+    Runner.reschedule = reschedule  # type: ignore[method-assign, assignment] # put back below
+    try:
+        yield
+    finally:
+        Runner.reschedule = before  # type: ignore[method-assign] # as it was
+    assert not refused, "a task was rescheduled that wasn't asleep"
 
 
 def is_free(result: ResultBase[Any]) -> bool:

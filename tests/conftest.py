@@ -10,6 +10,7 @@ import threading
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
+import _helpers
 import pytest
 
 if TYPE_CHECKING:
@@ -53,6 +54,13 @@ def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
         return (yield)
     finally:
         sys.settrace(None)
+
+
+@pytest.fixture(autouse=True)
+def no_task_rescheduled_twice() -> Generator[None]:
+    """Fail each test in which a task is woken twice, which is a fault even if the test doesn't notice."""
+    with _helpers.no_task_rescheduled_twice():
+        yield
 
 
 @pytest.fixture

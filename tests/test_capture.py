@@ -12,9 +12,10 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import anyio
+import outcome
 import pytest
 import trio
-from _helpers import Boom, in_foreign_run, is_free, leaf_types
+from _helpers import Boom, is_free, leaf_types
 from trio.testing import assert_checkpoints, wait_all_tasks_blocked
 
 from triores import (
@@ -26,7 +27,6 @@ from triores import (
     TaskNotDoneException,
     wait_all,
 )
-from triores._exceptions import leaves
 
 if sys.version_info < (3, 11):
     from exceptiongroup import BaseExceptionGroup, ExceptionGroup
@@ -53,10 +53,6 @@ async def fail(error: BaseException) -> None:
     raise error
 
 
-def raise_value_error(_result: object) -> None:
-    raise ValueError
-
-
 # ---- capturing is not catching
 
 
@@ -76,7 +72,7 @@ async def test_a_capture_holds_what_its_routine_returns(open_nursery: OpenNurser
 
 @open_any_nursery
 @pytest.mark.parametrize("kind", [Boom, KeyboardInterrupt, SystemExit])
-async def test_an_exception_is_captured_and_goes_on(open_nursery: OpenNursery, kind: type[BaseException]) -> None:
+async def test_an_exception_is_recorded_and_goes_on(open_nursery: OpenNursery, kind: type[BaseException]) -> None:
     error = kind("no")
     with pytest.raises(BaseExceptionGroup) as caught:
         async with open_nursery() as nursery:
@@ -108,6 +104,100 @@ async def test_only_an_exception_can_be_suppressed(kind: type[BaseException]) ->
         assert capture.exception() is error
 
 
+async def ended(routine: Callable[[], Awaitable[object]], **options: Any) -> tuple[BaseException | None, object]:
+    """What a capture has recorded, and what has reached the nursery."""
+    try:
+        async with trio.open_nursery() as nursery:
+            capture = ResultCapture.start_soon(nursery, routine, **options)
+    except BaseExceptionGroup as group:
+        return capture.exception(), group.exceptions[0]
+    return capture.exception(), None
+
+
+@pytest.mark.parametrize("with_scope", [False, True])
+@pytest.mark.parametrize(
+    ("suppress", "error", "is_suppressed"),
+    [
+        (Boom, Boom(), True),
+        (Boom, KeyError(), False),
+        (LookupError, KeyError(), True),
+        ((Boom, KeyError), KeyError(), True),
+        ((Boom, KeyError), ValueError(), False),
+        ((), Boom(), False),
+        (Boom, ExceptionGroup("alike", [Boom(), ExceptionGroup("inner", [Boom()])]), True),
+        ((Boom, KeyError), ExceptionGroup("mixed", [Boom(), KeyError()]), True),
+        (Boom, ExceptionGroup("mixed", [Boom(), KeyError()]), False),
+        (ExceptionGroup, ExceptionGroup("mixed", [Boom(), KeyError()]), True),
+        (ExceptionGroup, ExceptionGroup("mixed", [Boom(), ExceptionGroup("inner", [KeyError()])]), True),
+        (Boom, BaseExceptionGroup("mixed", [Boom(), KeyboardInterrupt()]), False),
+    ],
+    ids=repr,
+)
+async def test_an_exception_is_suppressed_if_all_of_it_is_of_the_given_types(
+    suppress: Any, error: BaseException, is_suppressed: bool, with_scope: bool
+) -> None:
+    scope = trio.CancelScope() if with_scope else None
+    recorded, reached = await ended(partial(fail, error), suppress_exception=suppress, cancel_scope=scope)
+    assert recorded is error
+    if is_suppressed:
+        assert reached is None
+    else:
+        assert repr(reached) == repr(error)  # the nursery makes a group anew
+
+
+@pytest.mark.parametrize("wrong", [3, None, "ValueError", BaseException, trio.Cancelled, KeyboardInterrupt, (Boom, 3)])
+async def test_only_subclasses_of_exception_can_be_given_to_be_suppressed(wrong: Any, nursery: trio.Nursery) -> None:
+    said = r"^suppress_exception is True, False, a subclass of Exception or a tuple of them, not .*can't be suppressed$"
+    with pytest.raises(TypeError, match=said):
+        ResultCapture.start_soon(nursery, double, 1, suppress_exception=wrong)
+    with pytest.raises(TypeError, match=said):
+        ResultCapture(double, 1, suppress_exception=wrong)
+    assert not nursery.child_tasks
+
+
+async def fail_in_clean_up(error: BaseException) -> None:
+    """As it is cancelled, it raises a group of a cancellation and another exception."""
+    async with trio.open_nursery() as inner:
+        inner.start_soon(trio.sleep_forever)
+        try:
+            await trio.sleep_forever()
+        finally:
+            raise error
+
+
+async def test_a_foreign_cancellation_in_a_group_goes_on_alone_if_the_rest_is_suppressed() -> None:
+    error = Boom()
+    with trio.CancelScope() as scope:
+        async with trio.open_nursery() as nursery:
+            capture = ResultCapture.start_soon(nursery, fail_in_clean_up, error, suppress_exception=Boom)
+            await wait_all_tasks_blocked()
+            scope.cancel()
+    assert scope.cancelled_caught  # so nothing else has come out of the nursery
+    assert set(leaf_types(capture.exception())) == {Boom, trio.Cancelled}
+    assert not capture.cancelled()
+
+
+async def test_a_foreign_cancellation_does_not_take_what_is_not_suppressed_away() -> None:
+    with pytest.raises(BaseExceptionGroup) as caught, trio.CancelScope() as scope:
+        async with trio.open_nursery() as nursery:
+            capture = ResultCapture.start_soon(nursery, fail_in_clean_up, Boom(), suppress_exception=KeyError)
+            await wait_all_tasks_blocked()
+            scope.cancel()
+    assert leaf_types(caught.value) == [Boom]
+    assert set(leaf_types(capture.exception())) == {Boom, trio.Cancelled}
+
+
+@pytest.mark.parametrize("suppress", [False, True, Boom, KeyError])
+async def test_a_cancel_scope_takes_its_own_cancellation_out_before_the_rest_is_recorded(suppress: Any) -> None:
+    error = Boom()
+    recorded, reached = await ended(
+        partial(fail_in_clean_up, error), suppress_exception=suppress, cancel_scope=trio.move_on_after(0)
+    )
+    assert isinstance(recorded, ExceptionGroup)
+    assert recorded.exceptions == (error,)
+    assert leaf_types(reached) == ([] if suppress in (True, Boom) else [Boom])  # type: ignore[arg-type] # or None
+
+
 async def test_a_cancelled_capture_records_the_cancellation_and_lets_it_go_on() -> None:
     with trio.CancelScope() as scope:
         async with trio.open_nursery() as nursery:
@@ -116,7 +206,7 @@ async def test_a_cancelled_capture_records_the_cancellation_and_lets_it_go_on() 
     assert scope.cancelled_caught
     assert capture.cancelled()
     assert isinstance(capture.exception(), trio.Cancelled)
-    with pytest.raises(TaskCancelledException, match=r"was cancelled: cancelled due to explicit.*time to go"):
+    with pytest.raises(TaskCancelledException, match=r"was cancelled \(source: explicit\), reason: 'time to go'$"):
         capture.result()
 
 
@@ -146,7 +236,7 @@ async def test_a_capture_is_settled_at_the_moment_its_routine_ends(nursery: trio
     assert seen == [4]
 
 
-async def test_a_routine_can_not_read_its_own_result() -> None:
+async def test_a_routine_cannot_read_its_own_result() -> None:
     async def read_own() -> None:
         with pytest.raises(TaskNotDoneException):
             captures[0].result()
@@ -156,7 +246,7 @@ async def test_a_routine_can_not_read_its_own_result() -> None:
     assert captures[0].exception() is None
 
 
-async def test_what_can_be_awaited_is_as_good_as_a_coroutine() -> None:
+async def test_a_routine_may_return_any_awaitable() -> None:
     class Awaits:
         def __await__(self) -> Generator[Any, Any, int]:
             return double(3).__await__()
@@ -179,7 +269,7 @@ async def test_a_subclass_is_started_as_such() -> None:
     assert repr(capture) == "Mine(result=2)"
 
 
-async def test_start_soon_hands_on_to_a_subclass_what_it_was_given() -> None:
+async def test_start_soon_passes_its_arguments_on_to_a_subclass() -> None:
     class Mine(ResultCapture[int]):
         def __init__(self, *args: Any, **kwargs: Any) -> None:
             super().__init__(*args, **kwargs)
@@ -206,17 +296,17 @@ async def test_the_alternative_format_shows_routine_and_arguments(nursery: trio.
     assert f"{partly:#}" == f"ResultCapture(routine={partial(double, 3)!r}, args=(), is_done=False)"
 
 
-def test_arguments_that_can_not_be_shown_do_not_hinder_the_format() -> None:
+def test_a_failing_repr_of_an_argument_does_not_hide_the_rest() -> None:
     class Unshowable:
         def __repr__(self) -> str:
             raise Boom
 
         async def __call__(self, *args: object) -> None: ...
 
-    told = f"{ResultCapture(Unshowable(), Unshowable()):#}"
-    assert told == (
+    shown = f"{ResultCapture(Unshowable(), Unshowable()):#}"
+    assert shown == (
         "ResultCapture(routine=<Unshowable whose repr() raised Boom>, "
-        "args=<tuple whose repr() raised Boom>, is_done=False)"
+        "args=(<Unshowable whose repr() raised Boom>,), is_done=False)"
     )
 
 
@@ -240,7 +330,7 @@ async def test_a_capture_can_be_run_by_hand(open_nursery: OpenNursery) -> None:
 
 
 @open_any_nursery
-async def test_a_capture_takes_part_in_the_start_protocol(open_nursery: OpenNursery) -> None:
+async def test_a_capture_can_be_run_by_nursery_start(open_nursery: OpenNursery) -> None:
     async def serve(address: str, *, task_status: trio.TaskStatus[int]) -> str:
         task_status.started(80)
         await wait_all_tasks_blocked()
@@ -285,7 +375,7 @@ async def test_a_second_run_does_not_run_the_routine_again(with_scope: bool) -> 
 
 
 @pytest.mark.parametrize("with_scope", [False, True])
-async def test_a_capture_that_start_soon_made_is_not_run_by_hand(with_scope: bool) -> None:
+async def test_a_capture_that_start_soon_made_cannot_be_run_by_hand(with_scope: bool) -> None:
     counting = Counting()
     async with trio.open_nursery() as nursery:
         scope = trio.CancelScope() if with_scope else None
@@ -384,6 +474,70 @@ async def test_a_cancellation_before_started_cancels_both_results(open_nursery: 
             scope.cancel()
     assert start.cancelled()
     assert done.cancelled()
+
+
+@open_any_nursery
+async def test_both_results_fail_if_the_run_nursery_was_closed_before(
+    open_nursery: OpenNursery, nursery: trio.Nursery
+) -> None:
+    async with open_nursery() as closed:
+        pass
+    runs: list[int] = []
+
+    async def serve(*, task_status: trio.TaskStatus[None]) -> None:
+        runs.append(1)
+        task_status.started()
+
+    with pytest.raises(ExceptionGroup) as caught:
+        async with trio.open_nursery() as start_nursery:
+            start, done = ResultCapture.capture_start_and_done_results(closed, serve, start_nursery=start_nursery)
+    (error,) = caught.value.exceptions
+    assert start.exception() is error
+    assert done.exception() is error
+    assert not runs
+    with pytest.raises(FutureSetAgainException):
+        await nursery.start(done.run)
+    assert not runs
+
+
+@open_any_nursery
+async def test_both_results_fail_if_the_run_nursery_closes_before_the_task_begins(open_nursery: OpenNursery) -> None:
+    with pytest.raises(ExceptionGroup) as caught:
+        async with trio.open_nursery() as start_nursery, open_nursery() as run_nursery:
+            start, done = ResultCapture.capture_start_and_done_results(
+                run_nursery, start_then, "after", 3, start_nursery=start_nursery
+            )
+    (error,) = caught.value.exceptions
+    assert start.exception() is error
+    assert done.exception() is error
+
+
+@open_any_nursery
+async def test_a_run_nursery_that_is_cancelled_before_the_task_has_started_cancels_the_done_result(
+    open_nursery: OpenNursery,
+) -> None:
+    go_on = trio.Event()
+
+    async def start_late(*, task_status: trio.TaskStatus[int]) -> None:
+        await go_on.wait()
+        task_status.started(3)
+        await trio.sleep_forever()
+
+    async with open_nursery() as start_nursery, open_nursery() as run_nursery:
+        start, done = ResultCapture.capture_start_and_done_results(run_nursery, start_late, start_nursery=start_nursery)
+        await wait_all_tasks_blocked()
+        run_nursery.cancel_scope.cancel()  # type: ignore[attr-defined] # both kinds have one
+        go_on.set()
+    assert start.result() == 3
+    assert done.cancelled()
+
+
+async def test_messages_about_both_results_show_the_routine(nursery: trio.Nursery) -> None:
+    start, done = ResultCapture.capture_start_and_done_results(nursery, start_then, "before", 3)
+    for result in (start, done):
+        with pytest.raises(TaskNotDoneException, match=r"^start_then\('before', 3\) was read before it was done"):
+            result.result()
+    nursery.cancel_scope.cancel()
 
 
 # ---- names
@@ -500,7 +654,7 @@ async def test_a_time_limit_ends_one_task_alone(autojump_clock: trio.testing.Moc
     assert limited.cancelled()
     assert limited.cancel_scope is not None
     assert limited.cancel_scope.cancelled_caught
-    with pytest.raises(TaskCancelledException, match="deadline"):
+    with pytest.raises(TaskCancelledException, match=r"\(source: deadline\)$"):
         limited.result()
 
 
@@ -522,7 +676,7 @@ async def test_a_task_can_be_cancelled_alone_with_a_reason(open_nursery: OpenNur
             each.result()
 
 
-async def test_a_scope_of_its_own_does_not_keep_other_ends_of_a_task() -> None:
+async def test_a_cancel_scope_changes_no_other_end_of_a_task() -> None:
     with pytest.raises(ExceptionGroup) as caught:
         async with trio.open_nursery() as nursery:
             value = ResultCapture.start_soon(nursery, double, 2, cancel_scope=trio.CancelScope())
@@ -539,7 +693,7 @@ async def test_a_scope_of_its_own_does_not_keep_other_ends_of_a_task() -> None:
     assert capture.cancelled()
 
 
-async def test_what_is_no_fresh_cancel_scope_is_refused(nursery: trio.Nursery) -> None:
+async def test_only_a_cancel_scope_that_was_never_entered_can_be_given(nursery: trio.Nursery) -> None:
     wrong: Any = 5
     not_a_scope = r"^cancel_scope is a trio\.CancelScope, not 5; pass 'cancel_scope=trio\.CancelScope\(\)', or a time"
     with pytest.raises(TypeError, match=not_a_scope):
@@ -554,7 +708,7 @@ async def test_what_is_no_fresh_cancel_scope_is_refused(nursery: trio.Nursery) -
     assert not nursery.child_tasks
 
 
-async def test_a_scope_that_can_not_be_entered_fails_the_result() -> None:
+async def test_a_scope_that_cannot_be_entered_fails_the_result() -> None:
     scope = trio.CancelScope()
     with pytest.raises(ExceptionGroup) as caught:
         async with trio.open_nursery() as nursery:
@@ -572,50 +726,6 @@ async def test_a_scope_that_can_not_be_entered_fails_the_result() -> None:
     assert sorted(isinstance(capture.exception(), RuntimeError) for capture in suppressed) == [False, True]
 
 
-# ---- callbacks
-
-
-async def test_a_failure_and_what_callbacks_raise_both_reach_the_nursery() -> None:
-    error = Boom()
-    with pytest.raises(ExceptionGroup) as caught:
-        async with trio.open_nursery() as nursery:
-            capture = ResultCapture.start_soon(nursery, fail, error)
-            capture.add_done_callback(raise_value_error)
-    assert next(leaves(caught.value)) is error
-    assert leaf_types(caught.value) == [Boom, ValueError]
-    assert capture.exception() is error
-
-
-async def test_what_callbacks_raise_reaches_the_nursery_where_the_failure_is_suppressed() -> None:
-    with pytest.raises(ExceptionGroup) as caught:
-        async with trio.open_nursery() as nursery:
-            capture = ResultCapture.start_soon(nursery, fail, Boom(), suppress_exception=True)
-            capture.add_done_callback(raise_value_error)
-    assert leaf_types(caught.value) == [ValueError]
-    assert isinstance(capture.exception(), Boom)
-
-
-@pytest.mark.parametrize("suppress", [False, True])
-async def test_what_callbacks_raise_does_not_change_a_value(suppress: bool) -> None:
-    with pytest.raises(ExceptionGroup) as caught:
-        async with trio.open_nursery() as nursery:
-            capture = ResultCapture.start_soon(nursery, double, 2, suppress_exception=suppress)
-            capture.add_done_callback(raise_value_error)
-    assert leaf_types(caught.value) == [ValueError]
-    assert capture.result() == 4
-
-
-async def test_a_cancelled_task_whose_callback_raises_is_still_seen_as_cancelled() -> None:
-    with pytest.raises(ExceptionGroup) as caught:
-        async with trio.open_nursery() as nursery:
-            capture = ResultCapture.start_soon(nursery, trio.sleep_forever)
-            capture.add_done_callback(raise_value_error)
-            await wait_all_tasks_blocked()
-            nursery.cancel_scope.cancel()
-    assert caught.value.split(ValueError)[1] is None  # the nursery took the cancellation
-    assert capture.cancelled()
-
-
 # ---- wrong callables
 
 
@@ -624,7 +734,7 @@ async def an_async_generator(number: int) -> Any:
 
 
 @open_any_nursery
-async def test_what_can_not_be_a_routine_is_refused_at_the_call(open_nursery: OpenNursery) -> None:
+async def test_anything_but_an_async_function_is_refused_at_the_call(open_nursery: OpenNursery) -> None:
     wrong: Any
     async with open_nursery() as nursery:
         for wrong, got, right in (
@@ -642,17 +752,19 @@ async def test_what_can_not_be_a_routine_is_refused_at_the_call(open_nursery: Op
                 ResultCapture(wrong)
             with pytest.raises(TypeError, match=r"^expected an async function"):
                 ResultCapture.capture_start_and_done_results(nursery, wrong)
-        gc.collect()  # a coroutine that was not closed would be warned of
+        gc.collect()  # Python would warn about a coroutine that wasn't closed
 
 
 @open_any_nursery
-async def test_what_turns_out_to_be_no_async_function_fails_with_the_right_call(open_nursery: OpenNursery) -> None:
+async def test_a_routine_that_is_not_async_fails_with_an_error_that_shows_the_right_call(
+    open_nursery: OpenNursery,
+) -> None:
     def sync_function(number: int) -> int:
         return number
 
     cases: list[tuple[Any, str]] = [
         (sync_function, r"'.*sync_function' is a synchronous one that returned 3; define it with 'async def', or run "),
-        (partial(sync_function), r"'functools\.partial\(.*' is a synchronous one that returned 3"),
+        (partial(sync_function), r"'.*sync_function' is a synchronous one that returned 3"),
         (an_async_generator, r"is an async generator; loop over it with 'async for'$"),
     ]
     for wrong, told in cases:
@@ -670,81 +782,29 @@ async def test_wrong_arguments_fail_the_result() -> None:
     assert isinstance(capture.exception(), TypeError)
 
 
-async def test_a_closed_nursery_is_refused() -> None:
+async def closed_nursery() -> trio.Nursery:
     async with trio.open_nursery() as nursery:
         pass
+    return nursery
+
+
+async def test_a_closed_nursery_is_refused() -> None:
     with pytest.raises(RuntimeError, match="closed"):
-        ResultCapture.start_soon(nursery, double, 1)
+        ResultCapture.start_soon(await closed_nursery(), double, 1)
 
 
-# ---- whose it is
+async def test_anything_but_a_nursery_is_refused(nursery: trio.Nursery) -> None:
+    wrong: Any
+    for wrong in (None, 3, double):
+        with pytest.raises(TypeError, match=r"^expected a nursery, but got .*ResultCapture\.start_soon\(nursery, asy"):
+            ResultCapture.start_soon(wrong, double, 1)
+        for run_nursery, start_nursery in ((wrong, nursery), (nursery, wrong or 0)):
+            with pytest.raises(TypeError, match=r"^expected a nursery, but got .*capture_start_and_done_results\("):
+                ResultCapture.capture_start_and_done_results(run_nursery, double, 1, start_nursery=start_nursery)
+    assert not nursery.child_tasks
 
 
-async def test_a_started_capture_belongs_to_the_run_of_its_task(nursery: trio.Nursery) -> None:
-    capture = ResultCapture.start_soon(nursery, trio.sleep_forever)
-    assert capture.trio_token is trio.lowlevel.current_trio_token()
-    refused = "belongs to another Trio run, and can't be waited for from here"
-    with pytest.raises(RuntimeError, match=refused):
-        await in_foreign_run(capture.wait_done)  # also before the task has begun
-    await wait_all_tasks_blocked()
-    with pytest.raises(RuntimeError, match=refused):
-        await in_foreign_run(capture.wait_done)
-    assert is_free(capture)
-    nursery.cancel_scope.cancel()
-
-
-async def test_a_capture_that_is_run_belongs_to_the_run_of_its_task(nursery: trio.Nursery) -> None:
-    capture = ResultCapture(trio.sleep_forever)
-    nursery.start_soon(capture.run)
-    await wait_all_tasks_blocked()
-    assert capture.trio_token is trio.lowlevel.current_trio_token()
-    with pytest.raises(RuntimeError, match="belongs to another Trio run, and can't be waited for from here"):
-        await in_foreign_run(capture.wait_done)
-    assert is_free(capture)
-    nursery.cancel_scope.cancel()
-
-
-async def test_a_capture_that_another_run_waits_for_is_not_run(nursery: trio.Nursery) -> None:
-    counting = Counting()
-    capture = ResultCapture(counting.routine)
-    waits = trio.Event()
-
-    async def wait_in_another_run() -> None:
-        async with trio.open_nursery() as inner:
-            inner.start_soon(wait_all, [capture])
-            await wait_all_tasks_blocked()
-            token.run_sync_soon(waits.set)
-            await finished.wait_done()
-            inner.cancel_scope.cancel()
-
-    token = trio.lowlevel.current_trio_token()
-    finished = Future[None]()
-    nursery.start_soon(in_foreign_run, wait_in_another_run)
-    await waits.wait()
-    with pytest.raises(RuntimeError, match="belongs to another Trio run, and can't be run from here; nothing was ch"):
-        await capture.run()
-    assert counting.runs == 0
-    while finished.trio_token is None:
-        await trio.sleep(0)
-    finished.trio_token.run_sync_soon(finished.set_result, None)
-
-
-async def test_a_capture_that_another_run_has_waited_for_can_be_run(nursery: trio.Nursery) -> None:
-    counting = Counting()
-    capture = ResultCapture(counting.routine)
-
-    async def wait_in_vain() -> None:
-        with trio.CancelScope() as scope:
-            scope.cancel()
-            await capture.wait_done()
-
-    await in_foreign_run(wait_in_vain)
-    assert capture.trio_token is not trio.lowlevel.current_trio_token()
-    nursery.start_soon(capture.run)
-    while not counting.runs:
-        await trio.lowlevel.checkpoint()
-    assert await capture == 1
-    assert capture.trio_token is trio.lowlevel.current_trio_token()
+# ---- waiting
 
 
 async def test_a_capture_can_be_waited_for_before_it_is_run(nursery: trio.Nursery) -> None:
@@ -757,9 +817,14 @@ async def test_a_capture_can_be_waited_for_before_it_is_run(nursery: trio.Nurser
 
 
 def test_outside_a_trio_run_a_capture_says_that_it_needs_trio() -> None:
-    nursery: Any = None
-    with pytest.raises(RuntimeError, match=r"^triores needs Trio"):
+    nursery: Any = trio.run(closed_nursery)
+    needs_trio = r"^triores needs Trio: call this from inside trio\.run\(\.\.\.\)$"
+    with pytest.raises(RuntimeError, match=needs_trio):
         ResultCapture.start_soon(nursery, double, 1)
+    with pytest.raises(RuntimeError, match=needs_trio):
+        ResultCapture.capture_start_and_done_results(nursery, double, 1)
+    with pytest.raises(RuntimeError, match=needs_trio):
+        ResultCapture(double, 1).run().send(None)
 
 
 async def test_a_failed_capture_can_be_read_by_many(nursery: trio.Nursery) -> None:
@@ -768,9 +833,13 @@ async def test_a_failed_capture_can_be_read_by_many(nursery: trio.Nursery) -> No
     await capture.wait_done()
     depth = count_frames(error)
     for _ in range(10):
-        with pytest.raises(TaskFailedException) as caught:
+        with pytest.raises(Boom) as caught:
             await capture
-        assert caught.value.__cause__ is error
+        assert caught.value is error
+        with pytest.raises(TaskFailedException) as failure:
+            capture.result()
+        assert failure.value.__cause__ is error
+    assert isinstance(capture.outcome, outcome.Error)
     assert count_frames(error) == depth
 
 

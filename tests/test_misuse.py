@@ -141,12 +141,7 @@ async def names() -> AsyncGenerator[dict[str, Any]]:
 
 
 def state_of_result(result: Any) -> object:
-    home = result._home
-    if isinstance(home, triores._result._Several):
-        home = (home.token, dict(home.waiters), list(home.callbacks))
-    elif isinstance(home, trio.lowlevel.TrioToken):
-        home = None  # nothing is registered; who was the last to do so does not matter
-    return result._state, home, getattr(result, "_started", None)
+    return f"{result:#}", result.statistics(), result.trio_token, getattr(result, "_started", None)
 
 
 STATES: list[tuple[Any, Callable[[Any], object]]] = [

@@ -323,6 +323,7 @@ async def _start(nursery: NurseryLike, done_result: ResultCapture[Any]) -> Any:
         return await nursery.start(done_result.run)
     except BaseException as error:
         if not done_result.is_done():  # the nursery didn't let the task begin
+            done_result._started = True  # so that it can't be run any more
             done_result._settle(Error(error))
         raise
     finally:

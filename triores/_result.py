@@ -69,7 +69,7 @@ class CountDown:
 
     def __init__(self) -> None:
         self.event = trio.Event()
-        self.left = 1  # results that are pending, and one more until all of them are registered
+        self.left = 1  # results that are pending or not yet registered, and one more until all are registered
 
     def settled(self, _result: object = None, /) -> None:
         self.left -= 1
@@ -84,13 +84,13 @@ class _Crowd:
 
     def __init__(self) -> None:
         self.waiters: dict[Waiter, None] = {}  # an ordered set
-        self.callbacks: list[_Call] = []
+        self.callbacks: list[_Call] = []  # without the result, which would be a reference cycle
 
     def settled(self, result: ResultBase[Any], /) -> None:
         for waiter in self.waiters:
             waiter.settled(result)
         if self.callbacks:
-            _calls.run(self.callbacks)
+            _calls.run(result, self.callbacks)
 
 
 @dataclass(frozen=True)
@@ -326,18 +326,12 @@ class ResultBase(Generic[T_co]):
         Raises:
             RuntimeError: If the result is pending and belongs to another Trio run.
         """
-        waiting = _calls.waiting()
-        if self._outcome is None:
-            if self._token is not None and self._token is not current_run():
-                self._refuse_elsewhere(self._token, "changed")
-            waiting = (self._waiter.callbacks,) if type(self._waiter) is _Crowd else ()
-        removed = 0
-        for calls in waiting:
-            kept = [call for call in calls if call[0] is not self or call[1] != fn]
-            removed += len(calls) - len(kept)
-            calls.clear()
-            calls.extend(kept)
-        return removed
+        if self._outcome is not None:
+            return _calls.remove(self, fn)
+        if self._token is not None and self._token is not current_run():
+            self._refuse_elsewhere(self._token, "changed")
+        crowd = self._waiter
+        return _remove(crowd.callbacks, lambda call: call[0] == fn) if type(crowd) is _Crowd else 0
 
     # ---- hooks for the other modules
 
@@ -377,31 +371,36 @@ class ResultBase(Generic[T_co]):
         Returns:
             False, with nothing registered, if the result is done already.
         """
+        crowd: _Crowd | None = None
         if self._outcome is None:
             self._claim("waited for")
-        if self._outcome is not None:
+            crowd = None if self._waiter is None else self._crowd()
+        if self._outcome is not None:  # asked last: a call may run finalizers, and they may settle the result
             return False
-        if self._waiter is None:
+        if crowd is None:
             self._waiter = waiter
         else:
-            self._crowd().waiters[waiter] = None
+            crowd.waiters[waiter] = None
         return True
 
     def _unregister(self, waiter: Waiter) -> None:
         """Take back the registration of a waiter, if there is one."""
-        if self._waiter is waiter:
+        registered = self._waiter
+        if registered is waiter:
             self._waiter = None
-        elif type(self._waiter) is _Crowd:
-            self._waiter.waiters.pop(waiter, None)
+        elif type(registered) is _Crowd:
+            registered.waiters.pop(waiter, None)
 
     @enable_ki_protection
     def _register_callback(self, fn: Callable[[Any], object], context: contextvars.Context) -> None:
+        call = (fn, context)
         if self._outcome is None:
             self._claim("given a callback")
-        if self._outcome is None:
-            self._crowd().callbacks.append((self, fn, context))
-        else:
-            _calls.run([(self, fn, context)])
+            crowd = self._crowd()
+            if self._outcome is None:  # asked last, as in `_register`
+                crowd.callbacks.append(call)
+                return
+        _calls.run(self, [call])
 
     def _crowd(self) -> _Crowd:
         if type(self._waiter) is _Crowd:
@@ -455,8 +454,9 @@ class ResultBase(Generic[T_co]):
 
     def _set_free(self) -> None:
         self._token = None
-        if type(self._waiter) is _Crowd:
-            self._waiter.waiters.clear()  # of tasks that ended with their run
+        registered = self._waiter
+        if type(registered) is _Crowd:
+            registered.waiters.clear()  # of tasks that ended with their run
         else:
             self._waiter = None
 
@@ -519,7 +519,8 @@ class ResultBase(Generic[T_co]):
 # ---- callbacks
 
 if TYPE_CHECKING:
-    _Call = tuple[ResultBase[Any], Callable[[Any], object], contextvars.Context]
+    _Call = tuple[Callable[[Any], object], contextvars.Context]
+    _Due = tuple[ResultBase[Any], Callable[[Any], object], contextvars.Context]
 
 
 class _Calls(threading.local):
@@ -531,23 +532,27 @@ class _Calls(threading.local):
 
     def __init__(self) -> None:
         self._running = False
-        self._queue: deque[_Call] = deque()
-        self._made_now: list[_Call] = []  # to be called right after the callback that is running
+        self._queue: deque[_Due] = deque()
+        self._made_now: list[_Due] = []  # to be called right after the callback that is running
 
-    def waiting(self) -> Sequence[Any]:
-        return self._queue, self._made_now
+    def remove(self, result: ResultBase[Any], fn: Callable[[Any], object]) -> int:
+        def is_gone(due: _Due) -> bool:
+            return due[0] is result and due[1] == fn
 
-    def run(self, calls: Iterable[_Call]) -> None:
+        return _remove(self._queue, is_gone) + _remove(self._made_now, is_gone)
+
+    def run(self, result: ResultBase[Any], calls: Iterable[_Call]) -> None:
         """Call them: now, or if this is called by a callback, right after that one."""
-        self._made_now.extend(calls)
+        self._made_now.extend([(result, fn, context) for fn, context in calls])
+        del result
         if self._running:
             return
         self._running = True
         leaving: list[BaseException] = []
         try:
             while self._queue or self._made_now:
-                self._queue.extendleft(reversed(self._made_now))
-                self._made_now.clear()
+                while self._made_now:  # one by one, as a finalizer may add to them at any time
+                    self._queue.appendleft(self._made_now.pop())
                 self._call(*self._queue.popleft(), leaving)
             if leaving:
                 raise leaving[0]
@@ -571,6 +576,14 @@ class _Calls(threading.local):
                 leaving.append(error)
         finally:
             del self, result
+
+
+def _remove(calls: Any, is_gone: Callable[[Any], bool]) -> int:
+    kept = [call for call in calls if not is_gone(call)]
+    removed = len(calls) - len(kept)
+    calls.clear()
+    calls.extend(kept)
+    return removed
 
 
 def _free_to_enter(context: contextvars.Context) -> contextvars.Context:
@@ -597,8 +610,10 @@ async def wait_until_done(results: Sequence[ResultBase[Any]]) -> None:
     require_trio()
     waiter = CountDown()
     try:
+        waiter.left += len(results)
         for result in results:
-            waiter.left += result._register(waiter)
+            if not result._register(waiter):
+                waiter.settled()
         waiter.settled()
         await waiter.event.wait()
     except BaseException:

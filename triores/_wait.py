@@ -203,7 +203,9 @@ class Arrivals(Generic[ResultT]):
         if not self.ready:
             if self._event is None:
                 self._event = trio.Event()
-            await self._event.wait()
+            event = self._event
+            del self  # the traceback of a cancelled wait keeps this frame alive, and with it what it holds
+            await event.wait()
 
 
 class _AsCompleted(AsyncIterator[ResultT]):
