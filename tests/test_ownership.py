@@ -495,19 +495,24 @@ def is_done_and_untouched(future: Future[int], threads: list[int]) -> bool:
 
 
 async def test_of_two_runs_that_claim_a_result_at_once_one_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    registered, refused = threading.Event(), threading.Event()
+
+    async def register_and_stay() -> None:
+        future.add_done_callback(id)
+        registered.set()
+        await trio.to_thread.run_sync(refused.wait)
+
+    other_run = threading.Thread(target=trio.run, args=(register_and_stay,))
+
     class OtherRunComesFirst:
         """Stands in for the lock: as this run is about to take it, another run begins to wait."""
 
         def __enter__(self) -> None:
             monkeypatch.undo()
-            trio_thread = threading.Thread(target=trio.run, args=(partial(as_async, register_elsewhere),))
-            trio_thread.start()
-            trio_thread.join()
+            other_run.start()
+            registered.wait()
 
         def __exit__(self, *_: object) -> None: ...
-
-    def register_elsewhere() -> None:
-        future.add_done_callback(id)
 
     future = await in_foreign_thread(Future[int])
     assert future.trio_token is None
@@ -515,3 +520,5 @@ async def test_of_two_runs_that_claim_a_result_at_once_one_is_refused(monkeypatc
     with pytest.raises(RuntimeError, match="belongs to another Trio run, and can't be waited for from here"):
         await future.wait_done()
     assert future.statistics() == ResultStatistics(waiters=0, callbacks=1)
+    refused.set()
+    other_run.join()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextvars
 import functools
 import inspect
 import reprlib
@@ -9,6 +10,7 @@ from collections.abc import Awaitable
 from typing import Any, NoReturn
 
 import trio
+from outcome import Outcome
 
 
 class _Short(reprlib.Repr):
@@ -150,3 +152,48 @@ def check_exception(exception: object) -> None:
     if not isinstance(exception, BaseException):
         right = f"{exception.__name__}()" if inspect.isclass(exception) else "ValueError('what went wrong')"
         raise TypeError(f"a future is given an exception object, not {shown(exception)}; call 'set_exception({right})'")
+
+
+def refuse_result(call: str, wrong: object, given: list[Any]) -> NoReturn:
+    """Raise the `TypeError` for something among the results given to a call that isn't a result."""
+    close_coroutines(*given)
+    if inspect.iscoroutine(wrong):
+        name = wrong.__name__
+        right = f"'ResultCapture.start_soon(nursery, {name}, ...)' starts it and gives a result"
+        what = f"the coroutine that calling {name!r} made"
+    elif hasattr(wrong, "add_done_callback"):
+        right = "'wrap_future(future)' makes a result of it"
+        what = shown(wrong)
+    elif callable(wrong):
+        right = f"'ResultCapture.start_soon(nursery, {name_of(wrong)}, ...)' starts it and gives a result"
+        what = shown(wrong)
+    else:
+        right = f"the right call is '{call}([result, ...])'"
+        what = shown(wrong)
+    raise TypeError(f"{call} takes results of triores, not {what}; {right}")
+
+
+def check_callback(fn: object, context: object) -> None:
+    """Raise the `TypeError` for something that can't be a callback, or be its context."""
+    if not callable(fn) or inspect.iscoroutinefunction(fn) or inspect.iscoroutinefunction(type(fn).__call__):
+        raise TypeError(
+            f"a done callback is a synchronous function of one argument, not {shown(fn)}; "
+            "to run async code when a result is done, start a task that calls 'await result.wait_done()' first"
+        )
+    if not isinstance(context, contextvars.Context):
+        raise TypeError(f"context is a contextvars.Context, not {shown(context)}; pass 'contextvars.copy_context()'")
+
+
+def check_outcome(outcome: object) -> None:
+    """Raise the `TypeError` for something that isn't an outcome."""
+    if not isinstance(outcome, Outcome):
+        raise TypeError(
+            f"an outcome is an outcome.Value or an outcome.Error, not {shown(outcome)}; "
+            "call 'set_outcome(outcome.Value(value))', or 'set_result(value)'"
+        )
+
+
+def check_reason(reason: object) -> None:
+    """Raise the `TypeError` for something that isn't the reason of a cancellation."""
+    if reason is not None and not isinstance(reason, str):
+        raise TypeError(f"the reason of a cancellation is a string, not {shown(reason)}; call 'future.cancel(\"why\")'")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 from outcome import Error, Value
 from trio.lowlevel import enable_ki_protection
 
-from ._checks import check_exception, shown
+from ._checks import check_exception, check_outcome, check_reason
 from ._exceptions import FutureCancelledException, FutureNeverSetException
 from ._result import ResultBase
 
@@ -67,15 +67,8 @@ class Future(ResultBase[T]):
             FutureSetAgainException: If the future is settled already.
             RuntimeError: If it belongs to another Trio run.
         """
-        if isinstance(outcome, Value):
-            self._settle(Value(outcome.value))
-        elif isinstance(outcome, Error):
-            self._settle(Error(outcome.error))
-        else:
-            raise TypeError(
-                f"an outcome is an outcome.Value or an outcome.Error, not {shown(outcome)}; "
-                "call 'set_outcome(outcome.Value(value))', or 'set_result(value)'"
-            )
+        check_outcome(outcome)
+        self._settle(outcome)
 
     def cancel(self, reason: str | None = None) -> bool:
         """Settle the future with a `FutureCancelledException`, unless it is done.
@@ -92,10 +85,7 @@ class Future(ResultBase[T]):
             TypeError: If the reason isn't a string.
             RuntimeError: If the future is pending and belongs to another Trio run.
         """
-        if reason is not None and not isinstance(reason, str):
-            raise TypeError(
-                f"the reason of a cancellation is a string, not {shown(reason)}; call 'future.cancel(\"why\")'"
-            )
+        check_reason(reason)
         if self.is_done():
             return False
         self._settle(Error(FutureCancelledException(reason)))

@@ -18,20 +18,21 @@ The rules that this file owns, and that the rest of triores relies on:
 from __future__ import annotations
 
 import contextvars
-import inspect
 import logging
 import reprlib
 import threading
 from collections import deque
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, NoReturn, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, NoReturn, Protocol, TypeAlias, TypeVar
 
 import trio
 from outcome import Error, Value
+from trio import Event
+from trio.lowlevel import current_trio_token as run_here
 from trio.lowlevel import enable_ki_protection
 
-from ._checks import name_of, shown
+from ._checks import check_callback, name_of, shown
 from ._exceptions import (
     FutureSetAgainException,
     TaskCancelledException,
@@ -41,7 +42,7 @@ from ._exceptions import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Iterable, Sequence
+    from collections.abc import Callable, Generator, Sequence
     from types import TracebackType
 
     from outcome import Outcome
@@ -55,11 +56,16 @@ _claiming = threading.Lock()
 _set_context: Any = BaseException.__dict__["__context__"].__set__  # also for an exception class that forbids attributes
 
 
-class Waiter(Protocol):
-    """Something that is told, synchronously and in order of registration, when a result is settled."""
+class Listener(Protocol):
+    """A waiter that is called with the result."""
 
     def settled(self, result: Any, /) -> None:
         """Take note that the result is done. Must not raise."""
+
+
+# Whatever is notified, synchronously and in order of registration, when a result is settled. A task that waits for one
+# result alone sleeps on a bare event: an object around it would cost a future 6 %.
+Waiter: TypeAlias = "trio.Event | Listener"
 
 
 class CountDown:
@@ -68,7 +74,7 @@ class CountDown:
     __slots__ = ("event", "left")
 
     def __init__(self) -> None:
-        self.event = trio.Event()
+        self.event = Event()
         self.left = 1  # results that are pending or not yet registered, and one more until all are registered
 
     def settled(self, _result: object = None, /) -> None:
@@ -77,20 +83,39 @@ class CountDown:
             self.event.set()
 
 
-class _Crowd:
-    """The waiter that stands for several, and for callbacks."""
+class _Crowd(dict["Waiter", None]):
+    """The waiter that stands for several, in order of registration."""
 
-    __slots__ = ("callbacks", "waiters")
-
-    def __init__(self) -> None:
-        self.waiters: dict[Waiter, None] = {}  # an ordered set
-        self.callbacks: list[_Call] = []  # without the result, which would be a reference cycle
+    __slots__ = ()
 
     def settled(self, result: ResultBase[Any], /) -> None:
-        for waiter in self.waiters:
-            waiter.settled(result)
-        if self.callbacks:
-            _calls.run(result, self.callbacks)
+        for waiter in self:
+            if type(waiter) is Event:
+                waiter.set()
+            else:
+                waiter.settled(result)
+
+
+class _Callback:
+    """The waiter that stands for a callback; it runs once all the other waiters know."""
+
+    __slots__ = ("context", "fn", "result")
+
+    def __init__(self, fn: Callable[[Any], object], context: contextvars.Context) -> None:
+        self.result: ResultBase[Any] | None = None  # once it is done; before, this would be a reference cycle
+        self.fn = fn
+        self.context = context
+
+    def settled(self, result: ResultBase[Any], /) -> None:
+        self.result = result
+        _calls.made_now.append(self)
+
+    def call(self) -> None:
+        try:
+            self.context.run(_nothing)
+        except RuntimeError:  # the code that settles the result runs in this context, so it can't be entered again
+            self.context = self.context.copy()
+        self.context.run(self.fn, self.result)
 
 
 @dataclass(frozen=True)
@@ -131,7 +156,10 @@ class ResultBase(Generic[T_co]):
         self._outcome = None
         self._traceback = None
         self._waiter = None
-        self._token = current_run()
+        try:
+            self._token = run_here()
+        except RuntimeError:
+            self._token = None
 
     # ---- reading
 
@@ -153,7 +181,7 @@ class ResultBase(Generic[T_co]):
     @enable_ki_protection
     async def _read_when_done(self) -> T_co:
         try:
-            await wait_until_done((self,))
+            await self.wait_done()
             return self.unwrap()
         finally:
             del self
@@ -175,10 +203,10 @@ class ResultBase(Generic[T_co]):
             BaseException: The original exception.
             TaskFailedException: If the original exception, which is the cause, must not be raised here.
         """
-        outcome = self._done()
-        if type(outcome) is not Error:
-            return outcome.value  # type: ignore[attr-defined,no-any-return] # all that isn't an Error is a Value
-        error = outcome.error
+        outcome = self._outcome
+        if type(outcome) is Value:
+            return outcome.value  # type: ignore[no-any-return] # mypy forgets the type parameter
+        error = self._error()
         if (
             not isinstance(error, Exception)
             or isinstance(error, (StopIteration, StopAsyncIteration))
@@ -203,10 +231,10 @@ class ResultBase(Generic[T_co]):
             TaskCancelledException: If it ended by cancellation; the original exception is the cause.
             TaskFailedException: If it ended with any other exception, which is the cause.
         """
-        outcome = self._done()
-        if type(outcome) is Error:
-            raise self._failure() from outcome.error
-        return outcome.value  # type: ignore[attr-defined,no-any-return] # all that isn't an Error is a Value
+        outcome = self._outcome
+        if type(outcome) is Value:
+            return outcome.value  # type: ignore[no-any-return] # mypy forgets the type parameter
+        raise self._failure() from self._error()
 
     def exception(self) -> BaseException | None:
         """Return the exception that the result ended with, unwrapped.
@@ -263,13 +291,13 @@ class ResultBase(Generic[T_co]):
 
     def statistics(self) -> ResultStatistics:
         """Return how many waits and callbacks are registered, for debugging and tests."""
-        waiter = self._waiter
-        if type(waiter) is _Crowd:
-            return ResultStatistics(len(waiter.waiters), len(waiter.callbacks))
-        return ResultStatistics(waiters=int(waiter is not None), callbacks=0)
+        registered = self._registered()
+        callbacks = sum(type(waiter) is _Callback for waiter in registered)
+        return ResultStatistics(len(registered) - callbacks, callbacks)
 
     # ---- waiting
 
+    @enable_ki_protection
     async def wait_done(self) -> None:
         """Wait until the result is done.
 
@@ -279,8 +307,17 @@ class ResultBase(Generic[T_co]):
         Raises:
             RuntimeError: If the result is pending and belongs to another Trio run, or there is no Trio run here.
         """
+        if self._outcome is not None:
+            await checkpoint()
+            return
+        event = Event()
         try:
-            await wait_until_done((self,))
+            if not self._register(event):
+                event.set()
+            await event.wait()
+        except BaseException:
+            self._unregister(event)
+            raise
         finally:
             del self
 
@@ -303,17 +340,8 @@ class ResultBase(Generic[T_co]):
             TypeError: If ``fn`` isn't callable, or is an async function.
             RuntimeError: If the result is pending and belongs to another Trio run, or there is no Trio run here.
         """
-        if not callable(fn) or inspect.iscoroutinefunction(fn) or inspect.iscoroutinefunction(type(fn).__call__):
-            raise TypeError(
-                f"a done callback is a synchronous function of one argument, not {shown(fn)}; "
-                "to run async code when a result is done, start a task that calls 'await result.wait_done()' first"
-            )
-        if context is None:
-            context = contextvars.copy_context()
-        elif not isinstance(context, contextvars.Context):
-            raise TypeError(
-                f"context is a contextvars.Context, not {shown(context)}; pass 'contextvars.copy_context()'"
-            )
+        context = contextvars.copy_context() if context is None else context
+        check_callback(fn, context)
         self._register_callback(fn, context)
 
     @enable_ki_protection
@@ -326,12 +354,16 @@ class ResultBase(Generic[T_co]):
         Raises:
             RuntimeError: If the result is pending and belongs to another Trio run.
         """
-        if self._outcome is not None:
-            return _calls.remove(self, fn)
-        if self._token is not None and self._token is not current_run():
-            self._refuse_elsewhere(self._token, "changed")
-        crowd = self._waiter
-        return _remove(crowd.callbacks, lambda call: call[0] == fn) if type(crowd) is _Crowd else 0
+        token = self._token
+        if self._outcome is None and token is not None and token is not current_run():
+            self._refuse_elsewhere(token, "changed")
+        queued = [callback for callback in _calls.waiting() if callback.result is self]
+        registered = [waiter for waiter in self._registered() if type(waiter) is _Callback]
+        removed = [callback for callback in (*queued, *registered) if callback.fn == fn]
+        for callback in removed:
+            self._unregister(callback)
+            callback.fn = _nothing  # for one that is in the queue already
+        return len(removed)
 
     # ---- hooks for the other modules
 
@@ -341,13 +373,18 @@ class ResultBase(Generic[T_co]):
         if self._outcome is not None:
             raise FutureSetAgainException(self)
         token = self._token
-        if token is not None and token is not current_run():
+        if token is not None:
             try:
-                self._refuse_elsewhere(token, "settled")
+                here = run_here()
             except RuntimeError:
-                del self  # the traceback keeps this frame alive, and the exception may end up in this very result
-                raise
-            token = None
+                here = None
+            if token is not here:
+                try:
+                    self._refuse_elsewhere(token, "settled")
+                except RuntimeError:
+                    del self  # the traceback keeps this frame alive, and the exception may end up in this very result
+                    raise
+                token = None
         if type(outcome) is Error:
             self._traceback = outcome.error.__traceback__
         self._outcome = outcome
@@ -356,16 +393,19 @@ class ResultBase(Generic[T_co]):
             # stored; if not, it sees the outcome, since it looks again after it has claimed the result for its run.
             with suppress(trio.RunFinishedError):
                 self._token.run_sync_soon(self._tell)
-        else:
+        elif self._waiter is not None:
             self._tell()
 
     @enable_ki_protection
     def _tell(self) -> None:
         waiter, self._waiter = self._waiter, None  # detached first, as finalizers may unregister at any time
-        if waiter is not None:
+        if type(waiter) is Event:
+            waiter.set()
+        elif waiter is not None:
             waiter.settled(self)
+            _calls.run()
 
-    def _register(self, waiter: Waiter) -> bool:
+    def _register(self, waiter: Waiter, what: str = "waited for") -> bool:
         """Have a waiter of this run told when the result is done. A waiter is registered only once.
 
         Returns:
@@ -373,46 +413,51 @@ class ResultBase(Generic[T_co]):
         """
         crowd: _Crowd | None = None
         if self._outcome is None:
-            self._claim("waited for")
+            self._claim(what)
             crowd = None if self._waiter is None else self._crowd()
-        if self._outcome is not None:  # asked last: a call may run finalizers, and they may settle the result
+        if self._outcome is not None:  # checked last: these calls may run finalizers, and those may settle the result
             return False
         if crowd is None:
             self._waiter = waiter
         else:
-            crowd.waiters[waiter] = None
+            crowd[waiter] = None
         return True
-
-    def _unregister(self, waiter: Waiter) -> None:
-        """Take back the registration of a waiter, if there is one."""
-        registered = self._waiter
-        if registered is waiter:
-            self._waiter = None
-        elif type(registered) is _Crowd:
-            registered.waiters.pop(waiter, None)
-
-    @enable_ki_protection
-    def _register_callback(self, fn: Callable[[Any], object], context: contextvars.Context) -> None:
-        call = (fn, context)
-        if self._outcome is None:
-            self._claim("given a callback")
-            crowd = self._crowd()
-            if self._outcome is None:  # asked last, as in `_register`
-                crowd.callbacks.append(call)
-                return
-        _calls.run(self, [call])
 
     def _crowd(self) -> _Crowd:
         if type(self._waiter) is _Crowd:
             return self._waiter
         crowd = _Crowd()
-        if self._waiter is not None:  # read only now: making an object may run finalizers, and they may unregister
-            crowd.waiters[self._waiter] = None
+        if self._waiter is not None:  # read only now: making an object may run finalizers, and those may unregister
+            crowd[self._waiter] = None
         self._waiter = crowd
         return crowd
 
+    def _unregister(self, waiter: Waiter) -> None:
+        """Take back the registration of a waiter, if there is one."""
+        if self._waiter is waiter:
+            self._waiter = None
+        elif type(self._waiter) is _Crowd:
+            self._waiter.pop(waiter, None)
+
+    def _registered(self) -> list[Waiter]:
+        if type(self._waiter) is _Crowd:
+            return list(self._waiter)
+        return [] if self._waiter is None else [self._waiter]
+
+    @enable_ki_protection
+    def _register_callback(self, fn: Callable[[Any], object], context: contextvars.Context) -> None:
+        callback = _Callback(fn, context)
+        if not self._register(callback, "given a callback"):
+            callback.settled(self)
+            _calls.run()
+
     def _is_cancellation(self, error: BaseException) -> bool:
         return is_cancellation(error)
+
+    def _error(self) -> BaseException:
+        outcome = self._done()
+        assert type(outcome) is Error
+        return outcome.error
 
     def _done(self) -> Outcome[T_co]:
         if self._outcome is None:
@@ -426,18 +471,16 @@ class ResultBase(Generic[T_co]):
 
     def _claim(self, what: str) -> None:
         """Have a pending result belong to the run here, or refuse if it belongs to another one."""
-        here = current_run()
-        if here is None:
+        try:
+            here = run_here()
+        except RuntimeError:
             raise_no_trio()
-        if self._token is here:
-            return
-        if self._token is not None:
-            self._refuse_elsewhere(self._token, what)
-        with _claiming:
-            if self._token is None:
-                self._token = here
-        if self._token is not here:
-            self._raise_elsewhere(what)
+        while (token := self._token) is not here:
+            if token is not None:
+                self._refuse_elsewhere(token, what)
+            with _claiming:
+                if self._token is None:
+                    self._token = here
 
     def _refuse_elsewhere(self, token: TrioToken, what: str) -> None:
         """Refuse a call from outside the run that the result belongs to, unless that run has ended."""
@@ -446,30 +489,18 @@ class ResultBase(Generic[T_co]):
         except trio.RunFinishedError:
             with _claiming:
                 if self._token is token:
-                    self._set_free()
-        else:
-            self._raise_elsewhere(what)
-        finally:
-            del self
-
-    def _set_free(self) -> None:
-        self._token = None
-        registered = self._waiter
-        if type(registered) is _Crowd:
-            registered.waiters.clear()  # of tasks that ended with their run
-        else:
-            self._waiter = None
-
-    def _raise_elsewhere(self, what: str) -> NoReturn:
-        try:
-            raise RuntimeError(
-                f"{self!r} belongs to another Trio run, and can't be {what} from here; nothing was changed. From "
-                "another thread, call 'trio.from_thread.run_sync(fn, trio_token=result.trio_token)'; from another Trio "
-                "run, or in an event loop that hosts Trio as its guest, 'result.trio_token.run_sync_soon(fn)', where "
-                "fn makes the call"
-            )
-        finally:
-            del self
+                    for waiter in self._registered():
+                        if type(waiter) is not _Callback:
+                            self._unregister(waiter)  # its task has ended with the run
+                    self._token = None
+            return
+        shown_here = repr(self)
+        del self  # the traceback keeps this frame alive
+        raise RuntimeError(
+            f"{shown_here} belongs to another Trio run, and can't be {what} from here; nothing was changed. From another "
+            "thread, call 'trio.from_thread.run_sync(fn, trio_token=result.trio_token)'; from another Trio run, or in "
+            "an event loop that hosts Trio as its guest, 'result.trio_token.run_sync_soon(fn)', where fn makes the call"
+        )
 
     # ---- copying and showing
 
@@ -518,10 +549,6 @@ class ResultBase(Generic[T_co]):
 
 # ---- callbacks
 
-if TYPE_CHECKING:
-    _Call = tuple[Callable[[Any], object], contextvars.Context]
-    _Due = tuple[ResultBase[Any], Callable[[Any], object], contextvars.Context]
-
 
 class _Calls(threading.local):
     """The callbacks that this thread has still to call.
@@ -532,69 +559,39 @@ class _Calls(threading.local):
 
     def __init__(self) -> None:
         self._running = False
-        self._queue: deque[_Due] = deque()
-        self._made_now: list[_Due] = []  # to be called right after the callback that is running
+        self._queue: deque[_Callback] = deque()
+        self.made_now: list[_Callback] = []  # to be called right after the callback that is running
 
-    def remove(self, result: ResultBase[Any], fn: Callable[[Any], object]) -> int:
-        def is_gone(due: _Due) -> bool:
-            return due[0] is result and due[1] == fn
+    def waiting(self) -> Sequence[_Callback]:
+        return *self._queue, *self.made_now
 
-        return _remove(self._queue, is_gone) + _remove(self._made_now, is_gone)
-
-    def run(self, result: ResultBase[Any], calls: Iterable[_Call]) -> None:
-        """Call them: now, or if this is called by a callback, right after that one."""
-        self._made_now.extend([(result, fn, context) for fn, context in calls])
-        del result
+    def run(self) -> None:
+        """Call them, unless this is called by a callback."""
         if self._running:
             return
         self._running = True
-        leaving: list[BaseException] = []
+        leaving: BaseException | None = None
         try:
-            while self._queue or self._made_now:
-                while self._made_now:  # one by one, as a finalizer may add to them at any time
-                    self._queue.appendleft(self._made_now.pop())
-                self._call(*self._queue.popleft(), leaving)
-            if leaving:
-                raise leaving[0]
+            while self._queue or self.made_now:
+                while self.made_now:  # one by one, as a finalizer may add to them at any time
+                    self._queue.appendleft(self.made_now.pop())
+                callback = self._queue.popleft()
+                try:
+                    callback.call()
+                except BaseException as error:  # logged, or raised once all callbacks have run
+                    if leaving is None and not isinstance(error, Exception):
+                        leaving = error
+                    else:
+                        _logger.exception("callback %s of %s failed", name_of(callback.fn), repr(callback.result))
+                del callback  # a traceback keeps this frame alive
+            if leaving is not None:
+                raise leaving
         finally:
             self._running = False
-            leaving.clear()  # each of them holds this frame
-
-    def _call(
-        self,
-        result: ResultBase[Any],
-        fn: Callable[[Any], object],
-        context: contextvars.Context,
-        leaving: list[BaseException],
-    ) -> None:
-        try:
-            _free_to_enter(context).run(fn, result)
-        except BaseException as error:  # logged, or raised once all callbacks have run
-            if isinstance(error, Exception) or leaving:
-                _logger.exception("callback %s of %r raised an exception", name_of(fn), result)
-            else:
-                leaving.append(error)
-        finally:
-            del self, result
+            del leaving
 
 
-def _remove(calls: Any, is_gone: Callable[[Any], bool]) -> int:
-    kept = [call for call in calls if not is_gone(call)]
-    removed = len(calls) - len(kept)
-    calls.clear()
-    calls.extend(kept)
-    return removed
-
-
-def _free_to_enter(context: contextvars.Context) -> contextvars.Context:
-    try:
-        context.run(_nothing)
-    except RuntimeError:  # the code that settles the result runs in it
-        return context.copy()
-    return context
-
-
-def _nothing() -> None:
+def _nothing(*_args: object) -> None:
     pass
 
 
@@ -633,7 +630,7 @@ def isfuture(obj: object) -> TypeIs[ResultBase[Any]]:
 def current_run() -> TrioToken | None:
     """Return the token of the Trio run here, or None if there is none."""
     try:
-        return trio.lowlevel.current_trio_token()
+        return run_here()
     except RuntimeError:
         return None
 

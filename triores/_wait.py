@@ -6,16 +6,15 @@ tells the waiter synchronously, so the order in which it is told is the order in
 
 from __future__ import annotations
 
-import inspect
 import sys
 from collections import deque
 from collections.abc import AsyncIterator
-from typing import TYPE_CHECKING, Any, Generic, NoReturn, Protocol, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar, overload
 
 import trio
 from trio.lowlevel import enable_ki_protection
 
-from ._checks import close_coroutines, name_of, shown
+from ._checks import refuse_result
 from ._result import ResultBase, checkpoint, current_trio_token, wait_until_done
 
 if TYPE_CHECKING:
@@ -300,29 +299,11 @@ def _listed(results: Iterable[ResultT], call: str) -> list[ResultT]:
     except TypeError:
         if hasattr(results, "__iter__"):
             raise  # of the user's own code
-        _refuse(call, results, [results])
+        refuse_result(call, results, [results])
     for result in listed:
         if not isinstance(result, ResultBase):
-            _refuse(call, result, listed)
+            refuse_result(call, result, listed)
     return list({id(result): result for result in listed}.values())
-
-
-def _refuse(call: str, wrong: object, given: list[Any]) -> NoReturn:
-    close_coroutines(*given)
-    if inspect.iscoroutine(wrong):
-        name = wrong.__name__
-        right = f"'ResultCapture.start_soon(nursery, {name}, ...)' starts it and gives a result"
-        what = f"the coroutine that calling {name!r} made"
-    elif hasattr(wrong, "add_done_callback"):
-        right = "'wrap_future(future)' makes a result of it"
-        what = shown(wrong)
-    elif callable(wrong):
-        right = f"'ResultCapture.start_soon(nursery, {name_of(wrong)}, ...)' starts it and gives a result"
-        what = shown(wrong)
-    else:
-        right = f"the right call is '{call}([result, ...])'"
-        what = shown(wrong)
-    raise TypeError(f"{call} takes results of triores, not {what}; {right}")
 
 
 def _says_that_receiver_is_closed(error: Exception) -> bool:
