@@ -71,20 +71,17 @@ class FutureMap(Mapping[K, Future[T]]):
     Example:
         ::
 
-            class Client:
-                def __init__(self) -> None:
-                    self.requests = FutureMap[int, bytes](lost=lambda cause: ConnectionLost(cause))
+            requests: FutureMap[int, bytes] = FutureMap(lost=ConnectionError)
 
-                async def read_responses(self) -> None:
-                    with self.requests:
-                        async for number, answer in responses(self.stream):
-                            self.requests.set_result(number, answer)
+            async def read_responses(stream: trio.abc.Stream) -> None:
+                with requests:
+                    async for number, answer in responses(stream):
+                        requests.set_result(number, answer)
 
-                async def call(self, question: bytes) -> bytes:  # or raises ConnectionLost
-                    number = next(self.numbers)
-                    with self.requests.expect(number) as answer:
-                        await self.send(number, question)
-                        return await answer
+            async def call(number: int, question: bytes) -> bytes:
+                with requests.expect(number) as answer:  # here, and two lines below: a ConnectionError
+                    await send(number, question)
+                    return await answer
     """
 
     __slots__ = ("__weakref__", "_cause", "_closed", "_futures", "_lost", "_token", "_traceback")
