@@ -498,9 +498,9 @@ class ResultBase(Generic[T_co]):
         del self  # the traceback keeps this frame alive
         raise RuntimeError(
             f"{shown_here} belongs to another Trio run, and can't be {what} from here; nothing was changed. From "
-            "another thread, call 'trio.from_thread.run_sync(fn, trio_token=result.trio_token)'; from another Trio run, "
-            "or in an event loop that hosts Trio as its guest, 'result.trio_token.run_sync_soon(fn)', where fn makes "
-            "the call"
+            "another thread, call 'trio.from_thread.run_sync(fn, trio_token=result.trio_token)'; from another Trio "
+            "run, or in an event loop that hosts Trio as its guest, 'result.trio_token.run_sync_soon(fn)', where fn "
+            "makes the call"
         )
 
     # ---- copying and showing
