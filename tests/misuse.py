@@ -235,8 +235,8 @@ MISUSES = (
         "await flights.run('a', fetch, 1)",
         "RuntimeError",
         "SingleFlight(in_flight=0) belongs to another Trio run, where its nursery is, and no task was started; make a "
-        "SingleFlight with a nursery of this run",
-        "Make one in each run.",
+        "SingleFlight in this run",
+        "Make one in each run, or open `SingleFlight()` in each.",
         "in another run",
     ),
     *(
@@ -623,7 +623,7 @@ MISUSES = (
         "with requests.expect('a'):\n    pass",
         "ValueError",
         "a request with the key 'a' is in flight already; give each request a key of its own, or wait "
-        "until the block of the first one has ended",
+        "until the first one is done",
         "Number the requests: `itertools.count()`.",
     ),
     Misuse(
@@ -673,9 +673,49 @@ MISUSES = (
     Misuse(
         REQUESTS,
         "with ended.expect('b'):\n    pass",
-        "TaskFailedException",
-        FAILED.format("FutureNeverSetException(...)"),
-        "Handle it as a request that fails: the connection is gone.",
+        "FutureNeverSetException",
+        "the block that reads the responses ended before this request was made",
+        "Handle it as a request that fails: the connection is gone. `ended.closed` says so too.",
+    ),
+    Misuse(
+        REQUESTS,
+        "with requests.expect('b', 3):\n    pass",
+        "TypeError",
+        "a request is registered with a Future, not with 3; call 'requests.expect(key)', which makes one",
+        "`with requests.expect('b') as future:`",
+    ),
+    Misuse(
+        REQUESTS,
+        "FutureMap(lost=ConnectionError('gone'))",
+        "TypeError",
+        "lost is a synchronous function that makes an exception, not ConnectionError('gone'); the right call is "
+        "'FutureMap(lost=lambda cause: ConnectionLost(...))'",
+        "Each request needs an exception of its own: `FutureMap(lost=lambda cause: ConnectionError('gone'))`",
+    ),
+    Misuse(
+        REQUESTS,
+        "own = FutureMap(lost=print)\nwith own:\n    pass\nwith own.expect('b'):\n    pass",
+        "TypeError",
+        "lost(cause) has to return an exception object, not None; the right call is "
+        "'FutureMap(lost=lambda cause: ConnectionLost(...))'",
+        "`FutureMap(lost=ConnectionError)`; a class is called with the cause too.",
+    ),
+    Misuse(
+        REQUESTS,
+        "with requests:\n    pass",
+        "RuntimeError",
+        NO_TRIO,
+        "Enter it in the Trio task that reads the responses.",
+        "outside of Trio",
+    ),
+    Misuse(
+        REQUESTS,
+        "with requests:\n    pass",
+        "RuntimeError",
+        "FutureMap(in_flight=1, reader='not begun') belongs to another Trio run, and can't be read here; nothing was "
+        "changed. Make a new FutureMap() in this run",
+        "Read the responses in the run that makes the requests.",
+        "in another run",
     ),
     Misuse(
         REQUESTS,
@@ -717,8 +757,8 @@ MISUSES = (
     Misuse(
         SHARING,
         "await flights.run('a', sync, 1)",
-        "TaskFailedException",
-        "sync(1) failed: TypeError(...)",
+        "TypeError",
+        SYNC.format("sync"),
         "`await flights.run('a', trio.to_thread.run_sync, sync, 1)`",
     ),
     Misuse(
@@ -727,6 +767,29 @@ MISUSES = (
         "RuntimeError",
         "Nursery is closed to new arrivals",
         "Keep its nursery open as long as it is used.",
+    ),
+    Misuse(
+        SHARING,
+        "await SingleFlight().run('a', fetch, 1)",
+        "RuntimeError",
+        "SingleFlight(in_flight=0) has no nursery, so no task was started; call 'run' inside of 'async with flights:', "
+        "or make it with a nursery: 'SingleFlight(nursery)'",
+        "`async with flights:` around all that calls `run`",
+    ),
+    Misuse(
+        SHARING,
+        "own = SingleFlight()\nasync with own:\n    async with own:\n        pass",
+        "RuntimeError",
+        "the block of SingleFlight(in_flight=0) is open already; enter it once, around all that calls 'run'",
+        "Enter it where the program's services begin.",
+    ),
+    Misuse(
+        SHARING,
+        "async with flights:\n    pass",
+        "RuntimeError",
+        "SingleFlight(in_flight=0) was given a nursery, and its tasks run there; call 'run' without a block around it, "
+        "or make a SingleFlight() without a nursery",
+        "`SingleFlight()` or `SingleFlight(nursery)`",
     ),
     # ---- bridges
     Misuse(

@@ -34,7 +34,14 @@ def described() -> list[str]:
 def members(public: type[object]) -> list[str]:
     lines: list[str] = []
     for name, member in sorted(vars(public).items()):
-        if name.startswith("_") and name not in {"__init__", "__await__", "__enter__", "__exit__"}:
+        if name.startswith("_") and name not in {
+            "__init__",
+            "__await__",
+            "__enter__",
+            "__exit__",
+            "__aenter__",
+            "__aexit__",
+        }:
             continue
         if isinstance(member, (classmethod, staticmethod)):
             lines.append(signed(name, getattr(public, name)))

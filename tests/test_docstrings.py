@@ -7,7 +7,6 @@ import concurrent.futures
 import contextlib
 import inspect
 import io
-import itertools
 import re
 import textwrap
 import threading
@@ -108,18 +107,20 @@ class Requests(dict[int, triores.Future[bytes]]):
 
 
 async def call_client(namespace: dict[str, Any]) -> None:
-    """The example of FutureMap is two methods of a client."""
+    """The example of FutureMap is two functions of a client."""
 
     async def send(number: int, question: str) -> None:
         await trio.lowlevel.checkpoint()
 
-    client = SimpleNamespace(requests=triores.FutureMap(), numbers=itertools.count(), stream=[1, 0], send=send)
+    namespace["send"] = send
     answers = await triores.gather(
-        partial(namespace["call"], client, b"first"),
-        partial(namespace["call"], client, b"second"),
-        partial(namespace["read_responses"], client),
+        partial(namespace["call"], 0, b"first"),
+        partial(namespace["call"], 1, b"second"),
+        partial(namespace["read_responses"], [1, 0]),
     )
-    assert sorted(answers[:2]) == ["answer 0", "answer 1"]
+    assert answers[:2] == ("answer 0", "answer 1")
+    with pytest.raises(ConnectionError):
+        await namespace["call"](2, b"third")
 
 
 AFTERWARDS = {"FutureMap": call_client}

@@ -4,27 +4,31 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import re
 import signal
 import sys
 import threading
+import traceback
 import weakref
 from collections import Counter
 from collections.abc import Mapping
 from operator import methodcaller
 from typing import TYPE_CHECKING, Any
 
-import hypothesis.strategies as st
 import outcome
 import pytest
 import trio
-from _faults import SOAK
-from hypothesis import given, settings
+from _helpers import in_foreign_run, in_foreign_thread
 from trio.testing import wait_all_tasks_blocked
 
-from triores import Future, FutureMap, FutureNeverSetException, TaskFailedException
-
-if sys.version_info < (3, 11):
-    from exceptiongroup import BaseExceptionGroup, ExceptionGroup
+from triores import (
+    Future,
+    FutureMap,
+    FutureNeverSetException,
+    ResultCapture,
+    TaskCancelledException,
+    TaskFailedException,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -151,11 +155,50 @@ async def ask(requests: FutureMap[str, int], key: str) -> int:
         return await future
 
 
-def test_a_block_leaves_a_pending_future_as_it_is() -> None:
+@pytest.mark.parametrize("by", [CutError, None])
+def test_a_future_that_is_pending_when_its_block_ends_gets_a_never_set_exception_without_a_cause(
+    by: type[Exception] | None,
+) -> None:
+    requests = FutureMap[str, int]()
+    with contextlib.suppress(CutError), requests.expect("a") as future:
+        if by is not None:
+            raise by
+    error = future.exception()
+    assert type(error) is FutureNeverSetException
+    assert str(error) == "the block that expected this response ended before it came"
+    assert (error.__cause__, error.__context__, error.__traceback__) == (None, None, None)
+
+
+async def test_others_that_wait_for_the_future_of_a_caller_that_left_are_woken() -> None:
+    requests = FutureMap[str, int]()
+    async with trio.open_nursery() as nursery:
+        future = Future[int]()
+        other = ResultCapture.start_soon(nursery, future.wait_done)
+        with trio.CancelScope() as scope, requests.expect("a", future):
+            nursery.start_soon(cancel, scope)
+            await future
+    assert scope.cancelled_caught
+    assert other.result() is None
+
+
+async def cancel(scope: trio.CancelScope) -> None:
+    await wait_all_tasks_blocked()
+    scope.cancel()
+
+
+def test_a_done_future_is_left_as_it_is_when_its_block_ends() -> None:
     requests = FutureMap[str, int]()
     with requests.expect("a") as future:
-        pass
-    assert not future.is_done()
+        assert requests.set_result("a", 1)
+    assert future.result() == 1
+
+
+async def test_callbacks_of_a_future_whose_block_ends_find_its_entry_gone() -> None:
+    requests = FutureMap[str, int]()
+    found: list[object] = []
+    with requests.expect("a") as future:
+        future.add_done_callback(lambda _: found.append(list(requests)))
+    assert found == [[]]
 
 
 def test_must_set_gives_others_who_wait_an_end_when_the_caller_leaves() -> None:
@@ -165,20 +208,137 @@ def test_must_set_gives_others_who_wait_an_end_when_the_caller_leaves() -> None:
     assert kinds(future.exception()) == [CutError]
 
 
-def test_a_key_in_flight_is_refused_and_the_first_request_is_unharmed() -> None:
+async def test_a_key_whose_future_is_pending_is_refused_and_the_first_request_is_unharmed() -> None:
     requests = FutureMap[str, int]()
     with requests.expect("a") as future:
-        with pytest.raises(
-            ValueError, match=r"^a request with the key 'a' is in flight already; give each request a key"
-        ):
-            requests.expect("a").__enter__()
+        for given in ((), (Future[int](),)):
+            with pytest.raises(
+                ValueError,
+                match=r"^a request with the key 'a' is in flight already; give each request a key of its own, or wait "
+                r"until the first one is done$",
+            ):
+                requests.expect("a", *given).__enter__()
         assert requests["a"] is future
         assert requests.set_result("a", 1)
         assert future.result() == 1
-        with pytest.raises(ValueError, match=r"^a request with the key 'a'"):  # done, but its block has not ended
+
+
+def test_a_key_whose_future_is_done_can_be_expected_again() -> None:
+    requests = FutureMap[str, int]()
+    with requests.expect("a") as first, requests.expect("b"):
+        assert requests.set_result("a", 1)
+        with requests.expect("a") as second:
+            assert requests["a"] is second is not first
+            assert list(requests) == ["b", "a"]  # in the order of registration
+            assert requests.set_result("a", 2)
+            assert (first.result(), second.result()) == (1, 2)
+        assert list(requests) == ["b"]
+    assert not requests
+
+
+def test_the_end_of_a_replaced_requests_block_leaves_the_one_that_replaced_it() -> None:
+    requests = FutureMap[str, int]()
+    with contextlib.ExitStack() as first, requests.expect("b"):
+        first.enter_context(requests.expect("a"))
+        assert requests.set_result("a", 1)
+        with requests.expect("a") as second:
+            first.close()
+            assert requests["a"] is second
+            assert not second.is_done()
+
+
+# ---- a future of one's own
+
+
+class Download(Future[int]):
+    """A future that carries more."""
+
+    def __init__(self, progress: list[int]) -> None:
+        super().__init__()
+        self.progress = progress
+
+
+async def test_a_future_of_ones_own_is_registered_and_yielded() -> None:
+    requests = FutureMap[str, int]()
+    download = Download([])
+    with requests.expect("a", download) as future:
+        assert future is download is requests["a"]
+        future.progress.append(1)
+        assert requests.set_result("a", 7)
+        assert download.result() == 7
+    assert not requests
+
+
+async def test_a_future_of_ones_own_that_is_pending_at_the_end_gets_the_exception_too() -> None:
+    requests = FutureMap[str, int]()
+    download = Download([])
+    with requests.expect("a", download):
+        pass
+    assert kinds(download.exception()) == [FutureNeverSetException]
+
+
+def test_a_future_of_ones_own_that_is_done_already_may_be_registered() -> None:
+    requests = FutureMap[str, int]()
+    done = Future[int]()
+    done.set_result(1)
+    with requests.expect("a", done):
+        assert requests.set_result("a", 2) is False
+    assert done.result() == 1
+
+
+async def test_a_pending_future_cant_be_registered_twice_under_one_key() -> None:
+    requests = FutureMap[str, int]()
+    download = Download([])
+    with requests.expect("a", download), pytest.raises(ValueError, match=r"^a request with the key 'a'"):
+        requests.expect("a", download).__enter__()
+
+
+@pytest.mark.parametrize("wrong", [3, "b", Future, ResultCapture(trio.sleep, 0)])
+def test_something_other_than_a_future_is_refused(wrong: Any) -> None:
+    requests = FutureMap[str, int]()
+    with pytest.raises(TypeError, match=r"^a request is registered with a Future, not with .*; call 'requests.expect"):
+        requests.expect("a", wrong).__enter__()
+    assert not requests
+
+
+async def test_a_pending_future_of_another_run_is_refused_with_nothing_changed() -> None:
+    requests = FutureMap[str, int]()
+    future = Future[int]()
+
+    async def register() -> None:
+        with pytest.raises(RuntimeError, match="belongs to another Trio run, and can't be registered from here"):
+            requests.expect("a", future).__enter__()
+
+    await in_foreign_run(register)
+    assert not requests
+    assert not future.is_done()
+
+
+async def test_a_future_that_was_made_outside_of_any_run_belongs_to_the_run_that_registers_it() -> None:
+    requests = FutureMap[str, int]()
+    future = await in_foreign_thread(Future[int])
+    with requests.expect("a", future):
+        assert future.trio_token is trio.lowlevel.current_trio_token()
+
+
+async def test_a_map_that_is_read_in_one_run_takes_no_requests_of_another() -> None:
+    requests = FutureMap[str, int]()
+
+    def register() -> None:
+        with pytest.raises(
+            RuntimeError,
+            match=r"^FutureMap\(in_flight=0, reader='reading'\) belongs to another Trio run, and can't take a request "
+            r"here; nothing was changed\. Make a new FutureMap\(\) in this run$",
+        ):
             requests.expect("a").__enter__()
-    with requests.expect("a") as again:
-        assert again is not future
+
+    async def register_in_a_run() -> None:
+        register()
+
+    with requests:
+        await in_foreign_thread(register)
+        await in_foreign_run(register_in_a_run)
+        assert not requests
 
 
 def test_a_block_within_itself_is_refused_and_still_removes_its_entry() -> None:
@@ -220,7 +380,7 @@ def test_equal_keys_are_one_key() -> None:
         assert future.result() == "one"
 
 
-def test_an_unhashable_key_is_refused_with_nothing_changed() -> None:
+async def test_an_unhashable_key_is_refused_with_nothing_changed() -> None:
     requests = FutureMap[Any, int]()
     with requests:
         with pytest.raises(TypeError, match="hashable"):
@@ -261,7 +421,7 @@ def test_thousands_in_flight_cost_no_more_a_request_than_a_few(in_flight: int) -
         for key in reversed(keys):
             assert requests.set_result(key, 1)
     assert not requests
-    assert lookups == {"hash": 4 * in_flight}  # to register, to settle, and two to remove only one's own
+    assert lookups == {"hash": 5 * in_flight}  # two to register, one to settle, and two to remove only one's own
 
 
 # ---- the mapping
@@ -281,6 +441,14 @@ def test_it_is_a_mapping_of_keys_to_futures_in_the_order_of_registration() -> No
             requests["c"]
 
 
+def test_a_map_equals_only_itself_and_is_hashable() -> None:
+    one, other = FutureMap[str, int](), FutureMap[str, int]()
+    assert one == one
+    assert one != other
+    assert one != {}
+    assert len({one, other}) == 2
+
+
 def test_it_is_read_only() -> None:
     requests: Any = FutureMap[str, int]()
     with pytest.raises(TypeError, match="item assignment"):
@@ -289,7 +457,7 @@ def test_it_is_read_only() -> None:
         del requests["a"]
 
 
-def test_its_repr_tells_of_the_requests_and_the_reader() -> None:
+async def test_its_repr_tells_of_the_requests_and_the_reader() -> None:
     requests = FutureMap[str, int]()
     assert repr(requests) == "FutureMap(in_flight=0, reader='not begun')"
     with requests.expect("a"):
@@ -358,7 +526,7 @@ def test_a_late_answer_returns_false_and_changes_nothing(settle: Callable[[Futur
     with requests.expect("a") as future:
         pass
     assert settle(requests, "a") is False
-    assert not future.is_done()
+    assert kinds(future.exception()) == [FutureNeverSetException]
     assert not requests
 
 
@@ -392,20 +560,16 @@ def test_what_is_no_outcome_is_refused_also_where_nobody_waits(key: str) -> None
         assert not future.is_done()
 
 
-def fail(_future: Future[int]) -> None:
-    raise CutError
-
-
-async def test_what_callbacks_raise_reaches_the_reader_and_the_request_is_settled() -> None:
+async def test_a_callback_that_fails_is_logged_and_does_not_end_the_reader(caplog: pytest.LogCaptureFixture) -> None:
     requests = FutureMap[str, int]()
-    with requests.expect("a") as a, requests.expect("b") as b:
-        a.add_done_callback(fail)
-        b.add_done_callback(fail)
-        with pytest.RaisesGroup(CutError):
-            requests.set_result("a", 1)
-        with pytest.RaisesGroup(CutError):
-            requests.set_outcome("b", outcome.Value(2))
-        assert (a.result(), b.result()) == (1, 2)
+    with requests, requests.expect("a") as a, requests.expect("b") as b, requests.expect("c") as c:
+        for future in (a, b, c):
+            future.add_done_callback(fails_with(OurError()))
+        assert requests.set_result("a", 1)
+        assert requests.set_outcome("b", outcome.Value(2))
+        assert requests.set_exception("c", CutError())
+        assert (a.result(), b.result(), kinds(c.exception())) == (1, 2, [CutError])
+    assert [record.exc_info[0] for record in caplog.records if record.exc_info] == [OurError] * 3
 
 
 @pytest.mark.parametrize("settle", SETTLE)
@@ -458,10 +622,10 @@ async def end_reading(requests: FutureMap[str, int], ending: str) -> BaseExcepti
 
 async def test_every_way_in_which_the_reader_ends_fails_the_callers_that_wait(ending: str) -> None:
     requests = FutureMap[str, int]()
-    seen: list[TaskFailedException] = []
+    seen: list[FutureNeverSetException] = []
 
     async def caller(key: str) -> None:
-        with pytest.raises(TaskFailedException) as caught:
+        with pytest.raises(FutureNeverSetException) as caught:
             await ask(requests, key)
         seen.append(caught.value)
 
@@ -469,14 +633,18 @@ async def test_every_way_in_which_the_reader_ends_fails_the_callers_that_wait(en
         for key in ("a", "b", "c"):
             nursery.start_soon(caller, key)
         cause = await end_reading(requests, ending)
-    assert len(seen) == 3
+    assert len(set(map(id, seen))) == 3
     for error in seen:
-        assert type(error) is TaskFailedException  # a broken obligation, and no cancellation
-        assert type(error.__cause__) is FutureNeverSetException
-        assert error.__cause__.__cause__ is cause
-        assert not error.args[0].cancelled()
+        assert error.__cause__ is cause
     assert not requests
     assert kinds(cause) == {"return": [], "exception": [CutError], "cancellation": [trio.Cancelled]}[ending]
+
+
+async def test_a_request_that_is_lost_as_the_reader_is_cancelled_has_failed_and_was_not_cancelled() -> None:
+    requests = FutureMap[str, int]()
+    with requests.expect("a") as future:
+        await end_reading(requests, "cancellation")
+        assert not future.cancelled()
 
 
 async def test_every_way_in_which_the_reader_ends_fails_requests_that_nobody_waits_for(ending: str) -> None:
@@ -497,29 +665,168 @@ async def test_callers_that_come_after_the_reader_ended_get_the_same_error(endin
     cause = await end_reading(requests, ending)
     seen: list[BaseException] = []
     for _ in range(2):
-        with pytest.raises(TaskFailedException) as caught, requests.expect("a"):
+        with pytest.raises(FutureNeverSetException) as caught, requests.expect("a"):
             raise AssertionError("the block must not be entered")
-        assert type(caught.value) is TaskFailedException
-        assert kinds(caught.value)[1:] == [FutureNeverSetException, *kinds(cause)]
-        assert causes(caught.value)[2:] == ([] if cause is None else [cause])
-        assert str(caught.value.__cause__) == "the block that reads the responses ended before this request was made"
-        assert kinds(caught.value.args[0].exception()) == kinds(caught.value)[1:]
-        seen += causes(caught.value)[:2]
-    assert len(set(map(id, seen))) == 4  # nobody shares an exception object but the cause
+        assert kinds(caught.value) == [FutureNeverSetException, *kinds(cause)]
+        assert caught.value.__cause__ is cause
+        assert str(caught.value) == "the block that reads the responses ended before this request was made"
+        seen.append(caught.value)
+    assert seen[0] is not seen[1]
     assert not requests
 
 
-def test_a_block_that_was_made_before_the_reader_ended_and_entered_after_is_refused() -> None:
+async def test_a_block_that_was_made_before_the_reader_ended_and_entered_after_is_refused() -> None:
     requests = FutureMap[str, int]()
     block = requests.expect("a")
     with requests:
         pass
-    with pytest.raises(TaskFailedException):
+    with pytest.raises(FutureNeverSetException):
         block.__enter__()
     assert not requests
 
 
-def test_each_request_gets_an_exception_object_of_its_own_and_the_cause_stays_as_it_is() -> None:
+async def test_a_map_is_closed_once_its_readers_block_has_ended(ending: str) -> None:
+    requests = FutureMap[str, int]()
+    found: list[bool] = [requests.closed]
+    with requests.expect("a") as future:
+        future.add_done_callback(lambda _: found.append(requests.closed))
+        with contextlib.suppress(CutError), trio.CancelScope() as scope, requests:
+            found.append(requests.closed)
+            if ending == "exception":
+                raise CutError
+            if ending == "cancellation":
+                scope.cancel()
+                await trio.lowlevel.checkpoint()
+    assert found == [False, False, True]
+    assert requests.closed
+
+
+# ---- an exception of one's own for what is lost
+
+
+class LostError(Exception):
+    pass
+
+
+async def test_pending_requests_and_later_ones_raise_the_exception_that_lost_makes(ending: str) -> None:
+    made: list[tuple[LostError, BaseException | None]] = []
+
+    def lost(cause: BaseException | None) -> LostError:
+        made.append((LostError(), cause))
+        return made[-1][0]
+
+    requests = FutureMap[str, int](lost=lost)
+    seen: list[LostError] = []
+
+    async def caller(key: str) -> None:
+        try:
+            await ask(requests, key)
+        except LostError as error:
+            seen.append(error)
+
+    async with trio.open_nursery() as nursery:
+        for key in ("a", "b"):
+            nursery.start_soon(caller, key)
+        await wait_all_tasks_blocked()
+        with requests.expect("answered") as answered:
+            assert requests.set_result("answered", 1)
+            cause = await end_reading(requests, ending)
+            assert answered.result() == 1
+    for key in ("a", "c"):
+        await caller(key)
+    assert [(id(error), error.__cause__, error.__context__) for error in seen[2:]] == [
+        (id(error), None, None) for error, _ in made[2:]
+    ]
+    assert set(map(id, seen)) == {id(error) for error, _ in made}
+    assert len(seen) == len(made) == 4  # a new one each time
+    assert all(given is cause for _, given in made)
+
+
+async def test_an_exception_class_will_do_for_lost() -> None:
+    requests = FutureMap[str, int](lost=LostError)
+    with requests.expect("a") as future:
+        cause = await end_reading(requests, "exception")
+        assert repr(future.exception()) == "LostError(CutError())"
+    with pytest.raises(LostError) as caught, requests.expect("b"):
+        pass
+    assert caught.value.args == (cause,)
+
+
+@pytest.mark.parametrize("kind", [OurError, KeyboardInterrupt])
+async def test_if_lost_raises_the_request_gets_that(kind: type[BaseException], ending: str) -> None:
+    def lost(cause: BaseException | None) -> LostError:
+        raise kind("lost") from cause
+
+    requests = FutureMap[str, int](lost=lost)
+    with requests.expect("a") as a, requests.expect("b") as b:
+        cause = await end_reading(requests, ending)
+        for future in (a, b):
+            assert kinds(future.exception()) == [kind, *kinds(cause)]
+        assert a.exception() is not b.exception()
+    with pytest.raises((OurError, TaskFailedException)) as caught, requests.expect("c"):
+        pass
+    assert kind in kinds(caught.value)
+    assert requests.closed
+
+
+async def test_if_lost_returns_something_else_the_request_gets_a_type_error_that_shows_the_right_call() -> None:
+    not_an_exception: Any = LostError
+    requests = FutureMap[str, int](lost=lambda _: not_an_exception)
+    with requests.expect("a") as future:
+        with requests:
+            pass
+        assert re.fullmatch(
+            r"lost\(cause\) has to return an exception object, not <class '.*LostError'>; the right call is "
+            r"'FutureMap\(lost=lambda cause: ConnectionLost\(\.\.\.\)\)'",
+            str(future.exception()),
+        )
+    with pytest.raises(TypeError, match=r"^lost\(cause\) has to return"), requests.expect("b"):
+        pass
+
+
+async def never() -> LostError:
+    raise AssertionError
+
+
+@pytest.mark.parametrize("wrong", [LostError(), 3, "lost", never])
+def test_a_lost_that_isnt_a_synchronous_function_is_refused(wrong: Any) -> None:
+    with pytest.raises(
+        TypeError,
+        match=r"^lost is a synchronous function that makes an exception, not .*; the right call is "
+        r"'FutureMap\(lost=lambda cause: ConnectionLost\(\.\.\.\)\)'$",
+    ):
+        FutureMap[str, int](lost=wrong)
+
+
+def depth(error: BaseException) -> int:
+    """How many frames the traceback of an exception has."""
+    return len(list(traceback.walk_tb(error.__traceback__)))
+
+
+async def test_a_lost_that_returns_the_cause_itself_does_not_make_its_traceback_grow() -> None:
+    requests = FutureMap[str, int](lost=lost_as_the_cause)
+    cause = await end_reading(requests, "exception")
+    assert cause is not None
+    depths: list[int] = []
+    for _ in range(3):
+        with pytest.raises(CutError) as caught, requests.expect("a"):
+            pass
+        assert caught.value is cause
+        depths.append(depth(cause))
+    assert len(set(depths)) == 1
+
+
+async def test_a_lost_that_returns_the_readers_cancellation_cancels_nobody() -> None:
+    requests = FutureMap[str, int](lost=lost_as_the_cause)
+    with requests.expect("a") as future:
+        await end_reading(requests, "cancellation")
+        with pytest.raises(TaskCancelledException):
+            await future
+    with pytest.raises(TaskCancelledException), requests.expect("b"):
+        pass
+
+
+async def test_each_request_gets_an_exception_object_of_its_own_and_the_cause_stays_as_it_is() -> None:
     requests = FutureMap[str, int]()
     cause = CutError()
     with requests.expect("a") as a, requests.expect("b") as b:
@@ -536,19 +843,19 @@ def test_each_request_gets_an_exception_object_of_its_own_and_the_cause_stays_as
                 future.result()
             assert error.__traceback__ is None
             assert error.__context__ is None
-    with pytest.raises(TaskFailedException), requests.expect("c"):
+    with pytest.raises(FutureNeverSetException), requests.expect("c"):
         pass
     assert cause.__traceback__ is traceback
 
 
-def test_the_exception_that_ends_the_reader_goes_on() -> None:
+async def test_the_exception_that_ends_the_reader_goes_on() -> None:
     error = CutError()
     with pytest.raises(CutError) as caught, FutureMap[str, int]():
         raise error
     assert caught.value is error
 
 
-def test_requests_may_be_registered_before_the_reader_begins() -> None:
+async def test_requests_may_be_registered_before_the_reader_begins() -> None:
     requests = FutureMap[str, int]()
     with requests.expect("a") as future, requests as entered:
         assert entered is requests
@@ -557,7 +864,7 @@ def test_requests_may_be_registered_before_the_reader_begins() -> None:
 
 
 @pytest.mark.parametrize("ended", [False, True])
-def test_the_readers_block_is_entered_only_once(ended: bool) -> None:
+async def test_the_readers_block_is_entered_only_once(ended: bool) -> None:
     requests = FutureMap[str, int]()
     with contextlib.ExitStack() as reader:
         reader.enter_context(requests)
@@ -582,58 +889,32 @@ def fails_with(error: BaseException) -> Callable[[Future[int]], None]:
     return fail_so
 
 
-async def test_where_callbacks_fail_as_the_reader_ends_all_are_settled_and_every_error_is_raised() -> None:
+async def test_a_callback_that_fails_as_the_reader_ends_is_logged_and_all_requests_are_settled(
+    ending: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    requests = FutureMap[str, int]()
+    with requests.expect("a") as a, requests.expect("b") as b:
+        for future in (a, b):
+            future.add_done_callback(fails_with(OurError()))
+        cause = await end_reading(requests, ending)
+        for future in (a, b):
+            assert kinds(future.exception()) == [FutureNeverSetException, *kinds(cause)]
+    assert [record.exc_info[0] for record in caplog.records if record.exc_info] == [OurError] * 2
+
+
+async def test_of_what_callbacks_raise_that_is_no_exception_the_first_leaves_and_all_requests_are_settled(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     requests = FutureMap[str, int]()
     with requests.expect("a") as a, requests.expect("b") as b, requests.expect("c") as c:
-        a.add_done_callback(fails_with(OurError("a")))
-        b.add_done_callback(fails_with(OurError("b1")))
-        b.add_done_callback(fails_with(OurError("b2")))
-        with (
-            pytest.RaisesGroup(
-                pytest.RaisesExc(CutError),
-                pytest.RaisesGroup(pytest.RaisesExc(OurError, match=r"^a$")),
-                pytest.RaisesGroup(
-                    pytest.RaisesExc(OurError, match=r"^b1$"), pytest.RaisesExc(OurError, match=r"^b2$")
-                ),
-                match=r"^callbacks failed as requests were given up",
-            ),
-            requests,
-        ):
+        a.add_done_callback(fails_with(SystemExit("a")))
+        b.add_done_callback(fails_with(SystemExit("b")))
+        with pytest.raises(SystemExit, match=r"^a$") as caught, requests:
             raise CutError
         for future in (a, b, c):
             assert kinds(future.exception()) == [FutureNeverSetException, CutError]
-
-
-async def test_where_a_callback_fails_as_the_readers_block_returns_its_error_is_raised() -> None:
-    requests = FutureMap[str, int]()
-    with requests.expect("a") as a, requests.expect("b") as b:
-        a.add_done_callback(fails_with(OurError()))
-        with pytest.RaisesGroup(pytest.RaisesGroup(OurError)), requests:
-            pass
-        assert kinds(a.exception()) == kinds(b.exception()) == [FutureNeverSetException]
-    with pytest.raises(TaskFailedException), requests.expect("c"):
-        pass
-
-
-async def test_where_a_callback_fails_as_the_reader_is_cancelled_the_cancellation_is_not_lost() -> None:
-    requests = FutureMap[str, int]()
-    with requests.expect("a") as a:
-        a.add_done_callback(fails_with(OurError()))
-        with pytest.RaisesGroup(OurError, flatten_subgroups=True), trio.CancelScope() as scope, requests:
-            scope.cancel()
-            await trio.sleep_forever()
-        assert scope.cancelled_caught
-        assert kinds(a.exception()) == [FutureNeverSetException, trio.Cancelled]
-
-
-async def test_what_is_no_exception_only_group_keeps_its_kind() -> None:
-    requests = FutureMap[str, int]()
-    with requests.expect("a") as a, requests.expect("b") as b:
-        a.add_done_callback(fails_with(KeyboardInterrupt()))
-        with pytest.raises(BaseExceptionGroup) as caught, requests:
-            raise CutError
-        assert b.is_done()
-    assert not isinstance(caught.value, ExceptionGroup)
+    assert type(caught.value.__context__) is CutError
+    assert [str(record.exc_info[1]) for record in caplog.records if record.exc_info] == ["b"]
 
 
 async def test_callbacks_find_the_reader_ended_and_may_settle_others() -> None:
@@ -642,7 +923,7 @@ async def test_callbacks_find_the_reader_ended_and_may_settle_others() -> None:
 
     def settle_other(future: Future[int]) -> None:
         found.append(requests.set_result("b", 2))
-        with pytest.raises(TaskFailedException), requests.expect("c"):
+        with pytest.raises(FutureNeverSetException), requests.expect("c"):
             pass
         blocks.close()  # no entry is left, though the reader's end is at work on them
 
@@ -657,26 +938,32 @@ async def test_callbacks_find_the_reader_ended_and_may_settle_others() -> None:
     assert b.result() == 2
 
 
-async def test_a_request_of_another_run_does_not_keep_the_end_from_the_others() -> None:
+def test_the_readers_block_is_refused_outside_of_trio_with_nothing_changed() -> None:
     requests = FutureMap[str, int]()
-    raised: list[BaseException] = []
+    with requests.expect("a") as future:
+        with pytest.raises(RuntimeError, match=r"^triores needs Trio: call this from inside trio\.run\(\.\.\.\)$"):
+            requests.__enter__()
+        assert repr(requests) == "FutureMap(in_flight=1, reader='not begun')"
+        assert not future.is_done()
 
-    def end_elsewhere() -> None:
-        try:
-            with requests:
-                pass
-        except ExceptionGroup as group:
-            raised.append(group)
 
-    with requests.expect("a") as a, requests.expect("b") as b:
-        a.add_done_callback(lambda _: None)
-        thread = threading.Thread(target=end_elsewhere)
-        thread.start()
-        thread.join()
-        assert not a.is_done()
-        assert kinds(b.exception()) == [FutureNeverSetException]
-    with pytest.RaisesGroup(pytest.RaisesExc(RuntimeError, match="belongs to another Trio run")):
-        raise raised[0]
+async def test_the_readers_block_is_refused_if_a_request_belongs_to_another_run() -> None:
+    requests = FutureMap[str, int]()
+
+    async def read() -> None:
+        with pytest.raises(RuntimeError, match=r"belongs to another Trio run, and can't be read here; nothing was"):
+            requests.__enter__()
+
+    with requests.expect("a") as future:
+        await in_foreign_run(read)
+        assert not future.is_done()
+        with requests:
+            assert requests.set_result("a", 1)
+    requests = FutureMap[str, int]()
+    with requests.expect("done") as done, requests.expect("free", await in_foreign_thread(Future[int])):
+        done.cancel()
+        with requests:
+            pass
 
 
 async def test_a_caller_cancelled_as_the_reader_ends_sees_its_own_cancellation() -> None:
@@ -692,7 +979,7 @@ async def test_a_caller_cancelled_as_the_reader_ends_sees_its_own_cancellation()
     assert not requests
 
 
-def test_after_the_reader_ended_answers_return_false() -> None:
+async def test_after_the_reader_ended_answers_return_false() -> None:
     requests = FutureMap[str, int]()
     with requests.expect("a") as a:
         with requests:
@@ -717,7 +1004,7 @@ class Interrupting:
         return 1
 
 
-@pytest.mark.parametrize("lookups", [0, 1, 2])  # to register; to remove one's own
+@pytest.mark.parametrize("lookups", [0, 1, 2, 3])  # to register; to remove one's own
 def test_ctrl_c_comes_before_or_after_registering_and_removing(lookups: int) -> None:
     requests = FutureMap[Interrupting, int]()
     steps: list[str] = []
@@ -734,16 +1021,13 @@ def test_ctrl_c_comes_before_or_after_registering_and_removing(lookups: int) -> 
     assert not requests
 
 
-class InterruptedEnd(FutureMap[str, int]):
-    """A map during whose reader's end Ctrl-C is pressed."""
-
-    def _never_set(self, when: str) -> FutureNeverSetException:
-        signal.raise_signal(signal.SIGINT)
-        return super()._never_set(when)
+def lost_to_ctrl_c(cause: BaseException | None) -> LostError:
+    signal.raise_signal(signal.SIGINT)
+    return LostError()
 
 
 def test_ctrl_c_comes_before_or_after_the_readers_end() -> None:
-    requests = InterruptedEnd()
+    requests = FutureMap[str, int](lost=lost_to_ctrl_c)
     futures: list[Future[int]] = []
 
     async def main() -> None:
@@ -755,8 +1039,8 @@ def test_ctrl_c_comes_before_or_after_the_readers_end() -> None:
 
     with pytest.raises(KeyboardInterrupt):
         trio.run(main)
-    assert [kinds(future.exception()) for future in futures] == [[FutureNeverSetException]] * 2
-    assert repr(requests) == "InterruptedEnd(in_flight=0, reader='ended')"
+    assert [kinds(future.exception()) for future in futures] == [[LostError]] * 2
+    assert repr(requests) == "FutureMap(in_flight=0, reader='ended')"
 
 
 def test_entering_the_readers_block_is_protected_from_ctrl_c() -> None:
@@ -793,17 +1077,35 @@ def end(requests: FutureMap[Any, Any], error: BaseException) -> None:
     requests.__exit__(type(error), error, error.__traceback__)
 
 
+def lost_as_the_cause(cause: BaseException | None) -> BaseException:
+    return cause or LostError()
+
+
+def lost_by_raising(cause: BaseException | None) -> LostError:
+    raise LostError from cause
+
+
 @pytest.mark.usefixtures("no_collector")
-def test_a_map_whose_reader_ended_is_freed_at_once() -> None:
-    requests = FutureMap[str, int]()
+@pytest.mark.parametrize("lost", [None, LostError, lost_by_raising, lost_as_the_cause])
+async def test_a_map_whose_reader_ended_is_freed_at_once(lost: Any) -> None:
+    requests = FutureMap[str, int](lost=lost)
     error = raised_elsewhere()
     with requests.expect("a") as future:
         end(requests, error)
-    with contextlib.suppress(TaskFailedException), requests.expect("b"):
-        pass
+    fail_late(requests)
     gone: list[weakref.ref[Any]] = [weakref.ref(requests), weakref.ref(future), weakref.ref(error)]
     del requests, future, error
     assert [ref() for ref in gone] == [None, None, None]
+
+
+def fail_late(requests: FutureMap[str, int]) -> None:
+    block = requests.expect("late")
+    del requests
+    with contextlib.suppress(Exception):
+        held = [block]
+        del block
+        held.pop().__enter__()
+        raise AssertionError
 
 
 def failure_of(call: Callable[[FutureMap[Any, int]], object], held: list[FutureMap[Any, int]]) -> BaseException:
@@ -815,19 +1117,32 @@ def failure_of(call: Callable[[FutureMap[Any, int]], object], held: list[FutureM
     raise AssertionError
 
 
+def expect_again(requests: FutureMap[Any, int]) -> None:
+    block = [requests.expect("a")]
+    del requests
+    block.pop().__enter__()
+
+
+def expect_wrong(requests: FutureMap[Any, int]) -> None:
+    wrong: Any = 3
+    block = [requests.expect("b", wrong)]
+    del requests
+    block.pop().__enter__()
+
+
 @pytest.mark.usefixtures("no_collector")
 @pytest.mark.parametrize(
     "call",
     [
-        methodcaller("set_result", "a", 1),
-        methodcaller("set_exception", "a", CutError()),
-        methodcaller("set_outcome", "a", outcome.Value(1)),
         methodcaller("set_result", [], 1),
         methodcaller("set_exception", [], CutError()),
         methodcaller("set_outcome", [], outcome.Value(1)),
         methodcaller("set_exception", "unknown", None),
         methodcaller("set_outcome", "unknown", None),
+        methodcaller("set_outcome", "a", None),
         methodcaller("__enter__"),
+        expect_again,
+        expect_wrong,
     ],
 )
 async def test_a_map_whose_reader_failed_in_a_call_on_it_is_freed_at_once(
@@ -836,37 +1151,51 @@ async def test_a_map_whose_reader_failed_in_a_call_on_it_is_freed_at_once(
     requests = FutureMap[Any, int]()
     requests.__enter__()
     with requests.expect("a") as future:
-        future.add_done_callback(fail)
         error = failure_of(call, [requests])
-        with contextlib.suppress(ExceptionGroup):
-            requests.__exit__(type(error), error, error.__traceback__)
+        requests.__exit__(type(error), error, error.__traceback__)
     gone: list[weakref.ref[Any]] = [weakref.ref(requests), weakref.ref(future)]
     del requests, future, error
     assert [ref() for ref in gone] == [None, None]
 
 
 @pytest.mark.usefixtures("no_collector")
-async def test_the_group_that_the_readers_end_raises_is_freed_at_once() -> None:
-    requests = FutureMap[str, int]()
+@pytest.mark.parametrize(
+    "settle",
+    [
+        methodcaller("set_result", "a", 1),
+        methodcaller("set_exception", "a", CutError()),
+        methodcaller("set_outcome", "a", outcome.Value(1)),
+    ],
+)
+async def test_a_map_whose_reader_settled_from_a_thread_is_freed_at_once(
+    settle: Callable[[FutureMap[Any, int]], object],
+) -> None:
+    requests = FutureMap[Any, int]()
+    requests.__enter__()
     with requests.expect("a") as future:
-        future.add_done_callback(fail)
-        error = raised_elsewhere()
-        group = failure_of(methodcaller("__exit__", CutError, error, error.__traceback__), [requests])
-    gone: list[weakref.ref[Any]] = [weakref.ref(requests), weakref.ref(future), weakref.ref(group)]
-    del requests, future, error, group
-    assert [ref() for ref in gone] == [None, None, None]
+        held = [requests]
+        error = await in_foreign_thread(lambda: failure_of(settle, held))
+        assert type(error) is RuntimeError
+        requests.__exit__(type(error), error, error.__traceback__)
+    gone: list[weakref.ref[Any]] = [weakref.ref(requests), weakref.ref(future)]
+    del requests, future, error
+    assert [ref() for ref in gone] == [None, None]
 
 
 @pytest.mark.usefixtures("no_collector")
-async def test_a_caller_that_failed_is_freed_at_once() -> None:
-    requests = FutureMap[str, int]()
-    seen: list[TaskFailedException] = []
+@pytest.mark.parametrize("lost", [None, LostError, lost_by_raising])
+async def test_a_caller_that_failed_is_freed_at_once(lost: Any) -> None:
+    requests = FutureMap[str, int](lost=lost)
+    seen: list[BaseException] = []
 
     async def caller() -> None:
         try:
             with requests.expect("a") as future:
-                await future
-        except TaskFailedException as error:
+                try:
+                    await future
+                finally:
+                    del future  # or this frame would make a cycle of its own
+        except Exception as error:
             seen.append(error)
 
     async with trio.open_nursery() as nursery:
@@ -875,167 +1204,3 @@ async def test_a_caller_that_failed_is_freed_at_once() -> None:
         end(requests, raised_elsewhere())
     gone = weakref.ref(seen.pop())
     assert gone() is None
-
-
-# ---- against a model
-
-KEYS = st.integers(0, 3)
-STEP = st.one_of(
-    st.tuples(st.just("call"), KEYS),
-    st.tuples(st.just("answer"), KEYS, st.integers(0, 3)),
-    st.tuples(st.just("cancel"), KEYS),
-    st.tuples(st.just("fail"), KEYS),
-    st.tuples(st.just("begin")),
-    st.tuples(st.just("end"), st.sampled_from(["return", "exception", "cancellation"])),
-    st.tuples(st.just("run")),
-)
-
-
-class Caller:
-    """A task that makes one request, and what the model says of it."""
-
-    def __init__(self, key: int) -> None:
-        self.key = key
-        self.scope = trio.CancelScope()
-        self.awake = trio.Event()
-        self.fails = False  # by an exception of its own
-        self.sees: list[object] = []
-        self.must_see: list[object] = []
-        self.ends: str | None = None  # what its wait ends by, once the caller runs
-        self.answer: object = None
-
-    async def run(self, requests: FutureMap[int, object]) -> None:
-        with self.scope:
-            try:
-                with requests.expect(self.key) as future:
-                    future.add_done_callback(lambda _: self.awake.set())
-                    await self.awake.wait()
-                    if self.fails:
-                        raise OurError
-                    self.sees.append(future.result())
-            except TaskFailedException as error:
-                chain = causes(error)[1:]
-                self.sees.append(
-                    (type(chain[0]), *chain[1:]) if type(chain[0]) is FutureNeverSetException else chain[0]
-                )
-            except (ValueError, OurError) as error:
-                self.sees.append(type(error))
-            except trio.Cancelled:
-                self.sees.append("cancelled")
-                raise
-
-
-class Model:
-    """A `FutureMap`, its callers, and a dictionary of those that are in flight, which must agree at every step."""
-
-    def __init__(self, nursery: trio.Nursery) -> None:
-        self.requests = FutureMap[int, object]()
-        self.nursery = nursery
-        self.reader = contextlib.ExitStack()
-        self.begun = False
-        self.lost: tuple[object, ...] | None = None  # what callers see once the reader has ended
-        self.in_flight: dict[int, Caller] = {}
-        self.all: list[Caller] = []
-
-    async def step(self, name: str, *arguments: Any) -> None:
-        await getattr(self, name)(*arguments)
-        assert list(self.requests) == list(self.in_flight)
-        for key, caller in self.in_flight.items():
-            assert self.requests[key].is_done() is (caller.answer is not None)
-
-    async def run(self) -> None:
-        await wait_all_tasks_blocked()
-        for key, caller in list(self.in_flight.items()):
-            if caller.ends is not None:
-                caller.must_see.append(caller.answer if caller.ends == "answer" else caller.ends)
-                if caller.ends != "cancelled" and caller.fails:
-                    caller.must_see = [OurError]
-                del self.in_flight[key]
-        for caller in self.all:
-            assert caller.sees == caller.must_see
-
-    async def call(self, key: int) -> None:
-        await self.run()
-        caller = Caller(key)
-        self.all.append(caller)
-        if self.lost is not None:
-            caller.must_see.append(self.lost)
-        elif key in self.in_flight:
-            caller.must_see.append(ValueError)
-        else:
-            self.in_flight[key] = caller
-        self.nursery.start_soon(caller.run, self.requests)
-        await self.run()
-
-    async def answer(self, key: int, kind: int) -> None:
-        answer: object = OurError() if kind % 2 else f"answer {len(self.all)}"
-        if kind == 0:
-            settled = self.requests.set_result(key, answer)
-        elif kind == 1:
-            assert isinstance(answer, OurError)
-            settled = self.requests.set_exception(key, answer)
-        else:
-            settled = self.requests.set_outcome(
-                key, outcome.Error(answer) if isinstance(answer, OurError) else outcome.Value(answer)
-            )
-        caller = self.in_flight.get(key)
-        assert settled is (caller is not None and caller.answer is None)
-        if caller is not None and caller.answer is None:
-            caller.answer = answer
-            caller.ends = caller.ends or "answer"
-
-    async def cancel(self, key: int) -> None:
-        if key in self.in_flight:
-            self.in_flight[key].scope.cancel()
-            self.in_flight[key].ends = self.in_flight[key].ends or "cancelled"
-
-    async def fail(self, key: int) -> None:
-        if key in self.in_flight:
-            self.in_flight[key].fails = True
-            self.in_flight[key].awake.set()
-            self.in_flight[key].ends = self.in_flight[key].ends or "answer"
-
-    async def begin(self) -> None:
-        if self.begun:
-            with pytest.raises(RuntimeError):
-                self.reader.enter_context(self.requests)
-        else:
-            self.reader.enter_context(self.requests)
-            self.begun = True
-
-    async def end(self, how: str) -> None:
-        if not self.begun or self.lost is not None:
-            return
-        await self.run()
-        error: BaseException | None = None
-        with contextlib.suppress(CutError), trio.CancelScope() as scope, self.reader:
-            try:
-                if how == "exception":
-                    raise CutError
-                if how == "cancellation":
-                    scope.cancel()
-                    await trio.lowlevel.checkpoint()
-            except BaseException as raised:
-                error = raised
-                raise
-        self.lost = (FutureNeverSetException,) if error is None else (FutureNeverSetException, error)
-        for caller in self.in_flight.values():
-            caller.answer = caller.answer or self.lost
-            caller.ends = caller.ends or "answer"
-
-
-@pytest.mark.usefixtures("unmeasured")
-@settings(max_examples=1000 if SOAK else 50, deadline=None, derandomize=not SOAK, database=None)
-@given(st.lists(STEP, max_size=40))
-def test_at_random_steps_it_agrees_with_a_model(steps: list[tuple[Any, ...]]) -> None:
-    async def main() -> None:
-        async with trio.open_nursery() as nursery:
-            model = Model(nursery)
-            for step in steps:
-                await model.step(*step)
-            for key in list(model.in_flight):
-                await model.cancel(key)
-            await model.step("run")
-            assert not model.requests
-
-    trio.run(main)

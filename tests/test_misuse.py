@@ -147,7 +147,7 @@ def state_of_result(result: Any) -> object:
 STATES: list[tuple[Any, Callable[[Any], object]]] = [
     (ResultBase, state_of_result),
     (FutureMap, lambda requests: (dict(requests), repr(requests))),
-    (SingleFlight, lambda flights: dict(flights._flights)),
+    (SingleFlight, repr),
     (trio.Nursery, lambda nursery: (set(nursery.child_tasks), nursery.cancel_scope.cancel_called)),
     (trio.MemorySendChannel, lambda channel: channel.statistics()),
     (NoThreads, lambda executor: executor.calls),

@@ -1,4 +1,4 @@
-"""Future and ResultCapture compared with simple models, through random sequences of calls.
+"""Future, ResultCapture, FutureMap and SingleFlight compared with simple models, through random sequences of calls.
 
 Hypothesis plays each sequence in a thread. Whatever belongs in the Trio run is done there, through `trio.from_thread`;
 what a foreign thread does to a result, that thread does itself.
@@ -35,10 +35,12 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 from triores import (
     Future,
     FutureCancelledException,
+    FutureMap,
     FutureNeverSetException,
     FutureSetAgainException,
     ResultBase,
     ResultCapture,
+    SingleFlight,
     TaskCancelledException,
     TaskFailedException,
     TaskNotDoneException,
@@ -645,3 +647,379 @@ class CaptureMachine(OnTrio):
 
 async def test_captures_agree_with_their_model() -> None:
     await play(CaptureMachine)
+
+
+# ---- requests in flight
+
+
+class LostError(Exception):
+    """What the requests of some maps get when the reader has ended; its argument is the cause."""
+
+
+class Request:
+    """A task that makes one request and leaves when it is allowed to, and what must become of it."""
+
+    def __init__(self, requests: FutureMap[int, int], key: int, given: list[Future[int]]) -> None:
+        self.requests = requests
+        self.key = key
+        self.given = given  # a future to register, or nothing
+        self.future: Future[int] | None = None
+        self.scope = trio.CancelScope()
+        self.may_leave = trio.Event()
+        self.raised: Exception | None = None
+        self.over = False
+        self.must_be_over = False
+        self.outcome: Outcome = None
+        self.must_raise: Outcome = None  # as it enters the block
+
+    async def run(self) -> None:
+        try:
+            with self.scope, self.requests.expect(self.key, *self.given) as future:
+                self.future = future
+                await future.wait_done()
+                await self.may_leave.wait()
+        except Exception as error:
+            self.raised = error
+        self.over = True
+
+    def check(self) -> None:
+        assert self.over == self.must_be_over
+        check_end(self.raised, self.must_raise)
+        if self.future is not None:
+            check_end(self.future.exception() or self.future.result() if self.future.is_done() else None, self.outcome)
+
+
+def check_end(end: object, model: Outcome) -> None:
+    """Compare how something ended with the model: an object, or the type of an exception, alone or with its cause."""
+    if isinstance(model, tuple):
+        assert isinstance(end, BaseException)
+        assert (type(end), *(end.args if isinstance(end, LostError) else (end.__cause__,))) == model
+    elif isinstance(model, type):
+        assert type(end) is model
+    else:
+        assert end is model
+
+
+class FutureMapMachine(OnTrio):
+    keys = st.integers(0, 2)
+    endings = st.sampled_from(["return", "exception", "cancellation"])
+
+    @initialize(own_error=st.booleans(), began=st.booleans())
+    def begin_with_one(self, own_error: bool, began: bool) -> None:
+        self.lost: type[Exception] = LostError if own_error else FutureNeverSetException
+        self.requests: FutureMap[int, int] = FutureMap(lost=LostError if own_error else None)
+        self.table: dict[int, Request] = {}
+        self.all: list[Request] = []
+        self.reader = "not begun"
+        self.reader_scope = trio.CancelScope()
+        self.ends: list[Exception] = []  # what the reader is to raise
+        self.may_end = trio.Event()
+        self.cause: BaseException | None = None
+        if began:
+            self.begin()
+
+    async def read(self) -> None:
+        with suppress(Boom), self.reader_scope, self.requests:
+            try:
+                await self.may_end.wait()
+                for error in self.ends:
+                    raise error
+            except BaseException as cause:
+                self.cause = cause
+                raise
+
+    @rule()
+    def begin(self) -> None:
+        if self.reader == "not begun":
+            self.reader = "reading"
+            self.here(self.nursery.start_soon, self.read)
+        else:
+            with pytest.raises(RuntimeError):
+                self.here(self.requests.__enter__)
+
+    @rule()
+    def begin_in_a_foreign_thread(self) -> None:
+        with pytest.raises(RuntimeError):
+            self.requests.__enter__()
+
+    @rule(how=endings)
+    def end(self, how: str) -> None:
+        if self.reader != "reading":
+            return
+        self.reader = "ended"
+        if how == "exception":
+            self.ends.append(Boom())
+        self.here(self.reader_scope.cancel if how == "cancellation" else self.may_end.set)
+        for request in self.table.values():
+            request.outcome = request.outcome or (self.lost, self.cause)
+
+    @rule(key=keys, own=st.booleans())
+    def make_request(self, key: int, own: bool) -> None:
+        request = Request(self.requests, key, [self.here(Future[int])] if own else [])
+        self.all.append(request)
+        before = self.table.get(key)
+        if self.reader == "ended":
+            request.must_raise = (self.lost, self.cause)
+            request.must_be_over = True
+        elif before is not None and before.outcome is None:
+            request.must_raise = ValueError
+            request.must_be_over = True
+        else:
+            self.table.pop(key, None)
+            self.table[key] = request
+        self.here(self.nursery.start_soon, request.run)
+
+    @rule(key=keys)
+    def make_request_in_a_foreign_thread(self, key: int) -> None:
+        if self.reader == "reading":
+            with pytest.raises(RuntimeError):
+                self.requests.expect(key).__enter__()
+
+    @rule(key=keys, kind=st.integers(0, 3))
+    def answer(self, key: int, kind: int) -> None:
+        error = Boom()
+        settle = [
+            partial(self.requests.set_result, key, 1),
+            partial(self.requests.set_exception, key, error),
+            partial(self.requests.set_outcome, key, outcome.Value(1)),
+            partial(self.requests.set_outcome, key, outcome.Error(error)),
+        ][kind]
+        request = self.table.get(key)
+        waiting = request is not None and request.outcome is None
+        if request is not None and waiting:
+            request.outcome = error if kind % 2 else 1
+        assert self.here(settle) == waiting
+
+    @rule(number=st.integers(0, 9))
+    def leave(self, number: int) -> None:
+        """Let one go that has its answer, or cancel it."""
+        here = [request for request in self.all if not request.must_be_over]
+        if not here:
+            return
+        request = here[number % len(here)]
+        request.must_be_over = True
+        if request.outcome is None:
+            request.outcome = (FutureNeverSetException, None)
+            self.here(request.scope.cancel)
+        else:
+            self.here(request.may_leave.set)
+        if self.table.get(request.key) is request:
+            del self.table[request.key]
+
+    @invariant()
+    def agree(self) -> None:
+        for request in self.all:
+            request.check()
+        assert dict(self.requests) == {key: request.future for key, request in self.table.items()}
+        assert list(self.requests) == list(self.table)
+        assert self.requests.closed == (self.reader == "ended")
+        assert repr(self.requests) == f"FutureMap(in_flight={len(self.table)}, reader={self.reader!r})"
+
+    def teardown(self) -> None:
+        for request in self.all:
+            self.here(request.scope.cancel)
+        self.here(self.reader_scope.cancel)
+        assert not self.requests
+
+
+async def test_maps_of_requests_agree_with_their_model() -> None:
+    await play(FutureMapMachine)
+
+
+# ---- shared work
+
+
+class Flight:
+    """A shared call that ends when it is told to, and what the model knows of it."""
+
+    def __init__(self, key: int) -> None:
+        self.key = key
+        self.may_land = trio.Event()
+        self.may_clean_up = trio.Event()
+        self.error: Exception | None = None
+        self.callers: list[FlightCaller] = []
+        self.state = "flying"
+
+    async def __call__(self) -> Flight:
+        assert self.state == "flying"
+        try:
+            await self.may_land.wait()
+        except trio.Cancelled:
+            with trio.CancelScope(shield=True):
+                await self.may_clean_up.wait()
+            self.state = "ended"
+            if self.error is not None:
+                raise self.error from None
+            raise
+        self.state = "ended"
+        if self.error is not None:
+            raise self.error
+        return self
+
+
+class FlightCaller:
+    """A task that calls, what it saw, and what it must see."""
+
+    def __init__(self) -> None:
+        self.scope = trio.CancelScope()
+        self.sees: list[object] = []
+        self.must_see: list[object] = []
+        self.leaving = False
+
+    async def run(self, flights: SingleFlight[int, Flight], key: int, fn: Callable[[], Awaitable[Flight]]) -> None:
+        with self.scope:
+            try:
+                self.sees.append(await flights.run(key, fn))
+            except TaskCancelledException:
+                self.sees.append("told of the block's end")
+            except RuntimeError:
+                self.sees.append("refused")
+            except Boom as error:
+                self.sees.append(error)
+            except trio.Cancelled:
+                self.sees.append("cancelled")
+                raise
+
+
+async def unwanted() -> Flight:
+    raise AssertionError("a flight was to be joined")
+
+
+class SingleFlightMachine(OnTrio):
+    acts = st.one_of(
+        st.tuples(st.just("leave"), st.integers(0, 9)), st.tuples(st.just("land"), st.integers(0, 9), st.booleans())
+    )
+
+    @initialize(is_open=st.booleans())
+    def begin_with_one(self, is_open: bool) -> None:
+        self.flights: SingleFlight[int, Flight] = SingleFlight()
+        self.table: dict[int, Flight] = {}  # those that can be joined
+        self.all: list[Flight] = []
+        self.callers: list[FlightCaller] = []
+        self.may_close = trio.Event()
+        self.ends: list[Exception] = []  # what the block is to raise
+        self.block = "closed"
+        if is_open:
+            self.open()
+
+    async def host(self) -> None:
+        try:
+            async with self.flights:
+                await self.may_close.wait()
+                for error in self.ends:
+                    raise error
+        except Boom as error:
+            assert self.ends == [error]
+        self.block = "closed"
+
+    @rule()
+    def open(self) -> None:
+        if self.block == "closed":
+            self.may_close = trio.Event()
+            self.ends.clear()
+            self.block = "open"
+            self.here(self.nursery.start_soon, self.host)
+        else:
+            with pytest.raises(RuntimeError):
+                trio.from_thread.run(self.flights.__aenter__)
+
+    @rule(fails=st.booleans())
+    def close(self, fails: bool) -> None:
+        if self.block != "open":
+            return
+        self.block = "closing"  # until the cancelled tasks have cleaned up
+        if fails:
+            self.ends.append(Boom())
+        flights = list(self.table.values())
+        self.table.clear()
+        for flight in flights:
+            flight.state = "cancelled"
+        self.here(self.may_close.set)
+
+    @rule(key=st.integers(0, 1), in_cancelled_scope=st.booleans())
+    def call(self, key: int, in_cancelled_scope: bool) -> None:
+        caller = FlightCaller()
+        self.callers.append(caller)
+        flight = self.table.get(key)
+        new = flight is None
+        if in_cancelled_scope or self.block != "open":
+            caller.must_see.append("refused" if self.block != "open" else "cancelled")
+            flight = flight or Flight(key)
+        else:
+            if flight is None:
+                flight = self.table[key] = Flight(key)
+                self.all.append(flight)
+            flight.callers.append(caller)
+        if in_cancelled_scope:
+            self.here(caller.scope.cancel)
+        self.here(self.nursery.start_soon, caller.run, self.flights, key, flight if new else unwanted)
+
+    @rule(acts=st.lists(acts, min_size=1, max_size=4))
+    def act(self, acts: list[tuple[Any, ...]]) -> None:
+        """Have callers leave and flights land in one tick."""
+        self.here(self.do, acts)
+
+    def do(self, acts: list[tuple[Any, ...]]) -> None:
+        for name, *arguments in acts:
+            getattr(self, f"do_{name}")(*arguments)
+        for key, flight in list(self.table.items()):
+            for caller in [caller for caller in flight.callers if caller.leaving]:
+                flight.callers.remove(caller)
+                caller.must_see.append("cancelled")
+            landing = flight.may_land.is_set()
+            if landing:
+                for caller in flight.callers:
+                    caller.must_see.append(flight if flight.error is None else flight.error)
+            elif not flight.callers:
+                flight.state = "cancelled"
+            if landing or not flight.callers:
+                del self.table[key]
+
+    def do_leave(self, number: int) -> None:
+        waiting = [caller for flight in self.table.values() for caller in flight.callers]
+        if waiting:
+            caller = waiting[number % len(waiting)]
+            caller.leaving = True
+            caller.scope.cancel()
+
+    def do_land(self, number: int, fails: bool) -> None:
+        flying = [flight for flight in self.table.values() if not flight.may_land.is_set()]
+        if flying:
+            flight = flying[number % len(flying)]
+            flight.error = Boom() if fails else None
+            flight.may_land.set()
+
+    @rule(number=st.integers(0, 9), fails=st.booleans())
+    def clean_up(self, number: int, fails: bool) -> None:
+        cancelled = [flight for flight in self.all if flight.state == "cancelled"]
+        if cancelled:
+            flight = cancelled[number % len(cancelled)]
+            flight.error = Boom() if fails else None
+            for caller in flight.callers:  # those that were still there when the block ended
+                caller.must_see.append(flight.error or "told of the block's end")
+            self.here(flight.may_clean_up.set)
+
+    @rule()
+    def call_in_another_run(self) -> None:
+        async def call() -> None:
+            with pytest.raises(RuntimeError):
+                await self.flights.run(0, unwanted)
+
+        trio.run(call)
+
+    @invariant()
+    def agree(self) -> None:
+        assert repr(self.flights) == f"SingleFlight(in_flight={len(self.table)})"
+        assert [caller.sees for caller in self.callers] == [caller.must_see for caller in self.callers]
+        cleaning_up = any(flight.state == "cancelled" for flight in self.all)
+        assert self.block != "closing" or cleaning_up
+
+    def teardown(self) -> None:
+        for flight in self.all:
+            flight.may_clean_up.set()
+        self.here(self.may_close.set)
+        assert self.block == "closed"
+
+
+async def test_shared_work_agrees_with_its_model() -> None:
+    await play(SingleFlightMachine)

@@ -1,110 +1,140 @@
 """Requests in flight on one connection, by key.
 
-Two duties meet here, and each has a block of its own:
+The rules that this file owns:
 
-- A caller owes the map the removal of its entry. `FutureMap.expect` is that duty's block: the entry lives as long as
-  the block does, however it ends, so the map holds only requests that somebody still waits for.
-- The reader of the responses owes every caller an end. The map itself is that duty's block: when it ends, each future
-  that is still pending fails, and so does each later `FutureMap.expect`. No caller waits for a reader that is gone.
+- A caller owes the map the removal of its entry, and owes an end to everybody else who holds its future.
+  `FutureMap.expect` is the block of that duty: however it ends, the entry is gone and the future is done.
+- The reader of the responses owes every caller an end. The map itself is the block of that duty: when it ends, each
+  future that is still pending fails, and so does each later `FutureMap.expect`. No caller waits for a reader that is
+  gone.
+- Each of these futures gets an exception of its own. An exception object collects tracebacks, context and notes from
+  whoever raises it; if callers shared one, each would see the frames of the others, and keep all that they hold alive.
 
-What ended the reader's block is shared: it is the cause of each failure. The `FutureNeverSetException` between the two
-is made anew for each future. Whoever raises an exception object adds to its traceback, its context and its notes; if
-one object served all callers, each would see the frames of the others, and keep all that they hold alive.
-
-The map keeps the exception that ended its reader's block, for callers that come later, and with it the frames in that
-exception's traceback. So nothing that the reader calls here leaves the map in its frame when it raises. (A frame of the
-reader's own that holds the map makes a reference cycle of the two.)
+The map keeps the exception that ended the reader's block, for callers that come later, and with it the frames of that
+exception's traceback. So no frame of this file that an exception passes through may hold the map or a future
+afterwards. (A frame of the reader's own that holds the map makes a reference cycle of the two.)
 """
 
 from __future__ import annotations
 
-import sys
+import inspect
+import logging
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, NoReturn, TypeVar, overload
 
-from outcome import Value
+from outcome import Error, Value
 from trio.lowlevel import enable_ki_protection
 
-from ._checks import shown
-from ._exceptions import FutureNeverSetException, FutureSetAgainException
+from ._checks import check_exception, shown
+from ._exceptions import FutureNeverSetException
 from ._future import Future
-
-if sys.version_info < (3, 11):
-    from exceptiongroup import BaseExceptionGroup  # Trio itself requires the backport on Python 3.10
+from ._result import current_trio_token
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from contextlib import AbstractContextManager
     from types import TracebackType
 
     from outcome import Outcome
+    from trio.lowlevel import TrioToken
     from typing_extensions import Self
 
 K = TypeVar("K")
 T = TypeVar("T")
+FutureT = TypeVar("FutureT", bound=Future[Any])
+
+_logger = logging.getLogger("triores")
 
 
 class FutureMap(Mapping[K, Future[T]]):
     """The requests in flight on one connection: futures that wait for their responses, by key.
 
-    Each caller registers its request with `expect`. The one task that reads the responses settles them, and does so
-    inside ``with requests:``, so that no caller hangs when the connection is gone: when that block ends, in whatever
-    way, each request still pending fails, and each later one fails at once. Both fail alike: with a
-    `TaskFailedException`, whose cause is a `FutureNeverSetException`, whose cause is the exception that ended the block
-    (none where it just came to its end). Where the reader was cancelled, that is its `trio.Cancelled`; the requests
-    were not cancelled, they failed.
+    Each caller registers its request with `expect`. One task reads the responses and settles the futures, inside
+    ``with requests:``. When that block ends, however it ends, the connection is gone for its callers: each request that
+    is still pending fails, and each later one fails at once. Both raise the same exception, so one ``except`` around
+    the caller's ``with`` line and its wait handles both.
 
     A map serves one connection: its block can be entered once. Requests may be registered before it is entered.
 
-    It is a read-only mapping of the keys to their futures, in the order of registration. A key is anything hashable.
+    It is a read-only mapping of the keys to their futures, in the order of registration. Keys are anything hashable. As
+    an object with a state of its own, a map equals only itself.
+
+    Args:
+        lost: Makes the exception for a request that is lost with the connection: called as ``lost(cause)``, with the
+            exception that ended the reader's block, or None if it just came to its end. It is called anew for each
+            request, and has to return a new exception each time; if it raises one, that one counts. By default requests
+            fail with a `FutureNeverSetException` from that cause.
+
+    Raises:
+        TypeError: If ``lost`` isn't a synchronous function.
 
     Example:
         ::
 
-            async def read_responses(self) -> None:
-                with self.requests:
-                    async for number, answer in responses(self.stream):
-                        self.requests.set_result(number, answer)
+            requests: FutureMap[int, bytes] = FutureMap(lost=ConnectionError)
 
-            async def call(self, question: bytes) -> bytes:
-                number = next(self.numbers)
-                with self.requests.expect(number) as answer:
-                    await self.send(number, question)
+            async def read_responses(stream: trio.abc.Stream) -> None:
+                with requests:
+                    async for number, answer in responses(stream):
+                        requests.set_result(number, answer)
+
+            async def call(number: int, question: bytes) -> bytes:
+                with requests.expect(number) as answer:  # here, and two lines below: a ConnectionError
+                    await send(number, question)
                     return await answer
     """
 
-    __slots__ = ("__weakref__", "_begun", "_cause", "_ended", "_futures")
+    __slots__ = ("__weakref__", "_cause", "_closed", "_futures", "_lost", "_token", "_traceback")
 
-    def __init__(self) -> None:
+    def __init__(self, lost: Callable[[BaseException | None], BaseException] | None = None) -> None:
+        if lost is not None and (not callable(lost) or inspect.iscoroutinefunction(lost)):
+            raise TypeError(
+                f"lost is a synchronous function that makes an exception, not {shown(lost)}; "
+                "the right call is 'FutureMap(lost=lambda cause: ConnectionLost(...))'"
+            )
+        self._lost = lost
         self._futures: dict[K, Future[T]] = {}
-        self._begun = False
-        self._ended = False
-        self._cause: BaseException | None = None
+        self._token: TrioToken | None = None  # the reader's run, once its block is entered
+        self._closed = False
+        self._cause: BaseException | None = None  # what ended the reader's block
+        self._traceback: TracebackType | None = None  # that of the cause, as it was then
 
     # ---- the callers' side
 
-    def expect(self, key: K) -> AbstractContextManager[Future[T]]:
+    @overload
+    def expect(self, key: K) -> AbstractContextManager[Future[T]]: ...
+    @overload
+    def expect(self, key: K, future: FutureT) -> AbstractContextManager[FutureT]: ...
+    def expect(self, key: K, future: Future[Any] | None = None) -> AbstractContextManager[Future[Any]]:
         """Register a request for the length of a ``with`` block, which yields its future.
 
-        The entry is removed when the block ends, in whatever way. The future is left as it is. Where other tasks wait
-        for it too, let the block settle it: ``with requests.expect(key) as future, future.must_set():``.
+        When the block ends, however it ends, the entry is removed. If the future is still pending then, it gets a
+        `FutureNeverSetException`, so that no other task that waits for it hangs.
 
         Args:
             key: What the response will be known by.
+            future: The future to register, such as one of a subclass that carries more; by default a new one.
 
         Returns:
-            The context manager. Entering it makes the future and registers it.
+            The context manager. Entering it registers the future.
 
         Raises:
-            ValueError: On entering, if a request with this key is in flight already.
-            TypeError: On entering, if the key is not hashable.
-            TaskFailedException: On entering, if the reader's block has ended; as if the future were read then.
+            TypeError: On entering, if that isn't a `Future`, or the key isn't hashable.
+            ValueError: On entering, if a pending future has this key. A done one is replaced.
+            RuntimeError: On entering, if the reader or the future belongs to another Trio run, or a future is given and
+                there is no Trio run here.
+            BaseException: On entering, if the reader's block has ended: what ``lost`` made.
         """
-        # Without an `__init__` to call, a request costs 10 % less.
-        expected: _Expected[K, T] = _Expected()
+        expected: _Expected[K, Any] = _Expected()  # without an `__init__` to call, a request costs 10 % less
         expected._map = self
         expected._key = key
+        expected._given = future
         return expected
+
+    @property
+    def closed(self) -> bool:
+        """Whether the reader's block has ended, so that no request can be made any more."""
+        return self._closed
 
     # ---- the reader's side
 
@@ -112,40 +142,36 @@ class FutureMap(Mapping[K, Future[T]]):
         """Settle a request with a value.
 
         Returns:
-            Whether a request was settled. False, with nothing changed, where the key is not in flight or its future is
-            done: a late, repeated or unsolicited response is no mistake of the reader's.
+            Whether a request was settled. False, with nothing changed, if the key isn't in flight or its future is
+            done: a late, repeated or unsolicited response isn't the reader's mistake.
 
         Raises:
+            TypeError: If the key isn't hashable.
             RuntimeError: If the future belongs to another Trio run.
-            BaseExceptionGroup: Of what its callbacks raised; the future is settled all the same.
         """
-        try:
+        future = None
+        try:  # `_settle`, written out: a call less, and no outcome for a late answer
             future = self._futures.get(key)
-            if future is None:
+            if future is None or future.is_done():
                 return False
             future._settle(Value(result))
-        except FutureSetAgainException:  # from `_settle` alone, since what callbacks raise comes in a group
-            return False
+            return True
         finally:
-            del self
-        return True
+            del self, future
 
     def set_exception(self, key: K, exception: BaseException) -> bool:
-        """Settle a request with an exception, which its reader gets as the cause of a `TaskFailedException`.
+        """Settle a request with an exception, which its caller's ``await future`` raises.
 
         Returns:
             Whether a request was settled, as `set_result` does.
 
         Raises:
-            TypeError: If this is not an exception object.
+            TypeError: If this isn't an exception object, or the key isn't hashable.
             RuntimeError: If the future belongs to another Trio run.
-            BaseExceptionGroup: Of what its callbacks raised; the future is settled all the same.
         """
         try:
-            future = self._pending(key)
-            # The argument is checked, also where nobody waits.
-            (Future[T]() if future is None else future).set_exception(exception)
-            return future is not None
+            check_exception(exception)
+            return self._settle(key, Error(exception))
         finally:
             del self
 
@@ -156,34 +182,39 @@ class FutureMap(Mapping[K, Future[T]]):
             Whether a request was settled, as `set_result` does.
 
         Raises:
-            TypeError: If this is no outcome.
+            TypeError: If this isn't an outcome, or the key isn't hashable.
             RuntimeError: If the future belongs to another Trio run.
-            BaseExceptionGroup: Of what its callbacks raised; the future is settled all the same.
         """
         try:
-            future = self._pending(key)
-            # The argument is checked, also where nobody waits.
-            (Future[T]() if future is None else future).set_outcome(outcome)
-            return future is not None
+            answer = Future[T]()
+            answer.set_outcome(outcome)  # which checks it and makes a copy
+            return self._settle(key, answer.outcome)
         finally:
             del self
 
-    def _pending(self, key: K) -> Future[T] | None:
+    def _settle(self, key: K, outcome: Outcome[T]) -> bool:
+        future = None
         try:
             future = self._futures.get(key)
-            return None if future is None or future.is_done() else future
+            if future is None or future.is_done():
+                return False
+            future._settle(outcome)
+            return True
         finally:
-            del self
+            del self, future
 
     @enable_ki_protection
     def __enter__(self) -> Self:
         try:
-            if self._begun:
+            token = current_trio_token()
+            if self._token is not None:
                 raise RuntimeError(
                     f"the reader's block of {self!r} was entered already, and a map serves one connection; "
                     "make a new FutureMap() for the next connection"
                 )
-            self._begun = True
+            if any(not future.is_done() and future.trio_token not in (None, token) for future in self.values()):
+                self._refuse_elsewhere("be read")
+            self._token = token
             return self
         finally:
             del self
@@ -192,34 +223,67 @@ class FutureMap(Mapping[K, Future[T]]):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self._ended = True
+        self._closed = True
         self._cause = error
-        failures: list[BaseException] = []
+        self._traceback = traceback
+        leaving: list[BaseException] = []
+        future = None
         try:
-            # A list, since a callback may end an `expect` block, and so take out its entry.
-            for future in list(self._futures.values()):
+            for future in list(self._futures.values()):  # a list, since a callback may end an `expect` block
                 try:
-                    if not future.is_done():
-                        future.set_exception(self._never_set("before the response to this request came"))
-                except BaseException as failure:  # noqa: ASYNC103, BLE001 - raised below with the others
-                    failures.append(failure)
-            if failures:
-                told = "callbacks failed as requests were given up"
-                raise BaseExceptionGroup(told, failures if error is None else [error, *failures])
+                    self._give_up(future)
+                except BaseException as failure:  # noqa: BLE001 # a callback's SystemExit, raised below
+                    leaving.append(failure)
+            for more in leaving[1:]:
+                _logger.error("a callback of a lost request raised an exception", exc_info=more)
+            if leaving:
+                raise leaving[0]
         finally:
-            del failures  # their tracebacks hold this frame
+            leaving.clear()  # each of them holds this frame
+            del self, error, traceback, future
 
-    def _never_set(self, when: str) -> FutureNeverSetException:
-        never_set = FutureNeverSetException(f"the block that reads the responses ended {when}")
-        never_set.__cause__ = self._cause
-        return never_set
+    def _give_up(self, future: Future[T]) -> None:
+        try:
+            if not future.is_done():
+                future._settle(Error(self._lost_error("before the response to this request came")))
+        finally:
+            del self, future
 
-    def _refuse_late(self) -> None:
-        future = Future[T]()
-        future.set_exception(self._never_set("before this request was made"))
-        future.result()
+    def _lost_error(self, when: str) -> BaseException:
+        error: BaseException | None = None
+        try:
+            if self._lost is None:
+                error = FutureNeverSetException(f"the block that reads the responses ended {when}")
+                error.__cause__ = self._cause
+                return error
+            error = _made_by(self._lost, self._cause)
+            if error is self._cause:
+                error.__traceback__ = self._traceback  # or it would grow with each caller that raises it
+            return error
+        finally:
+            del self, error  # if `lost` raised it, its traceback keeps this frame alive
+
+    def _refuse_late(self) -> NoReturn:
+        lost = Future[NoReturn]()
+        try:
+            lost._settle(Error(self._lost_error("before this request was made")))
+            lost.unwrap()
+        finally:
+            del self, lost
+
+    def _refuse_elsewhere(self, what: str) -> NoReturn:
+        raise RuntimeError(
+            f"{self!r} belongs to another Trio run, and can't {what} here; nothing was changed. "
+            "Make a new FutureMap() in this run"
+        )
 
     # ---- the mapping
+
+    def __eq__(self, other: object) -> bool:
+        return self is other
+
+    def __hash__(self) -> int:
+        return object.__hash__(self)
 
     def __getitem__(self, key: K) -> Future[T]:
         return self._futures[key]
@@ -231,36 +295,80 @@ class FutureMap(Mapping[K, Future[T]]):
         return len(self._futures)
 
     def __repr__(self) -> str:
-        reader = "ended" if self._ended else "reading" if self._begun else "not begun"
+        reader = "ended" if self._closed else "not begun" if self._token is None else "reading"
         return f"{type(self).__name__}(in_flight={len(self._futures)}, reader={reader!r})"
+
+
+def _made_by(lost: Callable[[BaseException | None], object], cause: BaseException | None) -> BaseException:
+    try:
+        error = lost(cause)
+        if isinstance(error, BaseException):
+            return error
+        raise TypeError(  # noqa: TRY301 # it takes the same way as an exception of the user's function
+            f"lost(cause) has to return an exception object, not {shown(error)}; "
+            "the right call is 'FutureMap(lost=lambda cause: ConnectionLost(...))'"
+        )
+    except BaseException as raised:  # noqa: BLE001 # whatever it is, the request's caller gets it
+        return raised
+    finally:
+        del lost, cause  # the exception's traceback keeps this frame alive, and with it what it holds
 
 
 class _Expected(Generic[K, T]):
     """The block of `FutureMap.expect`. With `contextlib.contextmanager` it would cost three times as much."""
 
-    __slots__ = ("_future", "_key", "_map")
+    __slots__ = ("_future", "_given", "_key", "_map")
 
-    _future: Future[T]
+    _map: FutureMap[K, Any]
     _key: K
-    _map: FutureMap[K, T]
+    _given: Any  # a future or None, which is checked on entering
+    _future: Future[T]
 
     @enable_ki_protection
     def __enter__(self) -> Future[T]:
-        if self._map._ended:
-            self._map._refuse_late()
-        future: Future[T] = Future()
-        if self._map._futures.setdefault(self._key, future) is not future:
-            raise ValueError(
-                f"a request with the key {shown(self._key)} is in flight already; give each request a key of its own, "
-                "or wait until the block of the first one has ended"
-            )
-        self._future = future
-        return future
+        try:
+            if self._map._closed:
+                self._map._refuse_late()
+            future: Future[T] = Future() if self._given is None else self._checked(self._given)
+            token = self._map._token
+            if token is not None and future._token is not token and not future.is_done():
+                self._map._refuse_elsewhere("take a request")
+            futures = self._map._futures
+            held = futures.get(self._key)
+            if held is not None:
+                if not held.is_done():
+                    held = None  # the traceback keeps this frame alive
+                    raise ValueError(
+                        f"a request with the key {shown(self._key)} is in flight already; give each request a key of "
+                        "its own, or wait until the first one is done"
+                    )
+                del futures[self._key]  # so that the new one comes last
+            futures[self._key] = self._future = future
+            return future
+        finally:
+            del self
+
+    def _checked(self, given: object) -> Future[T]:
+        future: Any = given
+        try:
+            if not isinstance(given, Future):
+                raise TypeError(
+                    f"a request is registered with a Future, not with {shown(given)}; call 'requests.expect(key)', "
+                    "which makes one"
+                )
+            if not future.is_done():
+                future._claim("registered")
+            return future  # type: ignore[no-any-return] # of whatever type the future is
+        finally:
+            del self, given, future
 
     @enable_ki_protection
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        futures = self._map._futures
-        if futures.get(self._key) is self._future:
+        futures, future = self._map._futures, self._future
+        if futures.get(self._key) is future:
             del futures[self._key]
+        if not future.is_done():
+            never_set = FutureNeverSetException("the block that expected this response ended before it came")
+            future._settle(Error(never_set))

@@ -379,7 +379,11 @@ class ResultBase(Generic[T_co]):
             except RuntimeError:
                 here = None
             if token is not here:
-                self._refuse_elsewhere(token, "settled")
+                try:
+                    self._refuse_elsewhere(token, "settled")
+                except RuntimeError:
+                    del self  # the traceback keeps this frame alive, and the exception may end up in this very result
+                    raise
                 token = None
         if type(outcome) is Error:
             self._traceback = outcome.error.__traceback__
@@ -490,10 +494,13 @@ class ResultBase(Generic[T_co]):
                             self._unregister(waiter)  # its task has ended with the run
                     self._token = None
             return
+        shown_here = repr(self)
+        del self  # the traceback keeps this frame alive
         raise RuntimeError(
-            f"{self!r} belongs to another Trio run, and can't be {what} from here; nothing was changed. From another "
-            "thread, call 'trio.from_thread.run_sync(fn, trio_token=result.trio_token)'; from another Trio run, or in "
-            "an event loop that hosts Trio as its guest, 'result.trio_token.run_sync_soon(fn)', where fn makes the call"
+            f"{shown_here} belongs to another Trio run, and can't be {what} from here; nothing was changed. From "
+            "another thread, call 'trio.from_thread.run_sync(fn, trio_token=result.trio_token)'; from another Trio "
+            "run, or in an event loop that hosts Trio as its guest, 'result.trio_token.run_sync_soon(fn)', where fn "
+            "makes the call"
         )
 
     # ---- copying and showing

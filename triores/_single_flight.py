@@ -2,32 +2,42 @@
 
 The rules that this file owns:
 
-- A key is in the table while its flight can be joined, and no longer. Two things take it out, each before another task
-  can run: the flight is done, or its last caller has left. So nobody is given a result from before the call, and nobody
-  joins a flight that is being cancelled. A flight takes out its own entry alone, never that of one that came after it.
-- Callers own their waits, the nursery owns the task. A caller that leaves cancels nothing, unless it was the last.
+- A key is in the table while its flight can be joined, and no longer. Three things take it out, each before another
+  task can run: the flight is done, its last caller has left, or the block of ``async with flights`` ends. So nobody is
+  given a result from before the call, and nobody joins a flight that is being cancelled. A flight takes out its own
+  entry alone, never that of one that came after it.
+- Callers own their waits, the nursery owns the task. A caller that leaves cancels nothing, unless it was the last. A
+  caller that is cancelled already starts nothing.
 - A failure belongs to the callers. What a task raises when the last of them has left belongs to nobody, and stops here;
   only `KeyboardInterrupt` and its like go on into the nursery.
 - Who comes first is chance, and nothing of the first caller's must reach the others: neither its cancel scopes nor its
-  context variables.
+  context variables. Nor must anything of the last caller's reach the task that it cancels.
 """
 
 from __future__ import annotations
 
 import contextvars
+import sys
+from functools import partial
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import trio
 from trio.lowlevel import enable_ki_protection
 
 from ._capture import ResultCapture
-from ._checks import check_nursery, refuse_uncallable, task_name
-from ._result import current_trio_token
+from ._checks import check_nursery, refuse_uncallable
+from ._result import checkpoint, current_trio_token
+
+if sys.version_info < (3, 11):
+    from exceptiongroup import BaseExceptionGroup
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
+    from contextlib import AbstractAsyncContextManager
+    from types import TracebackType
 
-    from typing_extensions import TypeVarTuple, Unpack
+    from trio.lowlevel import TrioToken
+    from typing_extensions import Self, TypeVarTuple, Unpack
 
     from ._capture import NurseryLike
     from ._result import ResultBase
@@ -41,51 +51,108 @@ T = TypeVar("T")
 class SingleFlight(Generic[K, T]):
     """One task for many callers: those that ask for the same key at the same time share one call.
 
-    The task runs in the nursery, in none of its callers' cancel scopes, and with the context variables as they were
-    when this object was made: the first caller's are no business of the others. Each caller waits in its own cancel
-    scopes. A caller that is cancelled leaves alone; when the last one leaves, the task is cancelled, and the next
-    caller starts a new one without waiting for that.
+    The task runs in a nursery, in none of its callers' cancel scopes. Each caller waits in its own cancel scopes. A
+    caller that is cancelled leaves alone; when the last one leaves, the task is cancelled, and the next caller starts a
+    new one without waiting for that.
 
-    A result is not kept: the next call after the task is done starts a new one. Keep a cache in front where one is
-    wanted.
+    The nursery is the one that is given here, or, if none is, that of the block ``async with flights:``. So flights can
+    be made before any Trio run, at the top of a module say, and opened in each run. The block can be entered again once
+    it has ended. When it ends, it cancels the tasks that still run, waits for them, and lets its own exception leave as
+    it is.
+
+    The tasks have the context variables as they were when the nursery was given, or the block entered: the first
+    caller's are no business of the others.
+
+    A result isn't kept: the next call after the task is done starts a new one. Keep a cache in front if you want one.
 
     Args:
         nursery: Where the tasks run: a Trio nursery, or an anyio task group that runs on Trio. It has to stay open as
             long as `run` is called.
 
     Raises:
-        TypeError: If this is not a nursery.
-        RuntimeError: If there is no Trio run here.
+        TypeError: If this isn't a nursery.
+        RuntimeError: If a nursery is given, and there is no Trio run here.
 
     Example:
         ::
 
-            async with trio.open_nursery() as nursery:
-                flights = SingleFlight[str, bytes](nursery)
+            flights = SingleFlight[str, bytes]()
 
-                async def page(url: str) -> bytes:
-                    return await flights.run(url, download, url)
+            async def page(url: str) -> bytes:
+                return await flights.run(url, download, url)
+
+            async def main() -> None:
+                async with flights:
+                    ...  # here, any number of tasks may call `page`
     """
 
-    __slots__ = ("__weakref__", "_context", "_flights", "_nursery", "_token")
+    __slots__ = ("__weakref__", "_block", "_context", "_flights", "_nursery", "_token")
 
-    def __init__(self, nursery: NurseryLike) -> None:
-        check_nursery(nursery, "SingleFlight(nursery)")
-        self._nursery = nursery
-        self._token = current_trio_token()
-        self._context = contextvars.copy_context()
+    def __init__(self, nursery: NurseryLike | None = None) -> None:
         self._flights: dict[K, _Flight[T]] = {}
+        self._block: AbstractAsyncContextManager[trio.Nursery] | None = None  # that of the nursery, if it is our own
+        self._nursery: NurseryLike | None = None  # None while there is no place for tasks
+        if nursery is not None:
+            check_nursery(nursery, "SingleFlight(nursery)")
+            self._use(nursery)
+
+    def _use(self, nursery: NurseryLike) -> None:
+        self._token: TrioToken = current_trio_token()
+        self._context = contextvars.copy_context()
+        self._nursery = nursery
+
+    @enable_ki_protection
+    async def __aenter__(self) -> Self:
+        await checkpoint()
+        if self._block is not None:
+            raise RuntimeError(f"the block of {self!r} is open already; enter it once, around all that calls 'run'")
+        if self._nursery is not None:
+            raise RuntimeError(
+                f"{self!r} was given a nursery, and its tasks run there; call 'run' without a block around it, or make "
+                "a SingleFlight() without a nursery"
+            )
+        self._block = trio.open_nursery()
+        self._use(await self._block.__aenter__())
+        return self
+
+    @enable_ki_protection
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> bool | None:
+        assert self._block is not None
+        assert isinstance(self._nursery, trio.Nursery)
+        nursery, self._nursery = self._nursery, None
+        scope = nursery.cancel_scope
+        self._flights.clear()
+        try:
+            if scope.cancel_called:  # by a task that raised a KeyboardInterrupt or the like: this block fails with it
+                return await self._block.__aexit__(kind, error, traceback)
+            # By a task, since the others' `trio.Cancelled` would have the exception that ends this block for a context.
+            nursery.start_soon(_cancel, scope)
+            scope.shield = True  # so that it takes all cancellations of the tasks, also if this task is cancelled
+            try:
+                await self._block.__aexit__(None, None, None)
+            except BaseExceptionGroup as group:
+                if error is None:
+                    raise
+                raise group.derive([error, *group.exceptions]) from None
+            if error is None:
+                await trio.lowlevel.checkpoint_if_cancelled()
+            return None
+        finally:
+            self._block = None
+            del self, error, nursery, scope
 
     @enable_ki_protection  # or Ctrl-C could come between joining a flight and the block that leaves it
     async def run(self, key: K, fn: Callable[[Unpack[Ts]], Awaitable[T]], *args: Unpack[Ts]) -> T:
         """Run ``fn(*args)`` in a task that is shared with all who call this for the same key meanwhile.
 
-        Where a task for the key is running already, that one is joined, and ``fn`` and ``args`` are not used; so the
-        key has to name all that the result depends on. ``fn`` must not call this for its own key: it would wait for
-        itself.
+        If a task for the key is running already, that one is joined, and ``fn`` and ``args`` aren't used; so the key
+        has to name all that the result depends on. ``fn`` must not call this for its own key: it would wait for itself.
 
         Cancelling the call leaves the task to the other callers. If there are none, the task is cancelled, and what it
-        raises from then on is dropped, unless it is a `KeyboardInterrupt` or the like. The call is a checkpoint.
+        raises from then on is dropped, unless it is a `KeyboardInterrupt` or the like. In a cancelled scope, nothing is
+        started or joined. The call is a checkpoint.
 
         Args:
             key: What the result is known by; anything hashable.
@@ -96,38 +163,50 @@ class SingleFlight(Generic[K, T]):
             The value, the same object for each caller.
 
         Raises:
-            TaskFailedException: If the task failed; the original exception is the cause. The nursery does not notice,
-                unless it is a `KeyboardInterrupt` or the like, which goes on into the nursery too.
-            TaskCancelledException: If the nursery was cancelled, and the caller is outside of it.
-            TypeError: If ``fn`` is a coroutine object, or can't be called, or the key is not hashable.
-            RuntimeError: If the nursery is closed, or belongs to another Trio run, or there is no Trio run here.
+            BaseException: The exception that the task raised, as if ``fn`` had been called here; see
+                `ResultBase.unwrap`. The nursery doesn't notice, unless it is a `KeyboardInterrupt` or the like, which
+                goes on into the nursery too.
+            TaskCancelledException: If the task was cancelled: by the nursery, or by itself.
+            TypeError: If ``fn`` is a coroutine object, or can't be called, or the key isn't hashable.
+            RuntimeError: If no nursery is open, or it belongs to another Trio run, or there is no Trio run here.
         """
         if not callable(fn):
             refuse_uncallable(fn, "flights.run(key, {}, ...)")
-        if current_trio_token() is not self._token:
+        flight = None
+        try:
+            nursery = self._nursery_here()
+            await trio.lowlevel.checkpoint_if_cancelled()
+            flight = self._flights.get(key)
+            if flight is None:
+                flight = self._start(nursery, key, fn, args)
+            flight.callers += 1
+            try:
+                return await flight.capture
+            finally:
+                flight.leave()
+        finally:
+            del self, flight  # a failure's traceback keeps this frame alive
+
+    def _nursery_here(self) -> NurseryLike:
+        token = current_trio_token()
+        if self._nursery is None:
+            raise RuntimeError(
+                f"{self!r} has no nursery, so no task was started; call 'run' inside of 'async with flights:', or make "
+                "it with a nursery: 'SingleFlight(nursery)'"
+            )
+        if token is not self._token:
             raise RuntimeError(
                 f"{self!r} belongs to another Trio run, where its nursery is, and no task was started; make a "
-                "SingleFlight with a nursery of this run"
+                "SingleFlight in this run"
             )
-        flight = self._flights.get(key)
-        if flight is None:
-            flight = self._take_off(key, fn, args)
-        flight.callers += 1
-        try:
-            await flight.capture.wait_done()
-        except BaseException:
-            abandoned = flight.leave()
-            del flight  # the `trio.Cancelled` that the task gets here keeps this frame alive
-            if abandoned is not None:
-                abandoned.cancel(reason="all callers of SingleFlight.run for this key were cancelled")
-            raise
-        return flight.capture.result()
+        return self._nursery
 
-    def _take_off(self, key: K, fn: Callable[..., Awaitable[T]], args: tuple[Any, ...]) -> _Flight[T]:
+    def _start(
+        self, nursery: NurseryLike, key: K, fn: Callable[..., Awaitable[T]], args: tuple[Any, ...]
+    ) -> _Flight[T]:
         scope = trio.CancelScope()
-        capture = ResultCapture(fn, *args, suppress_exception=True, cancel_scope=scope)
-        # Inside the context, of which the nursery makes a copy for each task.
-        self._context.run(lambda: self._nursery.start_soon(_fly, capture, scope, name=task_name(fn)))
+        start = partial(ResultCapture.start_soon, nursery, fn, *args, suppress_exception=True, cancel_scope=scope)
+        capture: ResultCapture[T] = self._context.run(start)  # the nursery makes a copy of it for each task
         flight = self._flights[key] = _Flight(self._flights, key, capture, scope)
         capture._register(flight)
         return flight
@@ -153,29 +232,20 @@ class _Flight(Generic[T]):
     def settled(self, _result: ResultBase[Any], /) -> None:
         self._forget()
 
-    def leave(self) -> trio.CancelScope | None:
-        """Count a caller out. Returns what to cancel where it was the last."""
+    def leave(self) -> None:
+        """Count a caller out. If it was the last, and the task still runs, cancel the task."""
         self.callers -= 1
-        if self.callers:
-            return None
+        if self.callers or self.capture.is_done():
+            return
         self._forget()
-        return self._scope
+        # Not here: the task's `trio.Cancelled` would have for its context what this caller is handling.
+        cancel = partial(self._scope.cancel, reason="all callers of SingleFlight.run for this key were cancelled")
+        trio.lowlevel.current_trio_token().run_sync_soon(cancel)
 
     def _forget(self) -> None:
         if self._flights.get(self._key) is self:
             del self._flights[self._key]
 
 
-async def _fly(capture: ResultCapture[Any], scope: trio.CancelScope) -> None:
-    """Run a flight's task.
-
-    The capture suppresses an `Exception`. A group of one and a `trio.Cancelled` is none; what the scope leaves of it
-    when the last caller has left must not reach the nursery either.
-    """
-    flying = capture.run()
-    del capture  # a failure's traceback keeps this frame alive, and with it what it holds
-    try:
-        await flying
-    except Exception:
-        if not scope.cancel_called:
-            raise
+async def _cancel(scope: trio.CancelScope) -> None:
+    scope.cancel(reason="the block of 'async with flights' has ended")

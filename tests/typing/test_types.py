@@ -23,8 +23,10 @@ if TYPE_CHECKING:
 
     from triores import (
         Future,
+        FutureMap,
         ResultBase,
         ResultCapture,
+        SingleFlight,
         as_completed,
         isfuture,
         results_to_channel,
@@ -188,6 +190,46 @@ if TYPE_CHECKING:
             assert_type(something, int)
         if isfuture(anything):
             assert_type(anything, ResultBase[Any])
+
+    # ---- requests in flight, and shared work
+
+    class Download(Future[bytes]):
+        progress: list[int]
+
+    def requests_in_flight_are_typed(requests: FutureMap[int, bytes], download: Download) -> None:
+        with requests.expect(3) as answer:
+            assert_type(answer, Future[bytes])
+        with requests.expect(3, download) as mine:
+            assert_type(mine, Download)
+        assert_type(requests[3], Future[bytes])
+        assert_type(requests.set_result(3, b""), bool)
+        assert_type(requests.closed, bool)
+        requests.expect("3")  # type: ignore[call-overload] # the key has another type
+        requests.set_result(3, "")  # type: ignore[arg-type] # and so has the value
+
+    def a_lost_connection_has_an_exception_of_ones_own() -> None:
+        def lost(cause: BaseException | None) -> ConnectionError:
+            return ConnectionError(cause)
+
+        def not_an_exception(cause: BaseException | None) -> str:
+            return str(cause)
+
+        requests: FutureMap[int, bytes] = FutureMap(lost=lost)
+        assert_type(requests, FutureMap[int, bytes])
+        FutureMap[int, bytes](lost=ConnectionError)
+        FutureMap[int, bytes](lost=lambda _: ConnectionError())
+        FutureMap[int, bytes](lost=not_an_exception)  # type: ignore[arg-type] # it returns something else
+
+    async def shared_work_is_typed(nursery: trio.Nursery, group: anyio.abc.TaskGroup) -> None:
+        flights: SingleFlight[str, bytes] = SingleFlight()
+        async with flights as entered:
+            assert_type(entered, SingleFlight[str, bytes])
+            assert_type(await flights.run("a", fetch, "http://x", 3), bytes)
+            await flights.run("a", fetch, "http://x")  # type: ignore[arg-type] # an argument is missing
+            await flights.run("a", count)  # type: ignore[arg-type] # the value has another type
+            await flights.run(3, fetch, "http://x", 3)  # type: ignore[arg-type] # the key has another type
+        SingleFlight[str, bytes](nursery)
+        SingleFlight[str, bytes](group)
 
 
 @pytest.mark.parametrize("name", ["reading", "starting"])
