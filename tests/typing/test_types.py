@@ -183,7 +183,7 @@ if TYPE_CHECKING:
         assert_type(await wait_any(numbers), Future[int])
         assert_type(await wait_any(texts), ResultCapture[str])
         assert_type((await wait_any(several)).result(), int | str)
-        await wait_any([3])  # type: ignore[list-item]
+        await wait_any([3])  # type: ignore[type-var]
         mixed: list[Future[int] | Future[str]] = [Future[int](), Future[str]()]
         assert_type((await wait_any(mixed)).result(), int | str)
         async for either in as_completed(mixed):
