@@ -72,7 +72,8 @@ def test_a_copy_of_a_done_result_is_a_done_future_with_the_same_outcome(make: Ca
     captures = [ResultCapture(fetch, "http://x"), ResultCapture(fetch, "bad", suppress_exception=True)]
     for capture in captures:
         trio.run(capture.run)
-    for result in (value, failure, cancelled, *captures):
+    results: list[ResultBase[object]] = [value, failure, cancelled, *captures]
+    for result in results:
         again = make(result)
         assert type(again) is Future
         assert again is not result

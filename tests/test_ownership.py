@@ -522,3 +522,22 @@ async def test_of_two_runs_that_claim_a_result_at_once_one_is_refused(monkeypatc
     assert future.statistics() == ResultStatistics(waiters=0, callbacks=1)
     refused.set()
     other_run.join()
+
+
+def test_two_threads_may_find_at_once_that_the_run_of_a_result_has_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    class OtherThreadComesFirst:
+        """Stands in for the lock: as this thread is about to take it, another one has set the result free."""
+
+        def __enter__(self) -> None:
+            monkeypatch.undo()
+            thread = threading.Thread(target=future.remove_done_callback, args=(print,))
+            thread.start()
+            thread.join()
+
+        def __exit__(self, *_: object) -> None: ...
+
+    calls: list[object] = []
+    future = left_pending(waiting=False, calls=calls)
+    monkeypatch.setattr(triores._result, "_claiming", OtherThreadComesFirst())
+    future.set_result(3)
+    assert calls == [future]

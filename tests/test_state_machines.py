@@ -259,7 +259,9 @@ class FutureModel:
 
     def due(self) -> list[tuple[FutureModel, Callable[[Future[int]], object]]]:
         """The callbacks that are to be called now."""
-        due = [(self, callback) for callback in self.callbacks]
+        due: list[tuple[FutureModel, Callable[[Future[int]], object]]] = [
+            (self, callback) for callback in self.callbacks
+        ]
         self.callbacks.clear()
         return due
 

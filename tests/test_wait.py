@@ -247,7 +247,7 @@ async def test_anything_but_a_result_is_refused_with_the_right_call_and_nothing_
 ) -> None:
     future = Future[int]()
     wrong: Any
-    for wrong, said in (
+    cases: list[tuple[Any, str]] = [
         ([future, 3], r"not 3; the right call is '(\w+)\(\[result, \.\.\.\]\)'"),
         ([future, fetch], r"not <function fetch .*; 'ResultCapture\.start_soon\(nursery, fetch, \.\.\.\)' starts it"),
         (
@@ -261,7 +261,8 @@ async def test_anything_but_a_result_is_refused_with_the_right_call_and_nothing_
         ([future, concurrent.futures.Future()], r"not <Future at .*; 'wrap_future\(future\)' makes a result of it"),
         (concurrent.futures.Future(), r"not <Future at .*; 'wrap_future\(future\)' makes a result of it"),
         (3, r"not 3; the right call is '(\w+)\(\[result, \.\.\.\]\)'"),
-    ):
+    ]
+    for wrong, said in cases:
         with pytest.raises(TypeError, match=rf"^\w+ takes results of triores, {said}"):
             await wait(wrong)
     wrong = future

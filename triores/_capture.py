@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from types import CoroutineType
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeVar, cast
 
 import trio
 from outcome import Error, Value
@@ -240,7 +240,7 @@ class ResultCapture(ResultBase[T_co]):
             return error
         if not isinstance(error, BaseExceptionGroup):
             return None if isinstance(error, self._suppressed) else error
-        _, rest = error.split(self._suppressed)
+        rest = cast("BaseExceptionGroup[BaseException]", error).split(self._suppressed)[1]
         return rest if rest is None or is_cancellation(rest) else error
 
     @property

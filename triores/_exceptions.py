@@ -32,14 +32,15 @@ class _AboutResult(Exception):
     def __str__(self) -> str:
         return self._sentence() if self._message is None else self._message
 
-    def _sentence(self) -> str:
-        raise NotImplementedError
+    if TYPE_CHECKING:
+
+        def _sentence(self) -> str: ...
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.args[0]._name()})"
 
     def __reduce__(self) -> tuple[Callable[..., _AboutResult], tuple[object, ...], dict[str, object]]:
-        state = {**self.__dict__, "_message": str(self)}
+        state: dict[str, object] = {**self.__dict__, "_message": str(self)}
         if self.__cause__ is not None:
             state["__cause__"] = self.__cause__
         result = self.args[0] if self.args[0].is_done() else None

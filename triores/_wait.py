@@ -78,7 +78,7 @@ async def wait_any(results: Iterable[ResultBase[Any]]) -> ResultBase[Any]:
     try:
         return await _wait_any(_listed(results, "wait_any"))
     finally:
-        del results
+        del results  # a traceback keeps this frame alive
 
 
 @enable_ki_protection
@@ -99,7 +99,8 @@ async def _wait_any(results: list[ResultBase[Any]]) -> ResultBase[Any]:
     finally:
         for result in results:
             result._unregister(arrivals)
-        del first, arrivals, results, result
+        result = None  # type: ignore[assignment] # a traceback keeps this frame alive
+        del first, arrivals, results
 
 
 @overload

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Awaitable, Callable
+    from typing import Protocol
 
     import anyio
     import anyio.abc
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
         FutureMap,
         ResultBase,
         ResultCapture,
+        ResultStatistics,
         SingleFlight,
         as_completed,
         isfuture,
@@ -51,6 +53,8 @@ if TYPE_CHECKING:
 
     def reading(result: ResultBase[int]) -> None:
         assert_type(result.result(), int)
+        assert_type(result.unwrap(), int)
+        assert_type(result.statistics(), ResultStatistics)
         assert_type(result.exception(), BaseException | None)
         assert_type(result.outcome, outcome.Value[int] | outcome.Error)
         assert_type(result.is_done(), bool)
@@ -129,12 +133,28 @@ if TYPE_CHECKING:
         assert_type(ResultCapture.start_soon(group, count, name="count", suppress_exception=True), ResultCapture[int])
         scope = trio.move_on_after(5)
         assert_type(ResultCapture.start_soon(nursery, count, cancel_scope=scope).cancel_scope, trio.CancelScope | None)
+        ResultCapture.start_soon(nursery, count, suppress_exception=(ValueError, OSError))
+        ResultCapture.start_soon(nursery, count, suppress_exception=BaseException)  # type: ignore[arg-type]
         ResultCapture.start_soon(nursery, fetch, "url")  # type: ignore[arg-type]
         ResultCapture.start_soon(nursery, fetch, 3, "url")  # type: ignore[arg-type]
         ResultCapture.start_soon(nursery, count, 3)  # type: ignore[arg-type]
         ResultCapture.start_soon(nursery, count())  # type: ignore[arg-type]
         ResultCapture.start_soon(nursery, sync_function)  # type: ignore[arg-type]
         ResultCapture.start_soon(fetch, nursery)  # type: ignore[arg-type]
+
+    class StubNursery(Protocol):
+        """Trio's nursery as the stub package trio-typing declares it."""
+
+        @property
+        def child_tasks(self) -> frozenset[trio.lowlevel.Task]: ...
+        @property
+        def parent_task(self) -> trio.lowlevel.Task: ...
+        def start_soon(self, async_fn: Callable[..., Awaitable[Any]], *args: Any, name: object = None) -> None: ...
+        async def start(self, async_fn: Callable[..., Awaitable[Any]], *args: Any, name: object = None) -> Any: ...
+
+    def starting_in_a_nursery_of_the_stubs(nursery: StubNursery) -> None:
+        assert_type(ResultCapture.start_soon(nursery, fetch, "url", 3), ResultCapture[bytes])
+        ResultCapture.capture_start_and_done_results(nursery, fetch, "url", 3, start_nursery=nursery)
 
     async def running(nursery: trio.Nursery) -> None:
         capture = ResultCapture(fetch, "url", 3)
@@ -166,11 +186,18 @@ if TYPE_CHECKING:
         assert_type(await wait_any(texts), ResultCapture[str])
         assert_type((await wait_any(several)).result(), int | str)
         await wait_any([3])  # type: ignore[type-var]
+        mixed: list[Future[int] | Future[str]] = [Future[int](), Future[str]()]
+        assert_type((await wait_any(mixed)).result(), int | str)
+        async for either in as_completed(mixed):
+            assert_type(either.result(), int | str)
+        first: ResultBase[Any] = await wait_any([Future[int](), Future[str]()])
+        async for first in as_completed([Future[int](), Future[str]()]):
+            del first
         assert_type(as_completed(numbers), AsyncIterator[Future[int]])
         async for text in as_completed(texts):
             assert_type(text, ResultCapture[str])
             assert_type(text.result(), str)
-        as_completed(3)  # type: ignore[arg-type]
+        as_completed(3)  # type: ignore[call-overload]
         nursery.start_soon(wait_all, numbers)
 
     async def sending(numbers: list[Future[int]]) -> None:
