@@ -241,7 +241,9 @@ class ResultCapture(ResultBase[T_co]):
         if not isinstance(error, BaseExceptionGroup):
             return None if isinstance(error, self._suppressed) else error
         rest = cast("BaseExceptionGroup[BaseException]", error).split(self._suppressed)[1]
-        return rest if rest is None or is_cancellation(rest) else error
+        if rest is None or is_cancellation(rest):
+            return rest
+        return cast("BaseException", error)
 
     @property
     def routine(self) -> Callable[..., Awaitable[T_co]]:
