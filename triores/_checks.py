@@ -6,7 +6,7 @@ import functools
 import inspect
 import reprlib
 from collections.abc import Awaitable
-from typing import Any, NoReturn
+from typing import Any, NoReturn, cast
 
 import trio
 
@@ -135,11 +135,11 @@ def suppressed_types(suppress: Any) -> tuple[type[Exception], ...]:
     """Return the exception types that ``suppress_exception`` stands for."""
     if isinstance(suppress, bool):
         return (Exception,) if suppress else ()
-    types: Any = suppress if isinstance(suppress, tuple) else (suppress,)
+    types = cast("tuple[Any, ...]", suppress if isinstance(suppress, tuple) else (suppress,))
     for one in types:
         if not (isinstance(one, type) and issubclass(one, Exception)):
             raise TypeError(
-                f"suppress_exception is True, False, a subclass of Exception or a tuple of them, not {shown(suppress)}"
+                f"suppress_exception is True, False, a subclass of Exception or a tuple of them, not {shown(one)}"
                 "; trio.Cancelled, KeyboardInterrupt and SystemExit can't be suppressed"
             )
     return types
