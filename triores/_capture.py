@@ -240,10 +240,9 @@ class ResultCapture(ResultBase[T_co]):
             return error
         if not isinstance(error, BaseExceptionGroup):
             return None if isinstance(error, self._suppressed) else error
-        rest: BaseExceptionGroup[BaseException] | None = cast("BaseExceptionGroup[BaseException]", error).split(
-            self._suppressed
-        )[1]
-        return rest if rest is None or is_cancellation(rest) else error
+        group = cast("BaseExceptionGroup[BaseException]", error)
+        rest = group.split(self._suppressed)[1]
+        return rest if rest is None or is_cancellation(rest) else group
 
     @property
     def routine(self) -> Callable[..., Awaitable[T_co]]:

@@ -6,7 +6,7 @@ import functools
 import inspect
 import reprlib
 from collections.abc import Awaitable
-from typing import Any, NoReturn, cast
+from typing import Any, NoReturn
 
 import trio
 
@@ -135,7 +135,7 @@ def suppressed_types(suppress: Any) -> tuple[type[Exception], ...]:
     """Return the exception types that ``suppress_exception`` stands for."""
     if isinstance(suppress, bool):
         return (Exception,) if suppress else ()
-    types = cast("tuple[Any, ...]", suppress if isinstance(suppress, tuple) else (suppress,))
+    types: tuple[Any, ...] = suppress if isinstance(suppress, tuple) else (suppress,)
     for one in types:
         if not (isinstance(one, type) and issubclass(one, Exception)):
             raise TypeError(
