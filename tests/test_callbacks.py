@@ -345,10 +345,11 @@ async def fail() -> None:
 
 
 async def test_a_system_exit_of_a_callback_leaves_through_the_task_of_the_capture() -> None:
+    captures: list[ResultCapture[None]] = []
     with pytest.raises(BaseException) as caught:  # the group's type is looked at below
         async with trio.open_nursery() as nursery:
-            capture = ResultCapture.start_soon(nursery, trio.sleep, 0)
-            capture.add_done_callback(partial(raise_error, SystemExit(3)))
+            captures.append(ResultCapture.start_soon(nursery, trio.sleep, 0))
+            captures[0].add_done_callback(partial(raise_error, SystemExit(3)))
     (error,) = getattr(caught.value, "exceptions")  # of a group, which Python 3.10 does not know
     assert isinstance(error, SystemExit)
-    assert capture.result() is None
+    assert captures[0].result() is None

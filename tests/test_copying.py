@@ -78,7 +78,8 @@ def test_a_copy_of_a_done_result_is_a_done_future_with_the_same_outcome(make: Ca
         assert type(again) is Future
         assert again is not result
         assert again.is_done()
-        assert repr(again.outcome) == repr(result.outcome)
+        assert repr(again.exception()) == repr(result.exception())
+        assert again.exception() or again.result() == result.result()
         assert again.cancelled() is result.cancelled()
     for error in (make(failure).exception(), make(cancelled).exception()):
         assert isinstance(error, (KeyError, FutureCancelledException))

@@ -7,7 +7,7 @@ import functools
 import inspect
 import reprlib
 from collections.abc import Awaitable
-from typing import Any, NoReturn, cast
+from typing import Any, NoReturn
 
 import trio
 from outcome import Outcome
@@ -133,16 +133,16 @@ def check_cancel_scope(scope: object) -> None:
         raise RuntimeError(f"{scope!r} was entered before, and can't be entered around another task; {right}")
 
 
-def suppressed_types(suppress: Any) -> tuple[type[Exception], ...]:
+def suppressed_types(suppress: bool | type[Exception] | tuple[type[Exception], ...]) -> tuple[type[Exception], ...]:
     """Return the exception types that ``suppress_exception`` stands for."""
     if isinstance(suppress, bool):
         return (Exception,) if suppress else ()
-    types: tuple[Any, ...] = cast("Any", suppress) if isinstance(suppress, tuple) else (suppress,)
+    types = suppress if isinstance(suppress, tuple) else (suppress,)
     for one in types:
         if not (isinstance(one, type) and issubclass(one, Exception)):
             raise TypeError(
-                f"suppress_exception is True, False, a subclass of Exception or a tuple of them, not {shown(suppress)}"
-                "; trio.Cancelled, KeyboardInterrupt and SystemExit can't be suppressed"
+                f"suppress_exception is True, False, a subclass of Exception or a tuple of them, not {shown(one)}; "
+                "trio.Cancelled, KeyboardInterrupt and SystemExit can't be suppressed"
             )
     return types
 
