@@ -1,4 +1,4 @@
-"""What triores and its peers do in the same situation: each cell of the table is observed, none is only claimed.
+"""What triores and its peers do in the same situation: each cell of the table is observed, and not just claimed.
 
 aioresult and anyio run on Trio, asyncio on its own loop. A dash stands where a library has nothing to compare. The
 table is the one on the documentation's page about the peers.
@@ -194,14 +194,27 @@ async def cancelled_error(library: Any, fn: Callable[..., Awaitable[object]]) ->
     return error_of_reading(library, handles[0])
 
 
-@claim("a cancelled one is told from a failed one", *LIBRARIES)
+@claim("cancelled and failed ones can be told apart", *LIBRARIES)
 async def _(library: Any) -> bool:
     return is_cancelled(await cancelled_error(library, sleep_forever))
 
 
-@claim("also where it has a Trio nursery of its own", "aioresult", "anyio", "triores")
+@claim("also if it has a Trio nursery of its own", "aioresult", "anyio", "triores")
 async def _(library: Any) -> bool:
     return is_cancelled(await cancelled_error(library, sleep_in_own_nursery))
+
+
+@claim("awaiting a failed one raises its own exception", "anyio", "asyncio", "triores")
+async def _(library: Any) -> bool:
+    handles: list[Any] = []
+    with contextlib.suppress(Exception):
+        async with open_nursery(library) as nursery:
+            handles.append(start(library, nursery, fail))
+    try:
+        await handles[0]
+    except Exception as error:  # noqa: BLE001 - the type is the question
+        return isinstance(error, ValueError)
+    return False
 
 
 @claim("it can be cancelled alone", "anyio", "asyncio", "triores")
@@ -369,7 +382,7 @@ async def _(_: Any) -> str:
     return f"`{type(error_of_reading(asyncio, task)).__name__}`"
 
 
-@claim("results_to_channel bears a closed receiver", "triores", "aioresult")
+@claim("results_to_channel tolerates a closed receiver", "triores", "aioresult")
 async def _(library: Any) -> bool:
     future = library.Future()
     future.set_result(None)
@@ -408,7 +421,7 @@ async def _(library: Any) -> bool:
     return refused and unchanged
 
 
-@claim("who waits learns that the connection is gone", "aioresult", "anyio", "asyncio")
+@claim("waiters are told that the connection is gone", "aioresult", "anyio", "asyncio")
 async def _(library: Any) -> bool:
     async def reader(requests: dict[int, Any]) -> None:
         """Settle each future, were there an answer; but the connection is gone."""
@@ -425,7 +438,7 @@ async def _(library: Any) -> bool:
     return False
 
 
-@claim("who waits learns that the connection is gone", "triores")
+@claim("waiters are told that the connection is gone", "triores")
 async def _(_: Any) -> bool:
     async def reader(requests: triores.FutureMap[int, None]) -> None:
         with requests:
