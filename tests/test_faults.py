@@ -79,12 +79,12 @@ def test_interrupted_at_any_place_in_the_code_it_leaves_nothing_behind(scenario:
 
 async def leaves_a_waiter(watch: Watch) -> None:
     future = watch.free(Future[None]())
-    future._register((trio.lowlevel.current_trio_token(), Lasting()))
+    future._register(Lasting())
     await watch.checkpoint()
 
 
 class Lasting:
-    def settled(self, result: object, times: int, /) -> None:
+    def settled(self, result: object, /) -> None:
         pass
 
 
