@@ -25,7 +25,7 @@ from trio.testing import assert_checkpoints, wait_all_tasks_blocked
 from triores import Future, ResultCapture, run_in_executor, wrap_future
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterator
+    from collections.abc import Callable, Generator, Iterator
 
 LIMIT = 20  # seconds, after which a thread that should have been woken is given up
 
@@ -55,7 +55,7 @@ def processes() -> Iterator[concurrent.futures.ProcessPoolExecutor]:
 
 
 class Busy:
-    """A function that runs until it is told to end."""
+    """A function that runs until it may end."""
 
     def __init__(self, answer: object = "done") -> None:
         self.began = threading.Event()
@@ -157,7 +157,7 @@ async def test_a_thread_pool_runs_the_function_in_a_copy_of_the_context(
 
 
 class AtOnce(concurrent.futures.Executor):
-    """An executor that runs the call in the middle of ``submit``, and tells what it was given."""
+    """An executor that runs the call inside ``submit``, and keeps what it was given."""
 
     def __init__(self) -> None:
         self.given: list[object] = []
@@ -181,7 +181,7 @@ async def test_a_pool_of_interpreters_is_given_the_bare_function(monkeypatch: py
         """As from Python 3.14 on: it is a pool of threads, but a context can't be passed to it."""
 
     module = types.ModuleType("concurrent.futures.interpreter")
-    module.InterpreterPoolExecutor = InterpreterPoolExecutor  # type: ignore[attr-defined]  # modules take any
+    module.InterpreterPoolExecutor = InterpreterPoolExecutor  # type: ignore[attr-defined] # modules take any attribute
     monkeypatch.setitem(sys.modules, module.__name__, module)
     executor = InterpreterPoolExecutor()
     assert await run_in_executor(executor, max, 1, 3) == 3
@@ -236,7 +236,7 @@ async def test_a_cancelled_call_that_has_begun_is_waited_for(
     assert (capture.exception() or capture.result()) is answer
 
 
-async def test_a_call_that_has_begun_is_abandoned_where_that_is_asked_for(
+async def test_a_call_that_has_begun_is_abandoned_if_asked(
     threads: concurrent.futures.ThreadPoolExecutor, busy: Busy
 ) -> None:
     with trio.CancelScope() as scope:
@@ -319,21 +319,86 @@ async def test_a_worker_that_dies_breaks_the_pool() -> None:
             await run_in_executor(pool, os.getpid)
 
 
+# ---- other executors, and what isn't one
+
+
+class Submits:
+    """An object that has nothing of an executor but ``submit``."""
+
+    def __init__(self, submit: Callable[..., Any]) -> None:
+        self.submit = submit
+
+    def __repr__(self) -> str:
+        return "Submits()"
+
+
+async def test_any_object_with_a_submit_that_returns_a_concurrent_future_is_an_executor(
+    threads: concurrent.futures.ThreadPoolExecutor,
+) -> None:
+    assert await run_in_executor(Submits(threads.submit), max, 1, 3) == 3
+    with pytest.raises(ZeroDivisionError):
+        await run_in_executor(Submits(threads.submit), divmod, 1, 0)
+
+
 @pytest.mark.parametrize("wrong", [None, Future[int](), concurrent.futures.ThreadPoolExecutor])
-async def test_run_in_executor_refuses_what_is_no_executor(wrong: Any) -> None:
-    with pytest.raises(TypeError, match=r"^run_in_executor takes a concurrent.futures.Executor, not .*to_thread"):
+async def test_run_in_executor_refuses_anything_without_submit_and_classes(wrong: Any) -> None:
+    with pytest.raises(
+        TypeError, match=r"^run_in_executor takes an executor: .* This is .*; for one of Trio's own .*to_thread"
+    ):
         await run_in_executor(wrong, int)
 
 
-async def test_run_in_executor_refuses_what_is_no_synchronous_function() -> None:
+async def refused(submit: Callable[..., Any], executor_type: type[Submits] = Submits) -> str:
+    """The message of the error for an executor with this ``submit``."""
+    with pytest.raises(TypeError) as caught:
+        await run_in_executor(executor_type(submit), int)
+    start = (
+        "run_in_executor takes an executor whose 'submit' returns a concurrent.futures.Future, but that of Submits()"
+    )
+    assert str(caught.value).startswith(start)
+    return str(caught.value).removeprefix(start)
+
+
+async def test_an_executor_with_an_async_submit_is_refused_and_its_coroutine_closed() -> None:
+    async def submit(*_: object) -> None:
+        raise AssertionError
+
+    message = await refused(submit)
+    assert message.startswith(" returned <coroutine object ")
+    assert message.endswith("; its 'submit' is async, so call that: 'await executor.submit(fn, ...)'")
+    gc.collect()  # a coroutine that was never awaited warns when it is freed, and warnings are errors
+
+
+async def test_an_executor_that_returns_an_asyncio_future_is_refused() -> None:
+    loop = asyncio.new_event_loop()
+    message = await refused(lambda *_: loop.create_future())
+    loop.close()
+    assert message.endswith("; its 'submit' belongs to asyncio, so call 'await wrap_future(executor.submit(fn, ...))'")
+
+
+async def test_a_client_of_dask_is_refused_and_its_executor_offered() -> None:
+    class Client(Submits):
+        def get_executor(self) -> None:
+            raise AssertionError
+
+    class DaskFuture:
+        def __await__(self) -> Generator[Any, Any, None]:
+            raise AssertionError
+
+    message = await refused(lambda *_: DaskFuture(), Client)
+    assert message.endswith("; if it is a Dask client, pass 'client.get_executor(pure=False)'")
+    assert (await refused(lambda *_: None)).startswith(" returned None; if it is a Dask client")
+
+
+async def test_run_in_executor_refuses_anything_but_a_synchronous_function() -> None:
     executor = AtOnce()
     wrong: Any = 3
     with pytest.raises(TypeError, match=r"^expected a synchronous function, but got 3; .*\(executor, fn, \.\.\.\)'$"):
         await run_in_executor(executor, wrong)
     with pytest.raises(TypeError, match=r"^expected a synchronous function, but 'async_three' is an async one"):
-        await run_in_executor(executor, async_three)  # type: ignore[unused-coroutine]  # mypy sees the mistake too
-    wrong = functools.partial(async_three)  # has no name
-    with pytest.raises(TypeError, match=r"but 'functools\.partial\(.*' is an async one, which no executor runs"):
+        await run_in_executor(executor, async_three)  # type: ignore[unused-coroutine] # mypy sees the mistake too
+    wrong = functools.partial(async_three)
+    with pytest.raises(TypeError, match=r"but 'async_three' is an async one, which no executor can run"):
         await run_in_executor(executor, wrong)
     wrong = async_three()
     with pytest.raises(TypeError, match=r"^expected a synchronous function, but got <coroutine object async_three"):
@@ -343,6 +408,6 @@ async def test_run_in_executor_refuses_what_is_no_synchronous_function() -> None
     def hides_it() -> Any:
         return async_three()
 
-    with pytest.raises(TypeError, match=r"hides_it' is an async one, which no executor runs"):
+    with pytest.raises(TypeError, match=r"hides_it' is an async one, which no executor can run"):
         await run_in_executor(executor, hides_it)
     gc.collect()

@@ -152,7 +152,7 @@ def _cancel_too(cancel: Callable[[str | None], object], wrapper: Future[Any]) ->
 
 def _cancel_in_loop(loop: asyncio.AbstractEventLoop, future: asyncio.Future[Any], reason: str | None) -> None:
     with suppress(RuntimeError):  # the loop is closed, so there is nothing left to cancel
-        loop.call_soon_threadsafe(future.cancel, *(() if reason is None else (reason,)))
+        loop.call_soon_threadsafe(future.cancel if reason is None else partial(future.cancel, reason))
 
 
 def _outcome_of(future: concurrent.futures.Future[T] | asyncio.Future[T]) -> Outcome[T]:
@@ -168,14 +168,19 @@ def _reason_of(future: concurrent.futures.Future[Any] | asyncio.Future[Any]) -> 
         return "the concurrent future behind it was cancelled"
     import asyncio
 
+    reason: object = None
     try:
         future.exception()
     except asyncio.CancelledError as cancelled:
-        if cancelled.args and cancelled.args[0] is not None:
-            return cancelled.args[0] if isinstance(cancelled.args[0], str) else shown(cancelled.args[0])
-    finally:
-        del future  # the exception stays with the future, and its traceback keeps this frame
-    return "the asyncio future behind it was cancelled"
+        if cancelled.args:
+            reason = cancelled.args[0]
+    if reason is None:
+        return "the asyncio future behind it was cancelled"
+    with suppress(
+        AttributeError
+    ):  # only the first to read it gets the reason of an asyncio task; leave it for the next
+        future._cancel_message = reason  # type: ignore[attr-defined] # private, so it may be gone one day
+    return reason if isinstance(reason, str) else shown(reason)
 
 
 def _is_concurrent(obj: object) -> TypeIs[concurrent.futures.Future[Any]]:
