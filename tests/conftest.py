@@ -85,7 +85,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     Once imported, trio-asyncio has asyncio itself run on Trio.
     """
 
-    items.sort(key=lambda item: (is_unmeasured(item), item.path.name == "test_bridge_trio_asyncio.py"))
+    items.sort(key=lambda item: (is_unmeasured(item), item.path.name == "test_foreign_trio_asyncio.py"))
 
 
 def is_unmeasured(item: pytest.Item) -> bool:

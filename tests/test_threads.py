@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import anyio
 import pytest
 import trio
+from _helpers import in_foreign_run, is_free
 from trio.testing import wait_all_tasks_blocked
 
 import triores._threads
@@ -210,13 +211,52 @@ async def test_cancelling_and_settling_at_the_same_time_settles_once(
     assert not caplog.records  # concurrent.futures logs a future that is told twice that it was cancelled
 
 
-async def test_each_concurrent_future_of_a_result_is_settled() -> None:
-    result = Future[int]()
-    futures = [to_concurrent_future(result) for _ in range(3)]
-    assert pending() == 3
+class AllEqual(Future[int]):
+    """A future that equals everything, and can't be hashed."""
+
+    __hash__ = None  # type: ignore[assignment] # the class says that it can't be hashed
+
+    def __eq__(self, other: object) -> bool:
+        return True
+
+
+@pytest.mark.parametrize("kind", [Future, AllEqual])
+async def test_a_result_that_is_handed_out_500_times_has_one_concurrent_future_and_one_callback(
+    kind: type[Future[int]],
+) -> None:
+    result, other = kind(), kind()
+    future = to_concurrent_future(result)
+    for _ in range(500):
+        assert to_concurrent_future(result) is future
+    assert result.statistics().callbacks == 1
+    assert pending() == 1
+    assert to_concurrent_future(other) is not future
     result.set_result(3)
-    assert [future.result(0) for future in futures] == [3, 3, 3]
-    assert not pending()
+    assert to_concurrent_future(result) is future
+    assert future.result(0) == 3
+
+
+async def test_a_result_whose_concurrent_future_nobody_keeps_has_one_callback() -> None:
+    result = Future[int]()
+    for _ in range(500):
+        to_concurrent_future(result)
+    assert result.statistics().callbacks == 1
+    result.set_result(3)
+    assert to_concurrent_future(result).result(0) == 3
+
+
+def test_a_result_that_outlives_its_run_is_handed_out_anew_in_the_next() -> None:
+    async def hand_out() -> concurrent.futures.Future[int]:
+        return to_concurrent_future(result)
+
+    async def hand_out_and_settle() -> concurrent.futures.Future[int]:
+        future = to_concurrent_future(result)
+        result.set_result(3)
+        return future
+
+    result = Future[int]()
+    assert isinstance(trio.run(hand_out).exception(0), trio.RunFinishedError)
+    assert trio.run(hand_out_and_settle).result(0) == 3
 
 
 def test_a_thread_that_waits_when_the_run_ends_gets_an_exception() -> None:
@@ -226,7 +266,7 @@ def test_a_thread_that_waits_when_the_run_ends_gets_an_exception() -> None:
     async def main() -> None:
         result = Future[int]()
         scoped = ResultCapture[int](three, cancel_scope=trio.CancelScope())
-        Kept.futures = [to_concurrent_future(result), to_concurrent_future(scoped), to_concurrent_future(result)]
+        Kept.futures = [to_concurrent_future(result), to_concurrent_future(scoped)]
         waits = threading.Thread(target=lambda: concurrent.futures.wait(Kept.futures, LIMIT))
         waits.start()
         trio.lowlevel.spawn_system_task(still_in_the_run, waits)
@@ -292,20 +332,16 @@ async def test_a_failed_concurrent_future_is_freed_without_the_garbage_collector
     assert error() is None
 
 
-def test_a_result_of_another_run_is_refused() -> None:
-    async def main() -> Future[int]:
-        result = Future[int]()
-        result.add_done_callback(print)
-        return result
-
-    result = trio.run(main)
+async def test_a_pending_result_of_another_run_is_refused() -> None:
+    result = Future[int]()
 
     async def other() -> int:
         with pytest.raises(RuntimeError, match="belongs to another Trio run, and can't be given a callback"):
             to_concurrent_future(result)
         return pending()
 
-    assert trio.run(other) == 0
+    assert await in_foreign_run(other) == 0
+    assert is_free(result)
 
 
 async def test_to_concurrent_future_takes_results_only() -> None:
@@ -528,7 +564,7 @@ async def test_a_nursery_of_another_run_is_told_by_the_future() -> None:
     assert isinstance(error, RuntimeError)
     assert str(error) == (
         "the nursery belongs to another Trio run than the one that was meant; pass 'trio_token=token', with the "
-        "token that trio.lowlevel.current_trio_token() gives in the nursery's run"
+        "token that trio.lowlevel.current_trio_token() returns in the nursery's run"
     )
 
 
@@ -558,6 +594,6 @@ async def test_start_from_thread_refuses_a_wrong_nursery_and_a_wrong_token(nurse
     wrong: Any = three
     with pytest.raises(TypeError, match=r"^expected a nursery, but got <function three"):
         start_from_thread(wrong, three)
-    with pytest.raises(TypeError, match=r"^trio_token is what .* gives in a Trio run, not <function three"):
+    with pytest.raises(TypeError, match=r"^trio_token is what .* returns in a Trio run, not <function three"):
         start_from_thread(nursery, three, trio_token=wrong)
     assert not nursery.child_tasks

@@ -1,8 +1,5 @@
 """triores: the results of concurrent work in Trio, kept safe."""
 
-from ._bridge import ensure_future as ensure_future
-from ._bridge import run_in_executor as run_in_executor
-from ._bridge import wrap_future as wrap_future
 from ._capture import ResultCapture as ResultCapture
 from ._exceptions import FutureCancelledException as FutureCancelledException
 from ._exceptions import FutureNeverSetException as FutureNeverSetException
@@ -10,12 +7,15 @@ from ._exceptions import FutureSetAgainException as FutureSetAgainException
 from ._exceptions import TaskCancelledException as TaskCancelledException
 from ._exceptions import TaskFailedException as TaskFailedException
 from ._exceptions import TaskNotDoneException as TaskNotDoneException
+from ._executor import run_in_executor as run_in_executor
 from ._fanout import amap as amap
 from ._fanout import first_success as first_success
 from ._fanout import gather as gather
 from ._fanout import gather_outcomes as gather_outcomes
 from ._fanout import open_amap as open_amap
 from ._fanout import race as race
+from ._foreign import ensure_future as ensure_future
+from ._foreign import wrap_future as wrap_future
 from ._future import Future as Future
 from ._future_map import FutureMap as FutureMap
 from ._result import ResultBase as ResultBase

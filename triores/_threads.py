@@ -1,12 +1,13 @@
-"""Bridges out of Trio: results and tasks of Trio, for threads that know nothing of it.
+"""Results and tasks of Trio, for threads that know nothing of Trio.
 
 The rules that this file owns:
 
 - A concurrent future that is handed out can be cancelled by any thread, at any time. It is settled by whoever takes its
   claim first: the result, a thread that cancels it, or the end of the run.
-- What is cancelled on one side is cancelled on the other.
+- Cancelling either side cancels the other.
+- In one run a result has one concurrent future and one callback, however often it is handed out.
 - No thread waits for a run that has ended. A system task, one for each run that hands anything out, is cancelled when
-  the main task is done, and then fails whatever is pending.
+  the main task is done, and then fails the futures that are pending.
 - A future never refers to what settles it, or a failed one would be part of a reference cycle.
 """
 
@@ -25,6 +26,7 @@ from ._capture import ResultCapture
 from ._checks import check_nursery, refuse_uncallable, shown, task_name
 from ._future import Future
 from ._result import ResultBase, current_trio_token, isfuture
+from ._weak_cache import WeakCache, cache_of_this_run
 
 if TYPE_CHECKING:
     import concurrent.futures
@@ -44,24 +46,27 @@ T = TypeVar("T")
 def to_concurrent_future(result: ResultBase[T]) -> concurrent.futures.Future[T]:
     """Make a `concurrent.futures.Future` of a result, so that threads can wait for it.
 
-    A value and an exception go over as they are. A result that is ``cancelled()`` becomes a cancelled future. All that
-    `concurrent.futures` does with futures works: ``result(timeout)``, `concurrent.futures.wait`,
-    `concurrent.futures.as_completed`.
+    A value stays a value, and an exception the same exception. A result that is ``cancelled()`` becomes a cancelled
+    future. Everything that `concurrent.futures` does with futures works: ``result(timeout)``,
+    `concurrent.futures.wait`, `concurrent.futures.as_completed`.
 
-    Cancelling the concurrent future cancels the result: `Future.cancel` for a `Future`, and for a `ResultCapture` its
-    ``cancel_scope``. A capture that was given no cancel scope can't be cancelled alone, so its concurrent future is
+    Cancelling the concurrent future cancels the result: `Future.cancel` for a `Future`, and the ``cancel_scope`` of a
+    `ResultCapture`. A capture without a cancel scope can't be cancelled alone, so its concurrent future is
     ``running()`` from the start, and ``cancel()`` returns False. As such a future can't become ``cancelled()`` either,
-    it gets a `concurrent.futures.CancelledError` as its exception where the task is cancelled.
+    it gets a `concurrent.futures.CancelledError` as its exception if the task is cancelled.
 
-    If the Trio run ends first, the future gets a `trio.RunFinishedError` when the main task is done. Never wait
-    for the future in the Trio thread itself, which is the one that has to settle it.
+    If the Trio run ends first, the future gets a `trio.RunFinishedError` when the main task is done. Never wait for the
+    future in the Trio thread itself, which is the one that has to settle it.
 
     Args:
         result: A result of the Trio run that this is called in, or a free one.
 
+    Returns:
+        The future: the same one, if this result was passed in this run before.
+
     Raises:
-        TypeError: If it is no result.
-        RuntimeError: If the result belongs to another Trio run, or there is no Trio run here.
+        TypeError: If it isn't a result.
+        RuntimeError: If the result is pending and belongs to another Trio run, or there is no Trio run here.
 
     Example:
         ::
@@ -72,12 +77,17 @@ def to_concurrent_future(result: ResultBase[T]) -> concurrent.futures.Future[T]:
     token = current_trio_token()
     if not isfuture(result):
         raise TypeError(f"to_concurrent_future takes a result of triores, not {shown(result)}")
-    handed_out: _HandedOut[T] = _HandedOut()
-    result.add_done_callback(handed_out.settle)  # the first to refuse a result of another run
-    if not result.is_done():
-        handed_out.let_cancel(_cancel_of(result), token)
-        handed_out.end_with_run()
-    return handed_out.future
+    cache = cache_of_this_run(_futures)
+    future: concurrent.futures.Future[T] | None = cache.get(result)
+    if future is None:
+        handed_out: _HandedOut[T] = _HandedOut()
+        result.add_done_callback(handed_out.settle)  # first, as it refuses a result of another run
+        if not result.is_done():
+            handed_out.let_cancel(_cancel_of(result), token)
+            handed_out.end_with_run()
+        future = handed_out.future
+        cache.set(result, future)
+    return future
 
 
 def start_from_thread(
@@ -88,25 +98,28 @@ def start_from_thread(
 ) -> concurrent.futures.Future[T]:
     """Start a task in a nursery, from any thread.
 
-    The task gets a copy of the caller's context. Cancelling the future cancels the task, and nothing else. What goes
-    wrong after this call, a closed nursery included, reaches the future: if the Trio run ends first, the future gets a
-    `trio.RunFinishedError`. Never wait for the future in the Trio thread itself.
+    The task gets a copy of the caller's context. Cancelling the future cancels the task, and nothing else. Whatever
+    goes wrong after this call, a closed nursery included, becomes the future's exception: if the Trio run ends first,
+    that is a `trio.RunFinishedError`. Never wait for the future in the Trio thread itself.
 
-    An `Exception` of the task reaches the future, and not the nursery: whoever started the task holds the future, and
-    is the one to handle it. Where the future was cancelled, and so can't take the exception, it goes on into the
-    nursery, and so does whatever is no `Exception`.
+    An `Exception` of the task goes to the future and not to the nursery, since the code that started the task holds the
+    future and should handle it. If the future was cancelled, and so can't take the exception, it goes on into the
+    nursery; so does anything that isn't an `Exception`.
 
     Args:
         nursery: A Trio nursery, or an anyio task group that runs on Trio.
         async_fn: An async function.
         args: Its positional arguments; use `functools.partial` for others.
-        trio_token: The Trio run that the nursery belongs to. As in `trio.from_thread.run`, threads that Trio started
-            need none, and neither does the Trio thread; any other thread does, since a nursery does not tell. Get it by
-            `trio.lowlevel.current_trio_token`, in that run.
+        trio_token: The Trio run that the nursery belongs to. As with `trio.from_thread.run`, neither the Trio thread
+            nor a thread that Trio started needs to pass it. Any other thread does: a nursery doesn't say which run it
+            belongs to. Call `trio.lowlevel.current_trio_token` in that run to get it.
+
+    Returns:
+        A future that is settled with what the task returns or raises.
 
     Raises:
         TypeError: If ``async_fn`` is a coroutine object or can't be called, or another argument has the wrong type.
-        RuntimeError: If there is no telling which Trio run is meant.
+        RuntimeError: If it's unclear which Trio run is meant.
 
     Example:
         ::
@@ -128,7 +141,7 @@ def start_from_thread(
         token = _token_here() if trio_token is None else _checked_token(trio_token)
         handed_out.let_cancel(scope.cancel, token)
         if trio.lowlevel.in_trio_run() and token is current_trio_token():
-            start()  # at once: the nursery might be closed before long, where the task that calls this leaves it
+            start()  # at once, as the task that calls this may be about to leave the nursery
         else:
             token.run_sync_soon(start)
     except trio.RunFinishedError:
@@ -137,7 +150,7 @@ def start_from_thread(
 
 
 class _HandedOut(Generic[T]):
-    """A concurrent future that was handed out, on the side of those who have to settle it.
+    """A concurrent future that was handed out, seen from the side that has to settle it.
 
     The future never refers to this object, or a failed one would be part of a reference cycle.
     """
@@ -159,7 +172,7 @@ class _HandedOut(Generic[T]):
         self.future.add_done_callback(partial(_cancel_in_trio, self._claim, token, cancel))
 
     def end_with_run(self) -> bool:
-        """Have the future fail when the run ends. Returns False where it has, and so this has."""
+        """Have the future fail when the run ends. Returns False if the run has ended, and the future has failed."""
         run_end = self._run_end = _end_of_this_run()
         if run_end.is_past:
             self.fail(_run_finished())
@@ -178,11 +191,10 @@ class _HandedOut(Generic[T]):
             _refuse_foreign(nursery)
             if self.end_with_run():
                 capture = make_capture()
-                capture.add_done_callback(self.settle)
                 context.run(lambda: nursery.start_soon(self._run, capture, name=task_name(capture.routine)))
-        except Exception as error:  # noqa: BLE001 - it is for the thread that waits for the future
-            # Without the traceback, whose frames hold this object: the message tells all that there is.
-            self.fail(error.with_traceback(None))
+                capture.add_done_callback(self.settle)  # in time, as the task begins only at the next checkpoint
+        except Exception as error:  # noqa: BLE001 # it is for the thread that waits for the future
+            self.fail(error.with_traceback(None))  # the frames of the traceback hold this object
 
     async def _run(self, capture: ResultCapture[T]) -> None:
         running = capture.run()
@@ -248,7 +260,7 @@ def _cancel_in_trio(
 
 
 class _RunEnd:
-    """The end of a Trio run, and what has to fail then."""
+    """The end of a Trio run, and the futures that have to fail then."""
 
     def __init__(self) -> None:
         self.pending: set[_HandedOut[Any]] = set()
@@ -263,6 +275,7 @@ class _RunEnd:
                 self.pending.pop().fail(_run_finished())
 
 
+_futures: RunVar[WeakCache[Any]] = RunVar("triores: the concurrent futures of results")
 _run_end: RunVar[_RunEnd | None] = RunVar("triores: the end of this run", None)
 
 
@@ -291,26 +304,26 @@ def _token_here() -> TrioToken:
         raise
     except RuntimeError:
         raise RuntimeError(
-            "triores needs Trio, and Trio did not start this thread; call 'start_from_thread(nursery, async_fn, ..., "
-            "trio_token=token)', with the token that trio.lowlevel.current_trio_token() gives in the nursery's run"
+            "triores needs Trio, and Trio didn't start this thread; call 'start_from_thread(nursery, async_fn, ..., "
+            "trio_token=token)', with the token that trio.lowlevel.current_trio_token() returns in the nursery's run"
         ) from None
 
 
 def _checked_token(token: TrioToken) -> TrioToken:
     if not isinstance(token, TrioToken):
         raise TypeError(
-            f"trio_token is what trio.lowlevel.current_trio_token() gives in a Trio run, not {shown(token)}"
+            f"trio_token is what trio.lowlevel.current_trio_token() returns in a Trio run, not {shown(token)}"
         )
     return token
 
 
 def _refuse_foreign(nursery: NurseryLike) -> None:
-    """Refuse a nursery of another run, where Trio would start the task and break both runs."""
-    task: Task | None = getattr(nursery, "parent_task", None)  # an anyio task group does not tell
+    """Refuse a nursery of another run: Trio would start the task, and break both runs."""
+    task: Task | None = getattr(nursery, "parent_task", None)  # an anyio task group doesn't say
     while task is not None and task.parent_nursery is not None:
         task = task.parent_nursery.parent_task
     if task is not None and task is not trio.lowlevel.current_root_task():
         raise RuntimeError(
             "the nursery belongs to another Trio run than the one that was meant; pass 'trio_token=token', with the "
-            "token that trio.lowlevel.current_trio_token() gives in the nursery's run"
+            "token that trio.lowlevel.current_trio_token() returns in the nursery's run"
         )

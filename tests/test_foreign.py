@@ -1,0 +1,446 @@
+"""wrap_future and ensure_future, with futures of concurrent.futures; those of asyncio are in test_foreign_asyncio."""
+
+from __future__ import annotations
+
+import concurrent.futures
+import gc
+import logging
+import sys
+import threading
+import types
+import weakref
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import trio
+from _helpers import Boom, in_foreign_run, is_free, no_cycles
+from trio.testing import wait_all_tasks_blocked
+
+from triores import (
+    Future,
+    ResultCapture,
+    TaskCancelledException,
+    as_completed,
+    ensure_future,
+    wrap_future,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Generator
+
+LIMIT = 20  # seconds, after which a thread that should have been woken is given up
+
+
+class OurBaseError(BaseException):
+    pass
+
+
+def in_thread(fn: Callable[..., object], *args: object) -> None:
+    """Call a function in another thread, and wait for it here, which blocks Trio."""
+    thread = threading.Thread(target=fn, args=args)
+    thread.start()
+    thread.join(LIMIT)
+    assert not thread.is_alive()
+
+
+def here(fn: Callable[..., object], *args: object) -> None:
+    fn(*args)
+
+
+def cancel(source: concurrent.futures.Future[Any]) -> None:
+    assert source.cancel()
+
+
+# ---- wrap_future: concurrent futures
+
+
+@pytest.mark.parametrize("where", [here, in_thread])
+async def test_a_value_crosses_the_bridge(where: Callable[..., None]) -> None:
+    source = concurrent.futures.Future[int]()
+    future = wrap_future(source)
+    assert type(future) is Future
+    where(source.set_result, 3)
+    assert not future.is_done()  # it is settled in the Trio thread, and not in the middle of this task's step
+    assert await future == 3
+
+
+@pytest.mark.parametrize("where", [here, in_thread])
+@pytest.mark.parametrize("error", [Boom(), OurBaseError(), concurrent.futures.CancelledError()])
+async def test_an_exception_crosses_the_bridge_as_it_is(where: Callable[..., None], error: BaseException) -> None:
+    source = concurrent.futures.Future[int]()
+    future = wrap_future(source)
+    where(source.set_exception, error)
+    await future.wait_done()
+    assert future.exception() is error
+    assert not future.cancelled()
+
+
+@pytest.mark.parametrize("where", [here, in_thread])
+async def test_a_cancellation_crosses_the_bridge_and_stays_one(where: Callable[..., None]) -> None:
+    source = concurrent.futures.Future[int]()
+    future = wrap_future(source)
+    where(cancel, source)
+    with pytest.raises(TaskCancelledException, match=r"'the concurrent future behind it was cancelled'$"):
+        await future
+    assert future.cancelled()
+
+
+async def test_a_future_that_is_done_already_is_wrapped_at_once() -> None:
+    value, failed, cancelled = (concurrent.futures.Future[int]() for _ in range(3))
+    value.set_result(3)
+    failed.set_exception(Boom())
+    cancelled.cancel()
+    assert wrap_future(value).result() == 3
+    assert isinstance(wrap_future(failed).exception(), Boom)
+    assert wrap_future(cancelled).cancelled()
+
+
+async def test_callbacks_run_in_the_trio_thread_wherever_the_other_side_was_done() -> None:
+    source = concurrent.futures.Future[int]()
+    future = wrap_future(source)
+    threads: list[int] = []
+    future.add_done_callback(lambda _: threads.append(threading.get_ident()))
+    in_thread(source.set_result, 3)
+    await future.wait_done()
+    assert threads == [threading.get_ident()]
+
+
+async def test_futures_are_settled_in_the_order_in_which_the_others_were() -> None:
+    sources = [concurrent.futures.Future[int]() for _ in range(20)]
+    futures = [wrap_future(source) for source in sources]
+    completed = as_completed(futures)
+
+    def settle() -> None:
+        for n in reversed(range(20)):
+            sources[n].set_result(n)
+
+    in_thread(settle)
+    assert [future.result() async for future in completed] == list(reversed(range(20)))
+
+
+async def test_cancelling_the_future_cancels_the_other_side() -> None:
+    source = concurrent.futures.Future[int]()
+    future = wrap_future(source)
+    assert future.cancel("no longer wanted")
+    assert source.cancelled()
+    await wait_all_tasks_blocked()
+    with pytest.raises(TaskCancelledException, match=r"'no longer wanted'$"):
+        future.result()
+
+
+async def test_if_the_other_side_runs_already_it_goes_on_and_its_result_is_dropped() -> None:
+    source = concurrent.futures.Future[int]()
+    source.set_running_or_notify_cancel()
+    future = wrap_future(source)
+    future.cancel()
+    assert not source.cancelled()
+    in_thread(source.set_result, 3)
+    await wait_all_tasks_blocked()
+    assert future.cancelled()
+
+
+async def test_cancelling_a_wait_cancels_nothing_else() -> None:
+    source = concurrent.futures.Future[int]()
+    future = wrap_future(source)
+    with trio.move_on_after(0):
+        await future
+    assert not source.cancelled()
+    source.set_result(3)
+    assert await future == 3
+
+
+async def test_a_future_that_was_settled_by_hand_leaves_the_other_side_alone() -> None:
+    source = concurrent.futures.Future[int]()
+    future = wrap_future(source)
+    future.set_result(4)
+    assert not source.cancelled()
+    source.set_result(3)
+    await wait_all_tasks_blocked()
+    assert future.result() == 4
+
+
+def test_what_is_done_after_the_run_ended_is_dropped_in_silence(caplog: pytest.LogCaptureFixture) -> None:
+    sources = [concurrent.futures.Future[int]() for _ in range(3)]
+
+    async def main() -> list[Future[int]]:
+        return [wrap_future(source) for source in sources]
+
+    futures = trio.run(main)
+    sources[0].set_result(3)
+    in_thread(sources[1].set_exception, Boom())
+    in_thread(sources[2].cancel)
+    assert not any(future.is_done() for future in futures)
+    assert not caplog.records
+
+
+async def test_a_pending_wrapper_belongs_to_the_run_that_will_settle_it() -> None:
+    future = wrap_future(concurrent.futures.Future[int]())
+
+    async def other() -> None:
+        with pytest.raises(RuntimeError, match="belongs to another Trio run, and can't be waited for from here"):
+            await future
+
+    await in_foreign_run(other)
+
+
+async def test_a_callback_that_raises_is_logged_and_the_run_goes_on(caplog: pytest.LogCaptureFixture) -> None:
+    source = concurrent.futures.Future[int]()
+    future = wrap_future(source)
+
+    def raises(_: object) -> None:
+        raise Boom
+
+    future.add_done_callback(raises)
+    source.set_result(3)
+    assert await future == 3
+    await wait_all_tasks_blocked()
+    assert [(record.name, record.levelno) for record in caplog.records] == [("triores", logging.ERROR)]
+
+
+def test_a_failed_future_is_freed_without_the_garbage_collector() -> None:
+    def wrapped() -> Future[int]:
+        source = watch(concurrent.futures.Future[int]())
+        future: Future[int] = watch(wrap_future(source))
+        source.set_exception(watch(Boom()))
+        return future
+
+    async def main() -> None:
+        with pytest.raises(Boom):
+            await wrapped()
+
+    with no_cycles() as watch:
+        trio.run(main)
+
+
+@pytest.mark.parametrize("wrong", [3, None, "x"])
+async def test_wrap_future_takes_nothing_but_futures(wrong: Any) -> None:
+    with pytest.raises(
+        TypeError,
+        match=r"^wrap_future takes a concurrent.futures.Future or an asyncio.Future, not .*; "
+        r"'ensure_future\(obj, nursery\)' takes anything that can be awaited$",
+    ):
+        wrap_future(wrong)
+
+
+async def test_a_result_is_returned_as_it_is(nursery: trio.Nursery) -> None:
+    future = Future[int]()
+    capture = ResultCapture.start_soon(nursery, async_three)
+    assert wrap_future(future) is future
+    assert wrap_future(capture) is capture
+
+
+# ---- the same future, wrapped again
+
+
+class AllEqual(concurrent.futures.Future[int]):
+    """A future that equals everything, and can't be hashed."""
+
+    __hash__ = None  # type: ignore[assignment] # the class says that it can't be hashed
+
+    def __eq__(self, other: object) -> bool:
+        return True
+
+
+def callbacks_of(source: concurrent.futures.Future[Any]) -> int:
+    return len(source._done_callbacks)  # type: ignore[attr-defined] # concurrent.futures has no public way
+
+
+@pytest.mark.parametrize("kind", [concurrent.futures.Future, AllEqual])
+async def test_a_long_lived_future_that_is_wrapped_500_times_has_one_wrapper_and_one_callback(
+    kind: type[concurrent.futures.Future[int]],
+) -> None:
+    source, other = kind(), kind()
+    wrapper = wrap_future(source)
+    for _ in range(500):
+        assert wrap_future(source) is wrapper
+    assert callbacks_of(source) == 1
+    assert wrap_future(other) is not wrapper
+    source.set_result(3)
+    assert await wrapper == 3
+    assert wrap_future(source) is wrapper
+    assert is_free(wrapper)
+
+
+async def test_a_future_that_nobody_holds_between_two_wrappings_has_one_callback() -> None:
+    source = concurrent.futures.Future[int]()
+    for _ in range(500):
+        with trio.move_on_after(0):
+            await wrap_future(source)
+    assert callbacks_of(source) == 1
+    source.set_result(3)
+    assert await wrap_future(source) == 3
+
+
+async def test_a_wrapper_that_was_cancelled_stays_the_wrapper() -> None:
+    source = concurrent.futures.Future[int]()
+    source.set_running_or_notify_cancel()
+    wrapper = wrap_future(source)
+    wrapper.cancel()
+    assert wrap_future(source) is wrapper
+    assert callbacks_of(source) == 1
+
+
+async def test_each_run_has_a_wrapper_of_its_own() -> None:
+    source = concurrent.futures.Future[int]()
+    wrapper = wrap_future(source)
+
+    async def other() -> Future[int]:
+        assert wrap_future(source) is wrap_future(source)
+        return wrap_future(source)
+
+    foreign = await in_foreign_run(other)
+    assert foreign is not wrapper
+    assert foreign.trio_token is not wrapper.trio_token
+    source.set_result(3)
+    assert await wrapper == 3
+
+
+async def test_a_new_future_never_gets_the_wrapper_of_one_that_is_gone() -> None:
+    seen: list[Future[int]] = []
+    for n in range(100):  # each of these futures is likely to have the id of the one before
+        source = concurrent.futures.Future[int]()
+        source.set_result(n)
+        seen.append(wrap_future(source))
+        del source
+    assert [future.result() for future in seen] == list(range(100))
+
+
+def test_wrapping_keeps_neither_side_alive() -> None:
+    async def main() -> None:
+        source = watch(concurrent.futures.Future[int]())
+        source.set_result(3)
+        watch(wrap_future(source))
+        wrapper = wrap_future(source)
+        kept.append(weakref.ref(source))
+        del source
+        assert kept[0]() is None
+        assert wrapper.result() == 3
+
+    kept: list[weakref.ref[Any]] = []
+    with no_cycles() as watch:
+        trio.run(main)
+
+
+# ---- futures of Dask, whose class this stands for
+
+
+class DaskFuture:
+    def __await__(self) -> Generator[Any, Any, None]:
+        raise AssertionError("this would block the Trio thread")
+
+    def __repr__(self) -> str:
+        return "<Future: pending>"
+
+
+INSTEAD_FOR_DASK = (
+    "submit the work with 'run_in_executor(client.get_executor(pure=False), fn, ...)', or wait for this future in a "
+    "thread: 'await trio.to_thread.run_sync(future.result)'"
+)
+
+
+@pytest.fixture
+def dask_future(monkeypatch: pytest.MonkeyPatch) -> Any:
+    module = types.ModuleType("distributed")
+    module.Future = DaskFuture  # type: ignore[attr-defined] # modules take any attribute
+    monkeypatch.setitem(sys.modules, "distributed", module)
+    return DaskFuture()
+
+
+async def test_a_future_of_dask_is_refused_with_two_ways_to_wait_for_it(
+    dask_future: Any, nursery: trio.Nursery
+) -> None:
+    with pytest.raises(TypeError) as wrapped:
+        wrap_future(dask_future)
+    assert str(wrapped.value) == (
+        "wrap_future takes a concurrent.futures.Future or an asyncio.Future, not <Future: pending>; " + INSTEAD_FOR_DASK
+    )
+    with pytest.raises(TypeError) as ensured:
+        ensure_future(dask_future, nursery)
+    assert str(ensured.value) == (
+        "ensure_future can't wait for <Future: pending> without blocking Trio; " + INSTEAD_FOR_DASK
+    )
+    assert not nursery.child_tasks
+
+
+# ---- ensure_future
+
+
+async def async_three() -> int:
+    await trio.lowlevel.checkpoint()
+    return 3
+
+
+class OurAwaitable:
+    def __await__(self) -> Generator[Any, Any, int]:
+        return async_three().__await__()
+
+    def __repr__(self) -> str:
+        return "OurAwaitable()"
+
+
+async def test_ensure_future_returns_a_result_as_it_is(nursery: trio.Nursery) -> None:
+    future = Future[int]()
+    capture = ResultCapture.start_soon(nursery, async_three)
+    assert ensure_future(future, nursery) is future
+    assert ensure_future(capture, nursery) is capture
+
+
+async def test_ensure_future_starts_a_coroutine_also_if_nobody_has_imported_asyncio(
+    monkeypatch: pytest.MonkeyPatch, nursery: trio.Nursery
+) -> None:
+    monkeypatch.delitem(sys.modules, "asyncio")
+    assert await ensure_future(async_three(), nursery) == 3
+
+
+async def test_ensure_future_wraps_a_concurrent_future(nursery: trio.Nursery) -> None:
+    source = concurrent.futures.Future[int]()
+    future = ensure_future(source, nursery)
+    in_thread(source.set_result, 3)
+    assert await future == 3
+
+
+@pytest.mark.parametrize("make", [async_three, OurAwaitable])
+async def test_ensure_future_starts_what_can_be_awaited(
+    make: Callable[[], Awaitable[int]], nursery: trio.Nursery
+) -> None:
+    capture = ensure_future(make(), nursery)
+    assert type(capture) is ResultCapture
+    assert [task.name for task in nursery.child_tasks] == [make.__qualname__ + "()" * (make is OurAwaitable)]
+    assert await capture == 3
+
+
+async def test_the_exception_of_what_ensure_future_starts_goes_on_into_the_nursery() -> None:
+    async def fails() -> None:
+        raise Boom
+
+    captures: list[ResultCapture[None]] = []
+    with pytest.RaisesGroup(Boom):
+        async with trio.open_nursery() as nursery:
+            captures.append(ensure_future(fails(), nursery))
+    assert isinstance(captures[0].exception(), Boom)
+
+
+async def test_ensure_future_closes_the_coroutine_that_a_closed_nursery_refuses() -> None:
+    async with trio.open_nursery() as nursery:
+        pass
+    with pytest.raises(RuntimeError, match="Nursery is closed to new arrivals"):
+        ensure_future(async_three(), nursery)
+    with pytest.raises(RuntimeError, match="Nursery is closed to new arrivals"):
+        ensure_future(OurAwaitable(), nursery)
+    gc.collect()  # a coroutine that was never awaited warns when it is freed, and warnings are errors
+
+
+async def test_ensure_future_closes_the_coroutine_that_it_is_given_with_no_nursery() -> None:
+    wrong: Any = None
+    with pytest.raises(
+        TypeError, match=r"^expected a nursery, but got None; .* 'ensure_future\(awaitable, nursery\)'$"
+    ):
+        ensure_future(async_three(), wrong)
+    gc.collect()
+
+
+@pytest.mark.parametrize("wrong", [3, async_three])
+async def test_ensure_future_refuses_what_cannot_be_awaited(wrong: Any, nursery: trio.Nursery) -> None:
+    with pytest.raises(TypeError, match=r"^ensure_future takes something that can be awaited, not .*start_soon"):
+        ensure_future(wrong, nursery)
+    assert not nursery.child_tasks

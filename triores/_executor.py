@@ -1,0 +1,188 @@
+"""Synchronous calls in an executor, which a Trio task waits for.
+
+The rules that this file owns:
+
+- The task is woken in its own thread, once: by the call's end or by a cancellation, whichever comes first.
+- A cancellation takes effect if the call can still be cancelled, or may be abandoned. Otherwise the wait goes on, as
+  with `trio.to_thread.run_sync`.
+"""
+
+from __future__ import annotations
+
+import contextvars
+import inspect
+import sys
+from contextlib import suppress
+from functools import partial
+from typing import TYPE_CHECKING, Any, NoReturn, Protocol, TypeVar
+
+import trio
+from trio.lowlevel import Abort, enable_ki_protection
+
+from ._checks import close_coroutines, name_of, shown
+from ._result import checkpoint, current_trio_token
+
+if TYPE_CHECKING:
+    import concurrent.futures
+    from collections.abc import Callable
+
+    from trio.lowlevel import RaiseCancelT, Task, TrioToken
+    from typing_extensions import TypeVarTuple, Unpack
+
+    Ts = TypeVarTuple("Ts")
+
+T = TypeVar("T")
+
+
+class ExecutorLike(Protocol):
+    """Anything that has the ``submit`` of a `concurrent.futures.Executor`."""
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any) -> concurrent.futures.Future[Any]: ...
+
+
+@enable_ki_protection
+async def run_in_executor(
+    executor: ExecutorLike,
+    fn: Callable[[Unpack[Ts]], T],
+    *args: Unpack[Ts],
+    abandon_on_cancel: bool = False,
+) -> T:
+    """Run a synchronous function in an executor, and wait for what it returns.
+
+    Threads, processes, a cluster: any object will do that has a ``submit(fn, *args)`` which returns a
+    `concurrent.futures.Future`. The rules are those of `trio.to_thread.run_sync`. If the wait is cancelled, a call that
+    hasn't begun is cancelled and never runs. One that has begun can't be stopped: the wait goes on until it ends, and
+    then returns its value or raises its exception, unless ``abandon_on_cancel`` is set. (Whether it has begun is what
+    the executor says: Dask's cancels any call that isn't done, and forgets what a worker is doing.) It is always a
+    checkpoint.
+
+    In a `concurrent.futures.ThreadPoolExecutor` the function runs in a copy of the caller's context. No other executor
+    can be given one.
+
+    Args:
+        executor: Where to run it. It stays open; shut it down with ``await trio.to_thread.run_sync(pool.shutdown)``, as
+            the end of a ``with`` block would block the Trio thread. ``Client.get_executor(pure=False)`` makes one for a
+            Dask cluster.
+        fn: A synchronous function; for a pool of processes, one that can be pickled.
+        args: Its positional arguments; use `functools.partial` for others.
+        abandon_on_cancel: If the wait is cancelled, leave a call that has begun to itself. Its outcome is dropped.
+
+    Returns:
+        What the function returned.
+
+    Raises:
+        TypeError: If ``fn`` is an async function or can't be called, or the executor isn't one.
+        BaseException: What the function raised, itself and not wrapped; and what the executor raises: a `RuntimeError`
+            after its shutdown, a pickling error, a `concurrent.futures.BrokenExecutor` if a worker died, a
+            `concurrent.futures.CancelledError` if somebody else cancelled the call.
+        RuntimeError: If there is no Trio run here.
+
+    Example:
+        ::
+
+            context = multiprocessing.get_context("spawn")  # a fork would copy Trio's state
+            pool = concurrent.futures.ProcessPoolExecutor(mp_context=context)
+            try:
+                digest = await run_in_executor(pool, hash_file, path)
+            finally:
+                await trio.to_thread.run_sync(pool.shutdown)
+    """
+    await checkpoint()
+    _check_function(fn)
+    future: concurrent.futures.Future[T] = _submit(executor, fn, args)
+    try:
+        await _until_done(future, abandon=bool(abandon_on_cancel))
+        value = future.result()
+    finally:
+        del future  # a failed one holds its exception, whose traceback holds this frame
+    if inspect.iscoroutine(value):
+        value.close()  # or Python would warn that it was never awaited
+        _refuse_async(fn)
+    return value
+
+
+async def _until_done(future: concurrent.futures.Future[Any], *, abandon: bool) -> None:
+    # Not a `trio.Event`: only an abort function can decide whether the wait is over when it is cancelled.
+    sleeper = [trio.lowlevel.current_task()]
+
+    def abort(_: RaiseCancelT) -> Abort:
+        if not future.cancel() and not abandon:
+            return Abort.FAILED
+        sleeper.clear()
+        return Abort.SUCCEEDED
+
+    future.add_done_callback(partial(_wake_soon, current_trio_token(), sleeper))
+    await trio.lowlevel.wait_task_rescheduled(abort)
+
+
+@enable_ki_protection
+def _wake_soon(token: TrioToken, sleeper: list[Task], _: object) -> None:
+    """Wake the task that waits; called in the thread that the call ended in."""
+    with suppress(trio.RunFinishedError):
+        token.run_sync_soon(_wake, sleeper)
+
+
+def _wake(sleeper: list[Task]) -> None:
+    if sleeper:
+        trio.lowlevel.reschedule(sleeper.pop())
+
+
+def _submit(executor: ExecutorLike, fn: Any, args: tuple[Any, ...]) -> concurrent.futures.Future[Any]:
+    from concurrent.futures import Future
+
+    if isinstance(executor, type) or not callable(getattr(executor, "submit", None)):
+        raise TypeError(
+            "run_in_executor takes an executor: an object whose 'submit(fn, ...)' returns a "
+            f"concurrent.futures.Future. This is {shown(executor)}; for one of Trio's own threads, call "
+            "'trio.to_thread.run_sync(fn, ...)'"
+        )
+    if _takes_context(executor):
+        future = executor.submit(contextvars.copy_context().run, fn, *args)
+    else:
+        future = executor.submit(fn, *args)
+    if not isinstance(future, Future):
+        _refuse_submitted(executor, future)
+    return future
+
+
+def _refuse_submitted(executor: object, submitted: object) -> NoReturn:
+    close_coroutines(submitted)
+    if inspect.isawaitable(submitted) and not hasattr(executor, "get_executor"):
+        right = "its 'submit' is async, so call that: 'await executor.submit(fn, ...)'"
+        if hasattr(submitted, "get_loop"):
+            right = "its 'submit' belongs to asyncio, so call 'await wrap_future(executor.submit(fn, ...))'"
+    else:
+        right = "if it is a Dask client, pass 'client.get_executor(pure=False)'"
+    raise TypeError(
+        "run_in_executor takes an executor whose 'submit' returns a concurrent.futures.Future, but that of "
+        f"{shown(executor)} returned {shown(submitted)}; {right}"
+    )
+
+
+def _check_function(fn: object) -> None:
+    close_coroutines(fn)
+    if not callable(fn):
+        raise TypeError(
+            f"expected a synchronous function, but got {shown(fn)}; "
+            "the right call is 'run_in_executor(executor, fn, ...)'"
+        )
+    if inspect.iscoroutinefunction(fn):
+        _refuse_async(fn)
+
+
+def _refuse_async(fn: object) -> NoReturn:
+    name = name_of(fn)
+    raise TypeError(
+        f"expected a synchronous function, but {name!r} is an async one, which no executor can run; "
+        f"call 'await {name}(...)', or start a task"
+    )
+
+
+def _takes_context(executor: object) -> bool:
+    """Whether the function runs in a thread of this interpreter, so that a context need not be pickled."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    pickling = sys.modules.get("concurrent.futures.interpreter")  # from Python 3.14 on
+    return isinstance(executor, ThreadPoolExecutor) and not (
+        pickling is not None and isinstance(executor, pickling.InterpreterPoolExecutor)
+    )

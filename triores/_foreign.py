@@ -1,0 +1,269 @@
+"""Futures of concurrent.futures and asyncio, as results that Trio tasks can wait for.
+
+The rules that this file owns:
+
+- A wrapper is settled in the thread of its Trio run. When the other future is done, in whichever thread, this is passed
+  on through `trio.lowlevel.TrioToken.run_sync_soon`. If that run has ended, nobody is left to tell.
+- An asyncio future is touched only in the thread of its event loop, or once that loop is closed.
+- Cancelling either side cancels the other if that is still possible, and the reason goes along.
+- In one run a future has one wrapper and one callback, however often it is wrapped.
+
+Neither asyncio nor concurrent.futures is imported before a call needs it: Trio needs neither, and most programs use no
+foreign futures.
+"""
+
+from __future__ import annotations
+
+import contextvars
+import inspect
+import sys
+from contextlib import suppress
+from functools import partial
+from typing import TYPE_CHECKING, Any, TypeVar, overload
+
+from outcome import Error, Value
+from trio import RunFinishedError
+from trio.lowlevel import RunVar, TrioToken, enable_ki_protection
+
+from ._capture import ResultCapture
+from ._checks import check_nursery, close_coroutines, shown
+from ._exceptions import FutureCancelledException
+from ._future import Future
+from ._result import ResultBase, current_trio_token, isfuture
+from ._weak_cache import WeakCache, cache_of_this_run
+
+if TYPE_CHECKING:
+    import asyncio
+    import concurrent.futures
+    from collections.abc import Awaitable, Callable
+
+    from outcome import Outcome
+    from typing_extensions import TypeIs
+
+    from ._capture import NurseryLike
+
+T = TypeVar("T")
+ResultT = TypeVar("ResultT", bound=ResultBase[Any])
+
+_wrappers: RunVar[WeakCache[Future[Any]]] = RunVar("triores: the wrappers of foreign futures")
+
+
+@overload
+def wrap_future(future: ResultT, /) -> ResultT: ...
+@overload
+def wrap_future(future: concurrent.futures.Future[T] | asyncio.Future[T], /) -> Future[T]: ...
+@enable_ki_protection
+def wrap_future(future: Any, /) -> ResultBase[Any]:
+    """Make a future of a `concurrent.futures.Future` or an `asyncio.Future`.
+
+    It is settled in the Trio thread, soon after the other future is done, whichever thread that happens in. If the
+    other one is done already, so is the wrapper, unless it's an asyncio future whose loop runs in another thread. A
+    value stays a value, an exception stays the same exception, and a cancellation stays a cancellation.
+
+    Cancelling either side cancels the other: `Future.cancel` here and ``cancel()`` there. The reason goes along, as
+    asyncio's ``cancel(msg=...)``. If the other side can't be cancelled any more, it goes on, and its outcome is
+    dropped.
+
+    Once the Trio run has ended, nothing more happens here. asyncio doesn't tell anybody that an event loop has ended,
+    so the wrapper of a future whose loop ends first stays pending: use a time limit if that can happen.
+
+    Args:
+        future: A future of an executor, of a thread, or of an asyncio event loop in this or another thread.
+
+    Returns:
+        A future of the Trio run that this is called in: the same one, if this future was wrapped in this run before.
+        A result of triores is returned as it is.
+
+    Raises:
+        TypeError: If it's neither kind of future, nor a result.
+        RuntimeError: If there is no Trio run here, or the asyncio future is pending and its event loop is closed.
+
+    Example:
+        ::
+
+            squares = [wrap_future(pool.submit(pow, n, 2)) for n in range(10)]
+            async for square in as_completed(squares):
+                print(square.result())
+    """
+    token = current_trio_token()
+    if isfuture(future):
+        return future
+    wrappers = cache_of_this_run(_wrappers)
+    wrapper = wrappers.get(future)
+    if wrapper is None:
+        wrapper = Future[Any]()
+        if _is_concurrent(future):
+            _wrap_concurrent(future, wrapper, token)
+        elif _is_asyncio(future):
+            _wrap_asyncio(future, wrapper, token)
+        else:
+            raise TypeError(
+                f"wrap_future takes a concurrent.futures.Future or an asyncio.Future, not {shown(future)}; "
+                f"{_instead_of_wrapping(future)}"
+            )
+        wrappers.set(future, wrapper)
+    return wrapper
+
+
+def _wrap_concurrent(future: concurrent.futures.Future[T], wrapper: Future[T], token: TrioToken) -> None:
+    if future.done():
+        wrapper.set_outcome(_outcome_of(future))
+    else:
+        _on_cancel(wrapper, lambda _reason: future.cancel())
+        future.add_done_callback(partial(_tell, token, wrapper))
+
+
+def _wrap_asyncio(future: asyncio.Future[T], wrapper: Future[T], token: TrioToken) -> None:
+    loop = future.get_loop()
+    if (loop.is_closed() or _runs_here(loop)) and future.done():
+        wrapper.set_outcome(_outcome_of(future))
+        return
+    try:
+        loop.call_soon_threadsafe(future.add_done_callback, partial(_tell, token, wrapper))
+    except RuntimeError:
+        raise RuntimeError(
+            "the event loop of this asyncio future is closed, so neither the future nor a wrapper would ever be done; "
+            "call wrap_future while that loop is running"
+        ) from None
+    _on_cancel(wrapper, partial(_cancel_in_loop, loop, future))
+
+
+@enable_ki_protection
+def _tell(token: TrioToken, wrapper: Future[T], future: concurrent.futures.Future[T] | asyncio.Future[T]) -> None:
+    """Settle the wrapper soon; called in the thread that the future was done in."""
+    with suppress(RunFinishedError):
+        token.run_sync_soon(_settle, wrapper, _outcome_of(future))
+
+
+def _settle(wrapper: Future[T], outcome: Outcome[T]) -> None:
+    if not wrapper.is_done():
+        wrapper.set_outcome(outcome)
+
+
+def _on_cancel(wrapper: Future[Any], cancel: Callable[[str | None], object]) -> None:
+    # Not `add_done_callback`, whose checks cost half as much as the rest of the call.
+    wrapper._register_callback(partial(_cancel_too, cancel), contextvars.copy_context())
+
+
+def _cancel_too(cancel: Callable[[str | None], object], wrapper: Future[Any]) -> None:
+    if wrapper.cancelled():
+        cancel(getattr(wrapper.exception(), "reason", None))
+
+
+def _cancel_in_loop(loop: asyncio.AbstractEventLoop, future: asyncio.Future[Any], reason: str | None) -> None:
+    with suppress(RuntimeError):  # the loop is closed, so there is nothing left to cancel
+        loop.call_soon_threadsafe(future.cancel if reason is None else partial(future.cancel, reason))
+
+
+def _outcome_of(future: concurrent.futures.Future[T] | asyncio.Future[T]) -> Outcome[T]:
+    if future.cancelled():
+        return Error(FutureCancelledException(_reason_of(future)))
+    error = future.exception()
+    return Value(future.result()) if error is None else Error(error)
+
+
+def _reason_of(future: concurrent.futures.Future[Any] | asyncio.Future[Any]) -> str:
+    """Return why a cancelled future was cancelled; concurrent.futures doesn't know."""
+    if _is_concurrent(future):
+        return "the concurrent future behind it was cancelled"
+    import asyncio
+
+    reason: object = None
+    try:
+        future.exception()
+    except asyncio.CancelledError as cancelled:
+        if cancelled.args:
+            reason = cancelled.args[0]
+    if reason is None:
+        return "the asyncio future behind it was cancelled"
+    with suppress(
+        AttributeError
+    ):  # only the first to read it gets the reason of an asyncio task; leave it for the next
+        future._cancel_message = reason  # type: ignore[attr-defined] # private, so it may be gone one day
+    return reason if isinstance(reason, str) else shown(reason)
+
+
+def _is_concurrent(obj: object) -> TypeIs[concurrent.futures.Future[Any]]:
+    # Code that has such a future has imported the module. If nobody has, another thread may be about to.
+    return isinstance(obj, getattr(sys.modules.get("concurrent.futures"), "Future", ()))
+
+
+def _is_asyncio(obj: object) -> TypeIs[asyncio.Future[Any]]:
+    isfuture = getattr(sys.modules.get("asyncio"), "isfuture", None)
+    return isfuture is not None and isfuture(obj)
+
+
+def _is_dask(obj: object) -> bool:
+    return isinstance(obj, getattr(sys.modules.get("distributed"), "Future", ()))
+
+
+def _instead_of_wrapping(obj: object) -> str:
+    if _is_dask(obj):
+        return (
+            "submit the work with 'run_in_executor(client.get_executor(pure=False), fn, ...)', or wait for this future "
+            "in a thread: 'await trio.to_thread.run_sync(future.result)'"
+        )
+    return "'ensure_future(obj, nursery)' takes anything that can be awaited"
+
+
+def _runs_here(loop: asyncio.AbstractEventLoop) -> bool:
+    """Whether this thread runs the loop: it hosts Trio as a guest, or Trio runs it, as trio-asyncio does."""
+    import asyncio
+
+    try:
+        return asyncio.get_running_loop() is loop
+    except RuntimeError:
+        return False
+
+
+@overload
+def ensure_future(obj: ResultT, nursery: NurseryLike) -> ResultT: ...
+@overload
+def ensure_future(  # type: ignore[overload-overlap] # an asyncio future is awaitable too; the first overload counts
+    obj: concurrent.futures.Future[T] | asyncio.Future[T], nursery: NurseryLike
+) -> Future[T]: ...
+@overload
+def ensure_future(obj: Awaitable[T], nursery: NurseryLike) -> ResultCapture[T]: ...
+def ensure_future(obj: Any, nursery: NurseryLike) -> ResultBase[Any]:
+    """Make a result of anything that can be waited for.
+
+    Args:
+        obj: A result, which is returned as it is; a `concurrent.futures.Future` or an `asyncio.Future`, which is
+            wrapped as by `wrap_future`; or a coroutine or another awaitable, made for Trio, which a new task awaits.
+        nursery: Where such a task is started. Its exception goes on into the nursery, like that of any `ResultCapture`.
+
+    Returns:
+        The same result, a `Future`, or a `ResultCapture`.
+
+    Raises:
+        TypeError: If it can't be waited for, or the nursery isn't one.
+        RuntimeError: If there is no Trio run here, the nursery is closed, or the asyncio future's loop is closed. A
+            coroutine that can't be started is closed.
+    """
+    try:
+        current_trio_token()
+        if isfuture(obj) or _is_concurrent(obj) or _is_asyncio(obj):
+            return wrap_future(obj)
+        return _started(obj, nursery)
+    except BaseException:
+        close_coroutines(obj)
+        raise
+
+
+def _started(awaitable: object, nursery: NurseryLike) -> ResultCapture[Any]:
+    if _is_dask(awaitable):  # it looks awaitable, but the call that asks for its awaitable blocks the thread
+        raise TypeError(
+            f"ensure_future can't wait for {shown(awaitable)} without blocking Trio; {_instead_of_wrapping(awaitable)}"
+        )
+    if not inspect.isawaitable(awaitable):
+        raise TypeError(
+            f"ensure_future takes something that can be awaited, not {shown(awaitable)}; "
+            "start an async function with 'ResultCapture.start_soon(nursery, async_fn, ...)'"
+        )
+    check_nursery(nursery, "ensure_future(awaitable, nursery)")
+    name = getattr(awaitable, "__qualname__", None) or shown(awaitable)
+    return ResultCapture.start_soon(nursery, _itself, awaitable, name=name)
+
+
+def _itself(awaitable: Awaitable[T]) -> Awaitable[T]:
+    return awaitable

@@ -1,0 +1,41 @@
+"""A cache of what was made of an object, by the object's identity; it keeps neither of them alive."""
+
+from __future__ import annotations
+
+import weakref
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+if TYPE_CHECKING:
+    from trio.lowlevel import RunVar
+
+V = TypeVar("V")
+
+
+class WeakCache(Generic[V]):
+    """Not a `weakref.WeakKeyDictionary`: that compares and hashes its keys, and a user's class may define both."""
+
+    __slots__ = ("_entries",)
+
+    def __init__(self) -> None:
+        self._entries: dict[int, tuple[weakref.ref[Any], weakref.ref[Any]]] = {}
+
+    def get(self, key: object) -> V | None:
+        """Return what was made of this very object, if it is still alive."""
+        entry = self._entries.get(id(key))
+        # An id is given to another object once the first is gone, so the entry may be of a key that has just died.
+        return entry[1]() if entry is not None and entry[0]() is key else None
+
+    def set(self, key: object, value: V) -> None:
+        """Remember what was made of an object."""
+        entries, number = self._entries, id(key)
+        entries[number] = weakref.ref(key, lambda _: entries.pop(number, None)), weakref.ref(value)
+
+
+def cache_of_this_run(variable: RunVar[WeakCache[V]]) -> WeakCache[V]:
+    """Return the cache that a variable of this Trio run holds; it gets one if it has none."""
+    try:
+        return variable.get()
+    except LookupError:
+        cache = WeakCache[V]()
+        variable.set(cache)
+        return cache
