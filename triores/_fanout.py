@@ -11,7 +11,6 @@ from __future__ import annotations
 import contextvars
 import inspect
 import operator
-import reprlib
 import sys
 from abc import ABC, abstractmethod
 from collections import deque
@@ -662,11 +661,7 @@ def _checked_limit(limit: object, call: str) -> int:
     return checked
 
 
-_short = reprlib.Repr()
-_short.maxstring = _short.maxother = 100  # characters; enough for most URLs and paths
-
-
 def _note(error: BaseException | None, index: int, item: object) -> None:
     """Say which item an exception came from; a cancellation comes from none."""
     if error is not None and hasattr(error, "add_note") and not is_cancellation(error):  # not so on Python 3.10
-        error.add_note(f"raised for item {index}: {_short.repr(item)}")
+        error.add_note(f"raised for item {index}: {shown(item)}")
