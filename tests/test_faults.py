@@ -79,7 +79,7 @@ def test_interrupted_at_any_place_in_the_code_it_leaves_nothing_behind(scenario:
 
 async def leaves_a_waiter(watch: Watch) -> None:
     future = watch.free(Future[None]())
-    future._register(Lasting())
+    future._register(Lasting(), trio.lowlevel.current_trio_token())
     await watch.checkpoint()
 
 

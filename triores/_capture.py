@@ -22,7 +22,7 @@ from ._checks import (
     task_name,
 )
 from ._exceptions import FutureSetAgainException, is_cancellation
-from ._result import ResultBase, raise_no_trio, require_trio
+from ._result import ResultBase, current_trio_token, raise_no_trio, require_trio
 
 if sys.version_info < (3, 11):
     from exceptiongroup import BaseExceptionGroup
@@ -187,7 +187,7 @@ class ResultCapture(ResultBase[T_co]):
 
     @enable_ki_protection
     def _begin(self) -> None:
-        self._claim("run")
+        self._claim(current_trio_token(), "run")
         self._started = True
 
     async def _capture(self, kwargs: dict[str, Any] | None = None) -> None:

@@ -193,7 +193,7 @@ async def race(*fns: Fn[T]) -> T:
     async with manager as nursery:
         await checkpoint_if_cancelled()
         for fn in fns:
-            ResultCapture.start_soon(nursery, fn)._register(winner)
+            ResultCapture.start_soon(nursery, fn)._register(winner, current_trio_token())
     assert winner.capture is not None
     return winner.capture.result()  # type: ignore[no-any-return]  # the type of the winner is one of theirs
 
@@ -229,7 +229,7 @@ async def first_success(*fns: Fn[T], stagger: float | None = None) -> T:
             await checkpoint_if_cancelled()
             for fn in fns:
                 attempts.append(ResultCapture.start_soon(nursery, fn, suppress_exception=True))
-                attempts[-1]._register(winner)
+                attempts[-1]._register(winner, current_trio_token())
                 if seconds is not None:
                     with trio.move_on_after(seconds):
                         await attempts[-1].wait_done()

@@ -357,7 +357,7 @@ class _Expected(Generic[K, T]):
                     "which makes one"
                 )
             if not future.is_done():
-                future._claim("registered")
+                future._claim(current_trio_token(), "registered")
             return future  # type: ignore[no-any-return] # of whatever type the future is
         finally:
             del self, given, future

@@ -312,7 +312,7 @@ class ResultBase(Generic[T_co]):
             return
         event = Event()
         try:
-            if not self._register(event):
+            if not self._register(event, current_trio_token()):
                 event.set()
             await event.wait()
         except BaseException:
@@ -403,17 +403,19 @@ class ResultBase(Generic[T_co]):
             waiter.set()
         elif waiter is not None:
             waiter.settled(self)
-            _calls.run()
+            if _calls.made_now:
+                _calls.run()
 
-    def _register(self, waiter: Waiter, what: str = "waited for") -> bool:
-        """Have a waiter of this run told when the result is done. A waiter is registered only once.
+    def _register(self, waiter: Waiter, run: TrioToken, what: str = "waited for") -> bool:
+        """Have a waiter of the run here told when the result is done. A waiter is registered only once.
 
         Returns:
             False, with nothing registered, if the result is done already.
         """
         crowd: _Crowd | None = None
         if self._outcome is None:
-            self._claim(what)
+            if self._token is not run:
+                self._claim(run, what)
             crowd = None if self._waiter is None else self._crowd()
         if self._outcome is not None:  # checked last: these calls may run finalizers, and those may settle the result
             return False
@@ -447,7 +449,7 @@ class ResultBase(Generic[T_co]):
     @enable_ki_protection
     def _register_callback(self, fn: Callable[[Any], object], context: contextvars.Context) -> None:
         callback = _Callback(fn, context)
-        if not self._register(callback, "given a callback"):
+        if self.is_done() or not self._register(callback, current_trio_token(), "given a callback"):
             callback.settled(self)
             _calls.run()
 
@@ -469,18 +471,14 @@ class ResultBase(Generic[T_co]):
 
     # ---- whose it is
 
-    def _claim(self, what: str) -> None:
+    def _claim(self, run: TrioToken, what: str) -> None:
         """Have a pending result belong to the run here, or refuse if it belongs to another one."""
-        try:
-            here = run_here()
-        except RuntimeError:
-            raise_no_trio()
-        while (token := self._token) is not here:
+        while (token := self._token) is not run:
             if token is not None:
                 self._refuse_elsewhere(token, what)
             with _claiming:
                 if self._token is None:
-                    self._token = here
+                    self._token = run
 
     def _refuse_elsewhere(self, token: TrioToken, what: str) -> None:
         """Refuse a call from outside the run that the result belongs to, unless that run has ended."""
@@ -605,12 +603,12 @@ _calls = _Calls()
 @enable_ki_protection
 async def wait_until_done(results: Sequence[ResultBase[Any]]) -> None:
     """Wait until all of some different results are done."""
-    require_trio()
+    run = current_trio_token()
     waiter = CountDown()
     try:
         waiter.left += len(results)
         for result in results:
-            if not result._register(waiter):
+            if not result._register(waiter, run):
                 waiter.settled()
         waiter.settled()
         await waiter.event.wait()
@@ -638,7 +636,10 @@ def current_run() -> TrioToken | None:
 
 def current_trio_token() -> TrioToken:
     """Return the token of the Trio run here, or raise a `RuntimeError` that says what is missing."""
-    return current_run() or raise_no_trio()
+    try:
+        return run_here()
+    except RuntimeError:
+        raise_no_trio()
 
 
 def require_trio() -> None:

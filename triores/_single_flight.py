@@ -208,7 +208,7 @@ class SingleFlight(Generic[K, T]):
         start = partial(ResultCapture.start_soon, nursery, fn, *args, suppress_exception=True, cancel_scope=scope)
         capture: ResultCapture[T] = self._context.run(start)  # the nursery makes a copy of it for each task
         flight = self._flights[key] = _Flight(self._flights, key, capture, scope)
-        capture._register(flight)
+        capture._register(flight, self._token)
         return flight
 
     def __repr__(self) -> str:

@@ -91,8 +91,9 @@ async def _wait_any(results: list[ResultBase[Any]]) -> ResultBase[Any]:
         if first is not None:
             await checkpoint()
             return first
+        run = current_trio_token()
         for result in results:
-            if not result._register(arrivals):
+            if not result._register(arrivals, run):
                 arrivals.settled(result)
         await arrivals.wait()
         return arrivals.ready[0]
@@ -221,7 +222,7 @@ class _AsCompleted(AsyncIterator[ResultT]):
         self.left = len(results)  # how many are still to be taken
         try:
             for result in results:
-                if result._register(self._arrivals):
+                if result._register(self._arrivals, self._token):
                     self._pending[id(result)] = result
                 else:
                     self._arrivals.settled(result)
