@@ -163,6 +163,7 @@ class ResultBase(Generic[T_co]):
 
     # ---- reading
 
+    @enable_ki_protection
     def __await__(self) -> Generator[Any, Any, T_co]:
         """Wait until the result is done, then return its value or raise its exception, as `unwrap` does.
 
@@ -176,12 +177,8 @@ class ResultBase(Generic[T_co]):
             BaseException: The original exception, as `unwrap` raises it.
             RuntimeError: If the result is pending and belongs to another Trio run, or there is no Trio run here.
         """
-        return self._read_when_done().__await__()
-
-    @enable_ki_protection
-    async def _read_when_done(self) -> T_co:
         try:
-            await self.wait_done()
+            yield from self.wait_done().__await__()
             return self.unwrap()
         finally:
             del self
