@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import sys
 from types import CoroutineType
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeVar, cast
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeVar
 
 import trio
 from outcome import Error, Value
@@ -15,17 +14,14 @@ from ._checks import (
     check_awaitable,
     check_cancel_scope,
     check_nursery,
+    exception_types,
     name_of,
     refuse_uncallable,
     shown,
-    suppressed_types,
     task_name,
 )
-from ._exceptions import FutureSetAgainException, is_cancellation
+from ._exceptions import FutureSetAgainException, unmatched
 from ._result import ResultBase, current_trio_token, raise_no_trio, require_trio
-
-if sys.version_info < (3, 11):
-    from exceptiongroup import BaseExceptionGroup
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -100,7 +96,9 @@ class ResultCapture(ResultBase[T_co]):
             refuse_uncallable(routine, "ResultCapture({}, *args)")
         if cancel_scope is not None:
             check_cancel_scope(cancel_scope)
-        self._suppressed = () if suppress_exception is False else suppressed_types(suppress_exception)
+        self._suppressed = (
+            () if suppress_exception is False else exception_types(suppress_exception, "suppress_exception")
+        )
         super().__init__()
         self._routine = routine
         self._args = args
@@ -236,14 +234,7 @@ class ResultCapture(ResultBase[T_co]):
         if self.is_done():  # one of its callbacks raised this, or Ctrl-C did
             return error
         self._settle(Error(error))
-        if not self._suppressed:
-            return error
-        if not isinstance(error, BaseExceptionGroup):
-            return None if isinstance(error, self._suppressed) else error
-        rest = cast("BaseExceptionGroup[BaseException]", error).split(self._suppressed)[1]
-        if rest is None or is_cancellation(rest):
-            return rest
-        return cast("BaseException", error)
+        return unmatched(error, self._suppressed) if self._suppressed else error
 
     @property
     def routine(self) -> Callable[..., Awaitable[T_co]]:

@@ -133,16 +133,18 @@ def check_cancel_scope(scope: object) -> None:
         raise RuntimeError(f"{scope!r} was entered before, and can't be entered around another task; {right}")
 
 
-def suppressed_types(suppress: bool | type[Exception] | tuple[type[Exception], ...]) -> tuple[type[Exception], ...]:
-    """Return the exception types that ``suppress_exception`` stands for."""
-    if isinstance(suppress, bool):
-        return (Exception,) if suppress else ()
-    types = suppress if isinstance(suppress, tuple) else (suppress,)
+def exception_types(
+    given: bool | type[Exception] | tuple[type[Exception], ...], name: str
+) -> tuple[type[Exception], ...]:
+    """Return the exception types that an argument stands for; True stands for all of them."""
+    if isinstance(given, bool):
+        return (Exception,) if given else ()
+    types = given if isinstance(given, tuple) else (given,)
     for one in types:
         if not (isinstance(one, type) and issubclass(one, Exception)):
             raise TypeError(
-                f"suppress_exception is True, False, a subclass of Exception or a tuple of them, not {shown(one)}; "
-                "trio.Cancelled, KeyboardInterrupt and SystemExit can't be suppressed"
+                f"{name} is True, False, a subclass of Exception or a tuple of them, not {shown(one)}; "
+                "trio.Cancelled, KeyboardInterrupt and SystemExit always go on"
             )
     return types
 

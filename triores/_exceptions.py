@@ -142,6 +142,13 @@ class FutureNeverSetException(Exception):
         return str(self.args[0]) if self.args else "the block that had to settle this future ended without doing so"
 
 
+def parts(exception: BaseException) -> list[BaseException]:
+    """Return the exceptions in a group, or the exception alone."""
+    if isinstance(exception, BaseExceptionGroup):
+        return [*cast("BaseExceptionGroup[BaseException]", exception).exceptions]
+    return [exception]
+
+
 def leaves(exception: BaseException | None) -> Iterator[BaseException]:
     """Yield the exceptions inside a group, at any depth, that aren't groups themselves; or the exception alone."""
     stack: list[BaseException] = [] if exception is None else [exception]
@@ -151,6 +158,32 @@ def leaves(exception: BaseException | None) -> Iterator[BaseException]:
             stack.extend(reversed(cast("BaseExceptionGroup[BaseException]", leaf).exceptions))
         else:
             yield leaf
+
+
+def comes_from_cancellation(exception: BaseException) -> bool:
+    """Return whether a `trio.Cancelled` is among the contexts of an exception, or of those in its group."""
+    stack, seen = [exception], set[int]()
+    while stack:
+        for leaf in leaves(stack.pop()):
+            if isinstance(leaf, trio.Cancelled):
+                return True
+            if leaf.__context__ is not None and id(leaf) not in seen:
+                stack.append(leaf.__context__)
+            seen.add(id(leaf))
+    return False
+
+
+def unmatched(exception: BaseException, types: tuple[type[Exception], ...]) -> BaseException | None:
+    """Return the part of an exception that isn't of these types.
+
+    That is nothing of a group if everything in it matches, and the cancellations alone if they are all that doesn't.
+    """
+    if not isinstance(exception, BaseExceptionGroup):
+        return None if isinstance(exception, types) else exception
+    rest = cast("BaseExceptionGroup[BaseException]", exception).split(types)[1]
+    if rest is None or is_cancellation(rest):
+        return rest
+    return cast("BaseException", exception)
 
 
 def is_cancellation(exception: BaseException) -> bool:

@@ -1,0 +1,536 @@
+"""A few functions at once: all of their values, or the first.
+
+Every call here owns a nursery, so nothing outlives it. What goes wrong leaves as from one of Trio's strict nurseries,
+in an exception group, which names the call; if the call was cancelled from outside and nothing else went wrong, as a
+plain `trio.Cancelled`.
+
+No value is lost: whatever a function returned is returned by the call, or passed to ``discard``. Nor is an exception:
+only a failed attempt of `first_success` may be dropped, one that failed by itself and not because it was cancelled.
+"""
+
+from __future__ import annotations
+
+import inspect
+import math
+import sys
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any, Generic, SupportsFloat, TypeVar, overload
+
+import trio
+from trio.lowlevel import checkpoint_if_cancelled, enable_ki_protection
+
+from ._capture import COROUTINE, ResultCapture
+from ._checks import check_awaitable, close_coroutines, exception_types, refuse_uncallable, shown, task_name
+from ._exceptions import comes_from_cancellation, is_cancellation, parts, unmatched
+from ._result import current_trio_token, isfuture
+
+if sys.version_info < (3, 11):
+    from exceptiongroup import BaseExceptionGroup, ExceptionGroup
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Awaitable, Callable
+
+    from outcome import Error, Value
+
+A = TypeVar("A")
+B = TypeVar("B")
+C = TypeVar("C")
+D = TypeVar("D")
+E = TypeVar("E")
+F = TypeVar("F")
+G = TypeVar("G")
+H = TypeVar("H")
+T = TypeVar("T")
+
+if TYPE_CHECKING:
+    Fn = Callable[[], Awaitable[T]]
+    Out = Value[T] | Error
+    Discard = Callable[[T], object] | None
+    Catch = type[Exception] | tuple[type[Exception], ...]
+
+
+# ---- all of them
+
+
+@overload
+async def gather() -> tuple[()]: ...
+@overload
+async def gather(a: Fn[A], /) -> tuple[A]: ...
+@overload
+async def gather(a: Fn[A], b: Fn[B], /) -> tuple[A, B]: ...
+@overload
+async def gather(a: Fn[A], b: Fn[B], c: Fn[C], /) -> tuple[A, B, C]: ...
+@overload
+async def gather(a: Fn[A], b: Fn[B], c: Fn[C], d: Fn[D], /) -> tuple[A, B, C, D]: ...
+@overload
+async def gather(a: Fn[A], b: Fn[B], c: Fn[C], d: Fn[D], e: Fn[E], /) -> tuple[A, B, C, D, E]: ...
+@overload
+async def gather(a: Fn[A], b: Fn[B], c: Fn[C], d: Fn[D], e: Fn[E], f: Fn[F], /) -> tuple[A, B, C, D, E, F]: ...
+@overload
+async def gather(
+    a: Fn[A], b: Fn[B], c: Fn[C], d: Fn[D], e: Fn[E], f: Fn[F], g: Fn[G], /
+) -> tuple[A, B, C, D, E, F, G]: ...
+@overload
+async def gather(
+    a: Fn[A], b: Fn[B], c: Fn[C], d: Fn[D], e: Fn[E], f: Fn[F], g: Fn[G], h: Fn[H], /
+) -> tuple[A, B, C, D, E, F, G, H]: ...
+@overload
+async def gather(*fns: Fn[T]) -> tuple[T, ...]: ...
+@enable_ki_protection
+async def gather(*fns: Fn[Any]) -> tuple[Any, ...]:
+    """Run async functions at once, and return their values in the order given.
+
+    The first exception cancels the rest. It is always a checkpoint.
+
+    Args:
+        fns: Async functions without arguments; use `functools.partial`, or a lambda, to pass some.
+
+    Returns:
+        A tuple of their values, typed one by one for up to eight functions.
+
+    Raises:
+        TypeError: If a function can't be called, or is a coroutine object. Nothing is started, and every coroutine that
+            was passed is closed.
+        BaseExceptionGroup: Of what the functions raised; an `ExceptionGroup` if all of that is an `Exception`.
+
+    Example:
+        ::
+
+            user, orders = await gather(partial(get_user, 7), partial(get_orders, 7))
+    """
+    _check_functions(fns, "gather")
+    values: dict[int, Any] = {}
+    async with fan_out_nursery("gather") as nursery:
+        await checkpoint_if_cancelled()
+        for index, fn in enumerate(fns):
+            nursery.start_soon(_store, values, index, fn, name=task_name(fn))
+    return tuple([values[index] for index in range(len(fns))])
+
+
+async def _store(values: dict[int, Any], index: int, fn: Fn[Any]) -> None:
+    values[index] = await called(fn)
+
+
+def called(fn: Callable[..., Awaitable[T]], *args: Any) -> Awaitable[T]:
+    """Call an async function, or raise the `TypeError` for one that isn't."""
+    awaitable = fn(*args)
+    if type(awaitable) is not COROUTINE:
+        check_awaitable(fn, awaitable)
+    return awaitable
+
+
+@overload
+async def gather_outcomes() -> tuple[()]: ...
+@overload
+async def gather_outcomes(a: Fn[A], /) -> tuple[Out[A]]: ...
+@overload
+async def gather_outcomes(a: Fn[A], b: Fn[B], /) -> tuple[Out[A], Out[B]]: ...
+@overload
+async def gather_outcomes(a: Fn[A], b: Fn[B], c: Fn[C], /) -> tuple[Out[A], Out[B], Out[C]]: ...
+@overload
+async def gather_outcomes(a: Fn[A], b: Fn[B], c: Fn[C], d: Fn[D], /) -> tuple[Out[A], Out[B], Out[C], Out[D]]: ...
+@overload
+async def gather_outcomes(
+    a: Fn[A], b: Fn[B], c: Fn[C], d: Fn[D], e: Fn[E], /
+) -> tuple[Out[A], Out[B], Out[C], Out[D], Out[E]]: ...
+@overload
+async def gather_outcomes(
+    a: Fn[A], b: Fn[B], c: Fn[C], d: Fn[D], e: Fn[E], f: Fn[F], /
+) -> tuple[Out[A], Out[B], Out[C], Out[D], Out[E], Out[F]]: ...
+@overload
+async def gather_outcomes(
+    a: Fn[A], b: Fn[B], c: Fn[C], d: Fn[D], e: Fn[E], f: Fn[F], g: Fn[G], /
+) -> tuple[Out[A], Out[B], Out[C], Out[D], Out[E], Out[F], Out[G]]: ...
+@overload
+async def gather_outcomes(
+    a: Fn[A], b: Fn[B], c: Fn[C], d: Fn[D], e: Fn[E], f: Fn[F], g: Fn[G], h: Fn[H], /
+) -> tuple[Out[A], Out[B], Out[C], Out[D], Out[E], Out[F], Out[G], Out[H]]: ...
+@overload
+async def gather_outcomes(*fns: Fn[T]) -> tuple[Out[T], ...]: ...
+@enable_ki_protection
+async def gather_outcomes(*fns: Fn[Any]) -> tuple[Out[Any], ...]:
+    """Run async functions at once, wait until all have ended, and return how each of them ended.
+
+    No `Exception` cancels the others. It is always a checkpoint.
+
+    Args:
+        fns: Async functions without arguments; use `functools.partial`, or a lambda, to pass some.
+
+    Returns:
+        An `outcome.Value` or `outcome.Error` for each, in the order given.
+
+    Raises:
+        TypeError: If a function can't be called, or is a coroutine object. Nothing is started, and every coroutine that
+            was passed is closed.
+        BaseExceptionGroup: Of what isn't an `Exception`, such as a `KeyboardInterrupt`; it cancels the rest.
+    """
+    _check_functions(fns, "gather_outcomes")
+    async with fan_out_nursery("gather_outcomes") as nursery:
+        await checkpoint_if_cancelled()
+        captures = [ResultCapture.start_soon(nursery, fn, suppress_exception=True) for fn in fns]
+    return tuple([capture.outcome for capture in captures])
+
+
+# ---- the first of them
+
+
+@overload
+async def race(a: Fn[A], /, *, discard: Discard[A] = None) -> A: ...
+@overload
+async def race(a: Fn[A], b: Fn[B], /, *, discard: Discard[A | B] = None) -> A | B: ...
+@overload
+async def race(a: Fn[A], b: Fn[B], c: Fn[C], /, *, discard: Discard[A | B | C] = None) -> A | B | C: ...
+@overload
+async def race(
+    a: Fn[A], b: Fn[B], c: Fn[C], d: Fn[D], /, *, discard: Discard[A | B | C | D] = None
+) -> A | B | C | D: ...
+@overload
+async def race(
+    a: Fn[A], b: Fn[B], c: Fn[C], d: Fn[D], e: Fn[E], /, *, discard: Discard[A | B | C | D | E] = None
+) -> A | B | C | D | E: ...
+@overload
+async def race(
+    a: Fn[A], b: Fn[B], c: Fn[C], d: Fn[D], e: Fn[E], f: Fn[F], /, *, discard: Discard[A | B | C | D | E | F] = None
+) -> A | B | C | D | E | F: ...
+@overload
+async def race(
+    a: Fn[A],
+    b: Fn[B],
+    c: Fn[C],
+    d: Fn[D],
+    e: Fn[E],
+    f: Fn[F],
+    g: Fn[G],
+    /,
+    *,
+    discard: Discard[A | B | C | D | E | F | G] = None,
+) -> A | B | C | D | E | F | G: ...
+@overload
+async def race(
+    a: Fn[A],
+    b: Fn[B],
+    c: Fn[C],
+    d: Fn[D],
+    e: Fn[E],
+    f: Fn[F],
+    g: Fn[G],
+    h: Fn[H],
+    /,
+    *,
+    discard: Discard[A | B | C | D | E | F | G | H] = None,
+) -> A | B | C | D | E | F | G | H: ...
+@overload
+async def race(*fns: Fn[T], discard: Discard[T] = None) -> T: ...
+@enable_ki_protection
+async def race(*fns: Fn[Any], discard: Discard[Any] = None) -> Any:
+    """Run async functions at once, and return the value of the first to finish; the rest are cancelled.
+
+    The first to finish decides, in exact order of completion, whether with a value or an exception. What a function
+    raises while it is being cancelled isn't lost: it is raised instead of the value.
+
+    Args:
+        fns: Async functions without arguments; at least one. One that hasn't begun when the first has finished isn't
+            called.
+        discard: A function, sync or async, that is called with each value that isn't returned: ``discard=close`` closes
+            a connection that was opened too late. It runs in the task that made the value, which may be cancelled. If
+            the call itself raises, it gets the first value too, in the caller's task.
+
+    Returns:
+        The value of the first function to finish.
+
+    Raises:
+        ValueError: If there are no functions.
+        TypeError: If a function can't be called, or is a coroutine object, or ``discard`` can't be called. Nothing is
+            started, and every coroutine that was passed is closed.
+        BaseExceptionGroup: Of what the functions and ``discard`` raised; an `ExceptionGroup` if all of that is an
+            `Exception`.
+    """
+    _check_functions(fns, "race", least=1)
+    attempts: _Attempts[Any] = _Attempts((), discard, "race")
+    return await attempts.run(fns, None)
+
+
+@overload
+async def first_success(
+    a: Fn[A], /, *, stagger: float | None = None, catch: Catch = Exception, discard: Discard[A] = None
+) -> A: ...
+@overload
+async def first_success(
+    a: Fn[A], b: Fn[B], /, *, stagger: float | None = None, catch: Catch = Exception, discard: Discard[A | B] = None
+) -> A | B: ...
+@overload
+async def first_success(
+    a: Fn[A],
+    b: Fn[B],
+    c: Fn[C],
+    /,
+    *,
+    stagger: float | None = None,
+    catch: Catch = Exception,
+    discard: Discard[A | B | C] = None,
+) -> A | B | C: ...
+@overload
+async def first_success(
+    a: Fn[A],
+    b: Fn[B],
+    c: Fn[C],
+    d: Fn[D],
+    /,
+    *,
+    stagger: float | None = None,
+    catch: Catch = Exception,
+    discard: Discard[A | B | C | D] = None,
+) -> A | B | C | D: ...
+@overload
+async def first_success(
+    a: Fn[A],
+    b: Fn[B],
+    c: Fn[C],
+    d: Fn[D],
+    e: Fn[E],
+    /,
+    *,
+    stagger: float | None = None,
+    catch: Catch = Exception,
+    discard: Discard[A | B | C | D | E] = None,
+) -> A | B | C | D | E: ...
+@overload
+async def first_success(
+    a: Fn[A],
+    b: Fn[B],
+    c: Fn[C],
+    d: Fn[D],
+    e: Fn[E],
+    f: Fn[F],
+    /,
+    *,
+    stagger: float | None = None,
+    catch: Catch = Exception,
+    discard: Discard[A | B | C | D | E | F] = None,
+) -> A | B | C | D | E | F: ...
+@overload
+async def first_success(
+    a: Fn[A],
+    b: Fn[B],
+    c: Fn[C],
+    d: Fn[D],
+    e: Fn[E],
+    f: Fn[F],
+    g: Fn[G],
+    /,
+    *,
+    stagger: float | None = None,
+    catch: Catch = Exception,
+    discard: Discard[A | B | C | D | E | F | G] = None,
+) -> A | B | C | D | E | F | G: ...
+@overload
+async def first_success(
+    a: Fn[A],
+    b: Fn[B],
+    c: Fn[C],
+    d: Fn[D],
+    e: Fn[E],
+    f: Fn[F],
+    g: Fn[G],
+    h: Fn[H],
+    /,
+    *,
+    stagger: float | None = None,
+    catch: Catch = Exception,
+    discard: Discard[A | B | C | D | E | F | G | H] = None,
+) -> A | B | C | D | E | F | G | H: ...
+@overload
+async def first_success(
+    *fns: Fn[T], stagger: float | None = None, catch: Catch = Exception, discard: Discard[T] = None
+) -> T: ...
+@enable_ki_protection
+async def first_success(
+    *fns: Fn[Any], stagger: float | None = None, catch: Catch = Exception, discard: Discard[Any] = None
+) -> Any:
+    """Run async functions until one of them succeeds, and return its value; the rest are cancelled.
+
+    All start at once, or, with ``stagger``, one after another: the next one starts when the one before it fails or
+    after that many seconds, whichever comes first. This is the staggered start of RFC 8305 (Happy Eyeballs), section 5.
+
+    Args:
+        fns: Async functions without arguments; at least one. One that hasn't begun when another succeeds isn't called.
+        stagger: Seconds between two starts; None starts all at once.
+        catch: The exception types that count as a failed attempt: a subclass of `Exception`, or a tuple of those. An
+            exception group counts if everything in it matches. Any other exception ends the call.
+        discard: As for `race`.
+
+    Returns:
+        The first value that a function returned. Attempts that failed by themselves are dropped then; what a function
+        raises because it is being cancelled is raised instead of the value.
+
+    Raises:
+        ValueError: If there are no functions, or ``stagger`` is negative or not a number (NaN).
+        TypeError: If a function can't be called, or is a coroutine object. Nothing is started, and every coroutine that
+            was passed is closed. Also if ``stagger``, ``catch`` or ``discard`` is of another type.
+        ExceptionGroup: If every function failed: all their exceptions, in the order of the functions.
+        BaseExceptionGroup: Of what ended the call: exceptions that ``catch`` doesn't match.
+    """
+    _check_functions(fns, "first_success", least=1)
+    seconds = _checked_stagger(stagger)
+    attempts: _Attempts[Any] = _Attempts(exception_types(catch, "catch"), discard, "first_success")
+    return await attempts.run(fns, seconds)
+
+
+class _Attempts(Generic[T]):
+    """The calls of one `race` or `first_success`, of which the first to be decided ends the others."""
+
+    def __init__(self, catch: tuple[type[Exception], ...], discard: Discard[T], call: str) -> None:
+        if discard is not None and not callable(discard):
+            raise TypeError(
+                f"discard is a function of one argument, not {shown(discard)}; the right call is '{call}(..., "
+                "discard=close)', with a function that closes a connection, say"
+            )
+        self._catch = catch
+        self._discard = discard
+        self._call = call
+        self._decided = False
+        self._values: list[T] = []  # that of the winner, once there is one
+        self._failures: dict[int, BaseException] = {}
+
+    async def run(self, fns: tuple[Fn[T], ...], stagger: float | None) -> T:
+        failure: BaseException | None = None
+        decided = self._values.__len__
+        try:
+            async with fan_out_nursery(self._call, decided) as nursery:
+                await checkpoint_if_cancelled()
+                for index, fn in enumerate(fns):
+                    ended = trio.Event()
+                    nursery.start_soon(self._attempt, nursery.cancel_scope, index, fn, ended, name=task_name(fn))
+                    if stagger is not None:
+                        with trio.move_on_after(stagger):
+                            await ended.wait()
+                    if self._decided:
+                        break
+        except BaseException as error:  # noqa: BLE001 # raised below, outside of it: what is cancelled gets no context
+            failure = error
+        try:
+            if failure is not None:
+                raise await self._all_of(failure)
+            if self._values:
+                return self._values.pop()
+            failures = [self._failures[index] for index in sorted(self._failures)]
+            raise ExceptionGroup(f"each of the {len(fns)} functions of {self._call} failed", failures)  # type: ignore[type-var] # they match `catch`, so each of them is an Exception
+        finally:
+            del self, failure
+
+    async def _attempt(self, scope: trio.CancelScope, index: int, fn: Fn[T], ended: trio.Event) -> None:
+        try:
+            if self._decided:
+                return
+            try:
+                value = await called(fn)
+            except BaseException as error:
+                if not self._is_failed_attempt(error):
+                    self._decided = True
+                    raise
+                self._failures[index] = error
+                return
+            if self._decided:
+                await self._let_go(value)
+            else:
+                self._decided = True
+                self._values.append(value)
+                scope.cancel(reason=f"another function of {self._call} was first")
+        finally:
+            ended.set()
+            del self
+
+    def _is_failed_attempt(self, error: BaseException) -> bool:
+        if unmatched(error, self._catch) is not None:
+            return False
+        is_cancelled = trio.current_effective_deadline() == -math.inf
+        return not (is_cancelled and comes_from_cancellation(error))  # it may have failed because it was cancelled
+
+    async def _let_go(self, value: T) -> None:
+        if self._discard is not None:
+            returned = self._discard(value)
+            if inspect.isawaitable(returned):
+                await returned
+
+    async def _all_of(self, failure: BaseException) -> BaseException:
+        """Let go of the winner's value, and return the failure, together with what that raised."""
+        more: BaseException | None = None
+        try:
+            if self._values:
+                await self._let_go(self._values.pop())
+        except BaseException as error:  # noqa: BLE001 # returned
+            more = error
+        try:
+            if more is None or (is_cancellation(more) and is_cancellation(failure)):
+                return failure
+            return BaseExceptionGroup(f"{self._call} failed", [*parts(failure), more])
+        finally:
+            del self, failure, more
+
+
+@asynccontextmanager
+@enable_ki_protection
+async def fan_out_nursery(call: str, decided: Callable[[], object] = bool) -> AsyncGenerator[trio.Nursery]:
+    """Open a strict nursery whose failures name the call, and that raises a plain `trio.Cancelled`.
+
+    Args:
+        call: The name of the call that opens it.
+        decided: Whether the call has cancelled the nursery itself, since it has what it wants.
+    """
+    current_trio_token()
+    failure: BaseExceptionGroup[BaseException] | None = None
+    scope: trio.CancelScope | None = None
+    try:
+        async with trio.open_nursery(strict_exception_groups=True) as nursery:
+            scope = nursery.cancel_scope
+            yield nursery
+    except BaseExceptionGroup as group:  # raised below, where nothing is handled
+        failure = group
+    try:
+        if failure is not None:
+            if is_cancellation(failure):  # they come from a scope outside, so this raises the one that stands for all
+                await checkpoint_if_cancelled()
+            raise named(failure, call)
+        if scope is not None and scope.cancelled_caught and not decided():
+            raise RuntimeError(
+                f"{call} lacks results: a task in it raised a trio.Cancelled that belongs elsewhere, or cancelled the "
+                "nursery it runs in; to stop a single task, give it a cancel scope of its own"
+            )
+    finally:
+        del failure
+
+
+def named(group: BaseExceptionGroup[BaseException], call: str) -> BaseExceptionGroup[BaseException]:
+    """Return the group that a nursery raised, with the name of the call instead of the nursery's message."""
+    try:
+        return BaseExceptionGroup(f"{call} failed", parts(group))
+    finally:
+        del group
+
+
+def _check_functions(fns: tuple[object, ...], call: str, least: int = 0) -> None:
+    if len(fns) < least:
+        raise ValueError(f"{call} was given no functions, so it has nothing to return; pass at least {least}")
+    wrong = [fn for fn in fns if not callable(fn)]
+    if not wrong:
+        return
+    close_coroutines(*wrong[1:])
+    if isfuture(wrong[0]):
+        raise TypeError(
+            f"{call} takes async functions, not results such as {wrong[0]!r}; to wait for results, call "
+            "'wait_all(results)', or pass a function that waits: 'result.wait_done'"
+        )
+    refuse_uncallable(
+        wrong[0], f"{call}({{}}, ...)", f"functools.partial({getattr(wrong[0], '__name__', 'async_fn')}, *args)"
+    )
+
+
+def _checked_stagger(stagger: object) -> float | None:
+    if stagger is None:
+        return None
+    message = f"stagger is a number of seconds of at least 0, or None to start all at once, not {shown(stagger)}"
+    if not isinstance(stagger, SupportsFloat):
+        raise TypeError(message)
+    if not float(stagger) >= 0:  # false for NaN, too
+        raise ValueError(message)
+    return float(stagger)
