@@ -535,14 +535,15 @@ _CLOSED = "open_amap {}: its block has ended, or is being cancelled"
 class _OpenAmap(Generic[ItemT, T]):
     """The block of `open_amap`. Not a generator: Ctrl-C in contextlib's code would leave the nursery open."""
 
-    __slots__ = ("_manager", "_nursery", "_stream")
+    __slots__ = ("_ended", "_manager", "_nursery", "_stream")
 
     def __init__(self, stream: _Stream[ItemT, T]) -> None:
         self._stream = stream
 
     @enable_ki_protection
     async def __aenter__(self) -> AmapResults[ItemT, T]:
-        self._manager = fan_out_nursery("open_amap", lambda: True)
+        self._ended: list[bool] = []  # has an item once the block has ended, and not the nursery in it
+        self._manager = fan_out_nursery("open_amap", self._ended.__len__)
         self._nursery = await self._manager.__aenter__()
         self._stream.begin(self._nursery)
         return AmapResults(self._stream)
@@ -560,6 +561,7 @@ class _OpenAmap(Generic[ItemT, T]):
             ):  # since something in it failed; so a `trio.Cancelled` of the block may be the scope's
                 return await self._manager.__aexit__(kind, error, traceback)  # noqa: ASYNC102 # as a nursery does
             # By a task, or the `trio.Cancelled` of the calls would have the block's exception for a context.
+            self._ended.append(True)
             self._nursery.start_soon(_cancel, scope)
             try:
                 await self._manager.__aexit__(None, None, None)  # noqa: ASYNC102 # as a nursery does
