@@ -8,6 +8,7 @@ import contextlib
 import inspect
 import io
 import itertools
+import multiprocessing
 import re
 import textwrap
 import threading
@@ -22,7 +23,7 @@ import trio.testing
 import triores
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator
+    from collections.abc import AsyncIterator, Callable, Iterator
 
 pytestmark = pytest.mark.usefixtures("unmeasured")
 
@@ -65,11 +66,13 @@ async def stand_ins(nursery: trio.Nursery) -> dict[str, Any]:
     result: triores.Future[str] = triores.Future()
     result.set_result("a result")
     # Threads in place of processes, which take long to start.
-    pools = SimpleNamespace(futures=SimpleNamespace(ProcessPoolExecutor=concurrent.futures.ThreadPoolExecutor))
+    pools = SimpleNamespace(futures=SimpleNamespace(ProcessPoolExecutor=thread_pool))
     return {
         **{name: getattr(triores, name) for name in triores.__all__},
         "concurrent": pools,
+        "multiprocessing": multiprocessing,
         "partial": partial,
+        "pool": SimpleNamespace(submit=call_at_once),
         "threading": threading,
         "trio": trio,
         "fetch": fetch,
@@ -92,6 +95,17 @@ async def stand_ins(nursery: trio.Nursery) -> dict[str, Any]:
         "future": future,
         "result": result,
     }
+
+
+def thread_pool(*, mp_context: object) -> concurrent.futures.ThreadPoolExecutor:
+    assert mp_context is multiprocessing.get_context("spawn")
+    return concurrent.futures.ThreadPoolExecutor(1)
+
+
+def call_at_once(fn: Callable[..., Any], *args: object) -> concurrent.futures.Future[Any]:
+    future = concurrent.futures.Future[Any]()
+    future.set_result(fn(*args))
+    return future
 
 
 async def measure_number(number: int) -> int:
@@ -123,7 +137,7 @@ async def call_client(namespace: dict[str, Any]) -> None:
 
 
 AFTERWARDS = {"FutureMap": call_client}
-IN_A_THREAD = {"start_from_thread"}
+IN_A_THREAD = {"run_in_executor", "start_from_thread"}
 
 
 def test_the_examples_are_found() -> None:
