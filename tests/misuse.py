@@ -789,16 +789,16 @@ MISUSES = (
         BRIDGES,
         "await run_in_executor(nursery, sync, 1)",
         "TypeError",
-        "run_in_executor takes an executor: an object whose 'submit(fn, ...)' returns a concurrent.futures.Future. This "
-        "is <trio.Nursery object at ...>; for one of Trio's own threads, call 'trio.to_thread.run_sync(fn, ...)'",
+        "run_in_executor takes an executor: an object whose 'submit(fn, ...)' returns a concurrent.futures.Future. "
+        "This is <trio.Nursery object at ...>; for one of Trio's own threads, call 'trio.to_thread.run_sync(fn, ...)'",
         "`await trio.to_thread.run_sync(sync, 1)` needs no executor.",
     ),
     Misuse(
         BRIDGES,
         "await run_in_executor(concurrent.futures.ThreadPoolExecutor, sync, 1)",
         "TypeError",
-        "run_in_executor takes an executor: an object whose 'submit(fn, ...)' returns a concurrent.futures.Future. This "
-        "is <class 'concurrent.futures.thread.ThreadPoolExecutor'>; for one of Trio's own threads, call "
+        "run_in_executor takes an executor: an object whose 'submit(fn, ...)' returns a concurrent.futures.Future. "
+        "This is <class 'concurrent.futures.thread.ThreadPoolExecutor'>; for one of Trio's own threads, call "
         "'trio.to_thread.run_sync(fn, ...)'",
         "Pass an instance: `ThreadPoolExecutor()`.",
     ),
