@@ -298,7 +298,10 @@ async def test_each_run_has_a_wrapper_of_its_own() -> None:
 async def test_futures_that_have_the_same_id_one_after_another_get_wrappers_of_their_own(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("triores._weak_cache.id", lambda _: 1, raising=False)
+    def same_id(_: object) -> int:
+        return 1
+
+    monkeypatch.setattr("triores._weak_cache.id", same_id, raising=False)
     sources = [concurrent.futures.Future[int]() for _ in range(3)]
     wrappers = [wrap_future(source) for source in sources]
     for n, source in enumerate(sources):
@@ -315,10 +318,11 @@ async def test_nothing_is_kept_of_futures_that_are_gone() -> None:
     wrap_future(concurrent.futures.Future[int]())
     gc.collect()
     before = weak_references()
-    for source in [concurrent.futures.Future[int]() for _ in range(100)]:
-        source.set_result(3)
-        wrap_future(source)
-    del source
+    sources = [concurrent.futures.Future[int]() for _ in range(100)]
+    for n in range(100):
+        sources[n].set_result(n)
+        wrap_future(sources[n])
+    del sources
     assert weak_references() <= before + 5
 
 
