@@ -181,6 +181,8 @@ GOALS: tuple[Ratio | Slope | Value | Flatness, ...] = (
     Ratio(requests.ANSWERS, TRIORES, BY_HAND, most=1.5),
     Ratio(bridges.EXECUTOR, TRIORES, BY_HAND),
     Ratio(bridges.WRAP_FUTURE, TRIORES, ASYNCIO),
+    Ratio(bridges.WRAP_SETTLED_HERE, TRIORES, ASYNCIO),
+    Ratio(bridges.WRAP_AGAIN, TRIORES, ASYNCIO),
     Value(bytes_and_import.PENDING, "bytes", most=80),
     Value(bytes_and_import.DONE, "bytes", most=144),
     *[Slope(scenario, most=1.1) for scenario in SCENARIOS if scenario.growth],

@@ -794,17 +794,17 @@ MISUSES = (
     # ---- bridges
     Misuse(
         BRIDGES,
-        "wrap_future(pending)",
+        "wrap_future(3)",
         "TypeError",
-        "wrap_future takes a concurrent.futures.Future or an asyncio.Future, not Future(is_done=False); "
+        "wrap_future takes a concurrent.futures.Future or an asyncio.Future, not 3; "
         "'ensure_future(obj, nursery)' takes anything that can be awaited",
-        "It is a result of Trio already: `await pending`.",
+        "Pass the future that `submit` returned.",
     ),
     Misuse(
         BRIDGES,
         "ensure_future(3, nursery)",
         "TypeError",
-        "ensure_future takes something that can be awaited, not 3; start an async function by "
+        "ensure_future takes something that can be awaited, not 3; start an async function with "
         "'ResultCapture.start_soon(nursery, async_fn, ...)'",
         "Pass a coroutine, another awaitable, or a future.",
     ),
@@ -813,7 +813,7 @@ MISUSES = (
         "ensure_future(fetch, nursery)",
         "TypeError",
         "ensure_future takes something that can be awaited, not <function fetch at ...>; start an async "
-        "function by 'ResultCapture.start_soon(nursery, async_fn, ...)'",
+        "function with 'ResultCapture.start_soon(nursery, async_fn, ...)'",
         "`ensure_future(fetch(1), nursery)`, or better `ResultCapture.start_soon(nursery, fetch, 1)`",
     ),
     Misuse(
@@ -856,16 +856,16 @@ MISUSES = (
         BRIDGES,
         "start_from_thread(nursery, fetch, 1, trio_token=3)",
         "TypeError",
-        "trio_token is what trio.lowlevel.current_trio_token() gives in a Trio run, not 3",
+        "trio_token is what trio.lowlevel.current_trio_token() returns in a Trio run, not 3",
         "Get it in the nursery's run, and hand it to the thread.",
     ),
     Misuse(
         BRIDGES,
         "start_from_thread(nursery, fetch, 1)",
         "RuntimeError",
-        "triores needs Trio, and Trio did not start this thread; call 'start_from_thread(nursery, "
-        "async_fn, ..., trio_token=token)', with the token that trio.lowlevel.current_trio_token() gives"
-        " in the nursery's run",
+        "triores needs Trio, and Trio didn't start this thread; call 'start_from_thread(nursery, "
+        "async_fn, ..., trio_token=token)', with the token that trio.lowlevel.current_trio_token() "
+        "returns in the nursery's run",
         "`start_from_thread(nursery, fetch, 1, trio_token=token)`",
         "in a thread",
     ),
@@ -873,9 +873,18 @@ MISUSES = (
         BRIDGES,
         "await run_in_executor(nursery, sync, 1)",
         "TypeError",
-        "run_in_executor takes a concurrent.futures.Executor, not <trio.Nursery object at ...>; for a "
-        "thread of Trio's own, call 'trio.to_thread.run_sync(fn, ...)'",
+        "run_in_executor takes an executor: an object whose 'submit(fn, ...)' returns a concurrent.futures.Future. "
+        "This is <trio.Nursery object at ...>; for one of Trio's own threads, call 'trio.to_thread.run_sync(fn, ...)'",
         "`await trio.to_thread.run_sync(sync, 1)` needs no executor.",
+    ),
+    Misuse(
+        BRIDGES,
+        "await run_in_executor(concurrent.futures.ThreadPoolExecutor, sync, 1)",
+        "TypeError",
+        "run_in_executor takes an executor: an object whose 'submit(fn, ...)' returns a concurrent.futures.Future. "
+        "This is <class 'concurrent.futures.thread.ThreadPoolExecutor'>; for one of Trio's own threads, call "
+        "'trio.to_thread.run_sync(fn, ...)'",
+        "Pass an instance: `ThreadPoolExecutor()`.",
     ),
     Misuse(
         BRIDGES,
@@ -888,7 +897,7 @@ MISUSES = (
         BRIDGES,
         "await run_in_executor(executor, fetch, 1)",
         "TypeError",
-        "expected a synchronous function, but 'fetch' is an async one, which no executor runs; call "
+        "expected a synchronous function, but 'fetch' is an async one, which no executor can run; call "
         "'await fetch(...)', or start a task",
         "`await fetch(1)`, or start a task.",
     ),

@@ -7,6 +7,7 @@ import concurrent.futures
 import contextlib
 import inspect
 import io
+import multiprocessing
 import re
 import textwrap
 import threading
@@ -21,7 +22,7 @@ import trio.testing
 import triores
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator
+    from collections.abc import AsyncIterator, Callable, Iterator
 
 pytestmark = pytest.mark.usefixtures("unmeasured")
 
@@ -64,11 +65,13 @@ async def stand_ins(nursery: trio.Nursery) -> dict[str, Any]:
     result: triores.Future[str] = triores.Future()
     result.set_result("a result")
     # Threads in place of processes, which take long to start.
-    pools = SimpleNamespace(futures=SimpleNamespace(ProcessPoolExecutor=concurrent.futures.ThreadPoolExecutor))
+    pools = SimpleNamespace(futures=SimpleNamespace(ProcessPoolExecutor=thread_pool))
     return {
         **{name: getattr(triores, name) for name in triores.__all__},
         "concurrent": pools,
+        "multiprocessing": multiprocessing,
         "partial": partial,
+        "pool": SimpleNamespace(submit=call_at_once),
         "threading": threading,
         "trio": trio,
         "fetch": fetch,
@@ -91,6 +94,17 @@ async def stand_ins(nursery: trio.Nursery) -> dict[str, Any]:
         "future": future,
         "result": result,
     }
+
+
+def thread_pool(*, mp_context: object) -> concurrent.futures.ThreadPoolExecutor:
+    assert mp_context is multiprocessing.get_context("spawn")
+    return concurrent.futures.ThreadPoolExecutor(1)
+
+
+def call_at_once(fn: Callable[..., Any], *args: object) -> concurrent.futures.Future[Any]:
+    future = concurrent.futures.Future[Any]()
+    future.set_result(fn(*args))
+    return future
 
 
 async def measure_number(number: int) -> int:
@@ -124,7 +138,7 @@ async def call_client(namespace: dict[str, Any]) -> None:
 
 
 AFTERWARDS = {"FutureMap": call_client}
-IN_A_THREAD = {"start_from_thread"}
+IN_A_THREAD = {"run_in_executor", "start_from_thread"}
 
 
 def test_the_examples_are_found() -> None:

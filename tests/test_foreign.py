@@ -295,14 +295,35 @@ async def test_each_run_has_a_wrapper_of_its_own() -> None:
     assert await wrapper == 3
 
 
-async def test_a_new_future_never_gets_the_wrapper_of_one_that_is_gone() -> None:
-    seen: list[Future[int]] = []
-    for n in range(100):  # each of these futures is likely to have the id of the one before
-        source = concurrent.futures.Future[int]()
+async def test_futures_that_have_the_same_id_one_after_another_get_wrappers_of_their_own(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def same_id(_: object) -> int:
+        return 1
+
+    monkeypatch.setattr("triores._weak_cache.id", same_id, raising=False)
+    sources = [concurrent.futures.Future[int]() for _ in range(3)]
+    wrappers = [wrap_future(source) for source in sources]
+    for n, source in enumerate(sources):
         source.set_result(n)
-        seen.append(wrap_future(source))
-        del source
-    assert [future.result() for future in seen] == list(range(100))
+    assert [await wrapper for wrapper in wrappers] == [0, 1, 2]
+
+
+def weak_references() -> int:
+    return sum(type(obj) is weakref.ref for obj in gc.get_objects())
+
+
+@pytest.mark.skipif(sys.implementation.name != "cpython", reason="only CPython frees objects by reference counts")
+async def test_nothing_is_kept_of_futures_that_are_gone() -> None:
+    wrap_future(concurrent.futures.Future[int]())
+    gc.collect()
+    before = weak_references()
+    sources = [concurrent.futures.Future[int]() for _ in range(100)]
+    for n in range(100):
+        sources[n].set_result(n)
+        wrap_future(sources[n])
+    del sources
+    assert weak_references() <= before + 5
 
 
 def test_wrapping_keeps_neither_side_alive() -> None:

@@ -304,11 +304,14 @@ async def test_a_done_future_of_a_closed_loop_is_wrapped_at_once(other: LoopInTh
     assert wrap_future(source).result() == 3
 
 
-async def test_cancelling_the_wrapper_of_a_future_whose_loop_is_closed_is_silent(other: LoopInThread) -> None:
+async def test_cancelling_the_wrapper_of_a_future_whose_loop_is_closed_is_silent(
+    other: LoopInThread, caplog: pytest.LogCaptureFixture
+) -> None:
     source = guarded(other)
     future = wrap_future(source)
     other.close()
     assert future.cancel()
+    assert not caplog.records
 
 
 def test_what_the_loop_completes_after_the_trio_run_ended_is_dropped_in_silence(

@@ -60,9 +60,9 @@ async def run_in_executor(
     can be given one.
 
     Args:
-        executor: Where to run it. It stays open; shut it down with ``await trio.to_thread.run_sync(pool.shutdown)``, as
-            the end of a ``with`` block would block the Trio thread. ``Client.get_executor(pure=False)`` makes one for a
-            Dask cluster.
+        executor: Where to run it. It stays open. In async code, end it with ``pool.shutdown(wait=False)``: the end of a
+            ``with pool:`` block would block the Trio thread. For a Dask cluster, pass
+            ``client.get_executor(pure=False)``.
         fn: A synchronous function; for a pool of processes, one that can be pickled.
         args: Its positional arguments; use `functools.partial` for others.
         abandon_on_cancel: If the wait is cancelled, leave a call that has begun to itself. Its outcome is dropped.
@@ -80,12 +80,12 @@ async def run_in_executor(
     Example:
         ::
 
-            context = multiprocessing.get_context("spawn")  # a fork would copy Trio's state
-            pool = concurrent.futures.ProcessPoolExecutor(mp_context=context)
-            try:
-                digest = await run_in_executor(pool, hash_file, path)
-            finally:
-                await trio.to_thread.run_sync(pool.shutdown)
+            async def main(pool):
+                print(await run_in_executor(pool, hash_file, path))
+
+            spawn = multiprocessing.get_context("spawn")  # a forked worker couldn't run Trio
+            with concurrent.futures.ProcessPoolExecutor(mp_context=spawn) as pool:
+                trio.run(main, pool)
     """
     await checkpoint()
     _check_function(fn)

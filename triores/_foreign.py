@@ -176,9 +176,8 @@ def _reason_of(future: concurrent.futures.Future[Any] | asyncio.Future[Any]) -> 
             reason = cancelled.args[0]
     if reason is None:
         return "the asyncio future behind it was cancelled"
-    with suppress(
-        AttributeError
-    ):  # only the first to read it gets the reason of an asyncio task; leave it for the next
+    # Only the first to read it gets the reason of an asyncio task; this leaves it for the next.
+    with suppress(AttributeError):
         future._cancel_message = reason  # type: ignore[attr-defined] # private, so it may be gone one day
     return reason if isinstance(reason, str) else shown(reason)
 

@@ -1,4 +1,4 @@
-"""The checksums of all files below a path, read in a few threads: one capture a file.
+"""The checksums of all files below a path, read in a few threads: one capture per file.
 
 A file that can't be read costs one line on standard error and stops no other: its capture keeps the exception until
 that file's turn comes. The output is sorted by path, in the format that ``sha256sum --check`` reads. Links to
@@ -26,7 +26,7 @@ from triores import ResultCapture
 if TYPE_CHECKING:
     import io
 
-THREADS = 8  # how many files are read at a time
+THREADS = 8  # how many files are read at once
 CHUNK = 1 << 20  # bytes
 
 
