@@ -821,8 +821,12 @@ async def test_the_blocks_own_exception_leaves_as_it_is(error: BaseException, fl
     assert len(work.reasons) == flying
 
 
+@pytest.mark.parametrize("seed", range(5))  # Trio runs the tasks of one tick in random order
 @pytest.mark.parametrize("flying", [False, True])
-async def test_the_blocks_own_cancellation_leaves_as_a_plain_cancelled(flying: bool, work: Work) -> None:
+async def test_the_blocks_own_cancellation_leaves_as_a_plain_cancelled(
+    flying: bool, seed: int, work: Work, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seed_scheduler(seed, monkeypatch)
     flights: SingleFlight[str, object] = SingleFlight()
     async with trio.open_nursery() as callers:
         with trio.CancelScope() as scope:
@@ -838,8 +842,12 @@ async def test_the_blocks_own_cancellation_leaves_as_a_plain_cancelled(flying: b
     assert len(work.reasons) == flying
 
 
+@pytest.mark.parametrize("seed", range(5))  # Trio runs the tasks of one tick in random order
 @pytest.mark.parametrize("flying", [False, True])
-async def test_a_cancellation_that_comes_as_the_block_ends_is_a_plain_cancelled(flying: bool, work: Work) -> None:
+async def test_a_cancellation_that_comes_as_the_block_ends_is_a_plain_cancelled(
+    flying: bool, seed: int, work: Work, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seed_scheduler(seed, monkeypatch)
     flights: SingleFlight[str, object] = SingleFlight()
     async with trio.open_nursery() as callers:
         with trio.CancelScope() as scope:
@@ -896,6 +904,25 @@ async def test_what_a_task_raises_that_is_no_exception_as_the_block_fails_is_not
                 ResultCapture.start_soon(callers, flights.run, "a", work, suppress_exception=True)
                 await wait_all_tasks_blocked()
                 raise OurError
+
+
+@pytest.mark.parametrize("grouped", [False, True])
+async def test_what_the_block_raises_as_such_a_failure_cancels_it_leaves_in_the_same_group(
+    grouped: bool, work: Work
+) -> None:
+    work.error = OurBaseError()
+    work.go_on.set()
+    flights: SingleFlight[str, object] = SingleFlight()
+    async with trio.open_nursery() as callers:
+        with pytest.RaisesGroup(OurBaseError, OurError, flatten_subgroups=True):
+            async with flights:
+                ResultCapture.start_soon(callers, flights.run, "a", work, suppress_exception=True)
+                try:
+                    await trio.sleep_forever()
+                except trio.Cancelled as cancelled:
+                    if grouped:
+                        raise BaseExceptionGroup("both", [OurError(), cancelled]) from None
+                    raise OurError from None
 
 
 async def test_what_a_task_raises_that_is_no_exception_as_the_block_ends_leaves_in_a_group(work: Work) -> None:

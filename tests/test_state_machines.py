@@ -703,7 +703,7 @@ def check_end(end: object, model: Outcome) -> None:
 
 
 class FutureMapMachine(OnTrio):
-    keys = st.integers(0, 2)
+    keys = st.integers(0, 1)
     endings = st.sampled_from(["return", "exception", "cancellation"])
 
     @initialize(own_error=st.booleans(), began=st.booleans())
@@ -755,8 +755,8 @@ class FutureMapMachine(OnTrio):
         for request in self.table.values():
             request.outcome = request.outcome or (self.lost, self.cause)
 
-    @rule(key=keys, own=st.booleans())
-    def make_request(self, key: int, own: bool) -> None:
+    @rule(key=keys, own=st.booleans(), answered=st.booleans())
+    def make_request(self, key: int, own: bool, answered: bool) -> None:
         request = Request(self.requests, key, [self.here(Future[int])] if own else [])
         self.all.append(request)
         before = self.table.get(key)
@@ -770,6 +770,8 @@ class FutureMapMachine(OnTrio):
             self.table.pop(key, None)
             self.table[key] = request
         self.here(self.nursery.start_soon, request.run)
+        if answered:
+            self.answer(key, 0)
 
     @rule(key=keys)
     def make_request_in_a_foreign_thread(self, key: int) -> None:

@@ -118,27 +118,25 @@ class SingleFlight(Generic[K, T]):
     @enable_ki_protection
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> bool | None:
+    ) -> None:
         assert self._block is not None
         assert isinstance(self._nursery, trio.Nursery)
         nursery, self._nursery = self._nursery, None
         scope = nursery.cancel_scope
         self._flights.clear()
         try:
-            if scope.cancel_called:  # by a task that raised a KeyboardInterrupt or the like: this block fails with it
-                return await self._block.__aexit__(kind, error, traceback)
             # By a task, since the others' `trio.Cancelled` would have the exception that ends this block for a context.
             nursery.start_soon(_cancel, scope)
             scope.shield = True  # so that it takes all cancellations of the tasks, also if this task is cancelled
             try:
                 await self._block.__aexit__(None, None, None)
-            except BaseExceptionGroup as group:
-                if error is None:
+            except BaseExceptionGroup as group:  # of what no flight keeps, such as a KeyboardInterrupt
+                own = None if error is None else _without_cancellations(error)
+                if own is None:
                     raise
-                raise group.derive([error, *group.exceptions]) from None
+                raise group.derive([own, *group.exceptions]) from None
             if error is None:
                 await trio.lowlevel.checkpoint_if_cancelled()
-            return None
         finally:
             self._block = None
             del self, error, nursery, scope
@@ -249,3 +247,11 @@ class _Flight(Generic[T]):
 
 async def _cancel(scope: trio.CancelScope) -> None:
     scope.cancel(reason="the block of 'async with flights' has ended")
+
+
+def _without_cancellations(error: BaseException) -> BaseException | None:
+    """Return what is left of a block's exception if the nursery of the block was cancelled since a task failed."""
+    if isinstance(error, BaseExceptionGroup):
+        group: BaseExceptionGroup[BaseException] = error
+        return group.split(trio.Cancelled)[1]
+    return None if isinstance(error, trio.Cancelled) else error

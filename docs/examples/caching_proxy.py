@@ -20,7 +20,7 @@ import trio
 from rich.console import Console
 from rich.table import Table
 
-from triores import SingleFlight, TaskFailedException
+from triores import SingleFlight
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -91,8 +91,8 @@ class UpstreamError(Exception):
 class Proxy:
     """Gives out the origin's pages.
 
-    A page that is in the cache costs nothing. A page that is not is fetched by one task, for all who ask for it
-    meanwhile. That task is a child of the nursery and none of the first client's: when that one goes, it goes alone.
+    A page that is in the cache costs nothing. Any other page is fetched by one task, for all who ask for it meanwhile.
+    That task is a child of the nursery, not of the first client's task: when that client goes, it goes alone.
     """
 
     def __init__(self, nursery: trio.Nursery, origin_port: int) -> None:
@@ -109,8 +109,8 @@ class Proxy:
                 self.arrivals.release()
                 try:
                     page = await self._page(path)
-                except TaskFailedException as error:  # each client that shares the task gets one of its own
-                    await respond(stream, "502 Bad Gateway", repr(error.__cause__).encode())
+                except (UpstreamError, OSError, trio.BrokenResourceError) as error:
+                    await respond(stream, "502 Bad Gateway", repr(error).encode())
                 else:
                     await respond(stream, "200 OK", page)
 

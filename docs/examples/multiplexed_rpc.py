@@ -28,7 +28,7 @@ from rich.console import Console
 from rich.table import Table
 from tqdm import tqdm
 
-from triores import FutureMap, TaskFailedException
+from triores import FutureMap
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
@@ -38,6 +38,10 @@ Message = dict[str, int]
 HOST = "127.0.0.1"
 LONGEST_WORK = 0.002  # seconds that the server spends on a request, at most
 PATIENCE = 10  # seconds after the cut, until a caller that still waits counts as hanging
+
+
+class ConnectionLostError(Exception):
+    """The connection ended before the answer came."""
 
 
 class JsonLines(trio.abc.Channel[Message]):
@@ -77,7 +81,7 @@ class Client:
         self._connection = JsonLines(stream)
         self._requests, self._unsent = trio.open_memory_channel[Message](0)
         self._ids = itertools.count()
-        self._in_flight = FutureMap[int, int]()
+        self._in_flight = FutureMap[int, int](lost=ConnectionLostError)
         self._newest_answered = -1
         self.out_of_order = 0  # answers to requests older than one that was answered before
 
@@ -85,11 +89,11 @@ class Client:
         """Have the server square a number.
 
         Raises:
-            TaskFailedException: If the connection ended before the answer came, or had ended already.
+            ConnectionLostError: If the connection ended before the answer came, or had ended already.
         """
         request_id = next(self._ids)
         with self._in_flight.expect(request_id) as answer:
-            with suppress(trio.BrokenResourceError):  # the connection ended: the future tells of it
+            with suppress(trio.BrokenResourceError):  # the connection has ended, which the future tells too
                 await self._requests.send({"id": request_id, "number": number})
             return await answer
 
@@ -205,8 +209,8 @@ async def cut_connection(callers: int) -> Cut:
         try:
             while True:
                 await client.call(7)
-        except TaskFailedException as error:
-            seen[f"{type(error).__name__} from {type(error.__cause__).__name__}"] += 1
+        except ConnectionLostError as error:
+            seen[type(error).__name__] += 1
 
     async def serve_until_cut(stream: trio.SocketStream) -> None:
         await serve(stream, cut_after=2 * callers)

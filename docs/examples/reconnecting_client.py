@@ -1,8 +1,8 @@
 """A client that outlives its connections: what `FutureMap` is for.
 
 A server on this machine cuts the connection at random, and the client connects again. Each connection has a
-`FutureMap` of its own, since its requests end with it: whoever waits for an answer when the connection is cut gets an
-exception. Nobody hangs, and nothing is left in a map, which the program proves by accounting for every request.
+`FutureMap` of its own, since its requests end with it: callers that wait for an answer when the connection is cut get
+an exception. Nobody hangs, and nothing is left in a map, which the program proves by accounting for every request.
 
     python docs/examples/reconnecting_client.py --requests 10000 --callers 100
 
@@ -26,7 +26,7 @@ import trio
 from rich.console import Console
 from rich.table import Table
 
-from triores import FutureMap, TaskFailedException
+from triores import FutureMap
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -38,7 +38,7 @@ PATIENCE = 10  # seconds until a request without an answer or an exception count
 
 
 class ConnectionLostError(Exception):
-    """The connection ended before the answer came. Its cause tells how it ended."""
+    """The connection ended before the answer came. Its argument is what ended it, or None if the server closed it."""
 
 
 class Messages:
@@ -59,7 +59,7 @@ class Connection:
     """One connection of the client's. Any number of tasks may `ask`, while one is in `read` and another in `write`."""
 
     def __init__(self, stream: trio.abc.Stream) -> None:
-        self.requests = FutureMap[int, int]()
+        self.requests = FutureMap[int, int](lost=ConnectionLostError)
         self._stream = stream
         self._numbers = itertools.count()
         self._outbox, self._unsent = trio.open_memory_channel[bytes](0)
@@ -71,13 +71,10 @@ class Connection:
             ConnectionLostError: If the connection ended before the answer came, or had ended already.
         """
         number = next(self._numbers)
-        try:
-            with self.requests.expect(number) as answer:
-                with suppress(trio.BrokenResourceError):  # the connection has ended, and the future tells of it
-                    await self._outbox.send(MESSAGE.pack(number, question))
-                return await answer
-        except TaskFailedException as error:
-            raise ConnectionLostError from error.__cause__
+        with self.requests.expect(number) as answer:
+            with suppress(trio.BrokenResourceError):  # the connection has ended, which the future tells too
+                await self._outbox.send(MESSAGE.pack(number, question))
+            return await answer
 
     async def read(self) -> None:
         """Settle the futures of the requests that are answered, until the connection ends."""
@@ -111,7 +108,8 @@ class Client:
             ConnectionLostError: If the connection ended before the answer came. Whether to ask again is for the caller
                 to say, since the server may have done the work all the same.
         """
-        await self._connected.wait()
+        while not self.connections or self.connections[-1].requests.closed:
+            await self._connected.wait()
         return await self.connections[-1].ask(question)
 
     async def run(self) -> None:
@@ -122,9 +120,8 @@ class Client:
                 self.connections.append(connection)
                 nursery.start_soon(connection.write)
                 self._connected.set()
-                await connection.read()
-                # Replaced before any caller runs, so that they wait for the next connection, and don't fail in a row.
                 self._connected = trio.Event()
+                await connection.read()
                 nursery.cancel_scope.cancel()
 
 
@@ -145,9 +142,8 @@ async def serve(stream: trio.SocketStream, cut_every: int) -> None:
 
 
 def how_lost(error: ConnectionLostError) -> str:
-    """What ended the reader's block: the last of the causes, or nothing where the block just came to its end."""
-    never_set = error.__cause__
-    return "connection closed" if never_set is None or never_set.__cause__ is None else "connection reset"
+    """What ended the reader's block: an exception, or nothing if it just came to its end."""
+    return "connection closed" if error.args[0] is None else "connection reset"
 
 
 async def keep_asking(client: Client, questions: Iterator[int], seen: Counter[str]) -> None:
