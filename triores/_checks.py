@@ -21,12 +21,14 @@ class _Short(reprlib.Repr):
         self.maxlevel = 3
         self.maxstring = self.maxother = 100  # characters; enough for most URLs and paths
 
-    def repr_instance(self, x: object, level: int) -> str:  # noqa: ARG002 # the signature is reprlib's
+    def repr1(self, x: object, level: int) -> str:
         try:
-            text = repr(x)
+            return super().repr1(x, level)
         except Exception as error:  # noqa: BLE001 # a broken __repr__ must not hide the error whose message needs it
             return f"<{type(x).__name__} whose repr() raised {type(error).__name__}>"
-        return self._cut(text)
+
+    def repr_instance(self, x: object, level: int) -> str:  # noqa: ARG002 # the signature is reprlib's
+        return self._cut(repr(x))
 
     def repr_bytes(self, x: bytes, level: int) -> str:  # noqa: ARG002 # the same
         return self._cut(repr(x[: self.maxstring]))
