@@ -23,7 +23,8 @@ from trio.lowlevel import checkpoint_if_cancelled, disable_ki_protection, enable
 from ._capture import COROUTINE, ResultCapture
 from ._checks import check_awaitable, refuse_uncallable, shown, task_name
 from ._exceptions import is_cancellation, leaves
-from ._result import checkpoint, current_trio_token
+from ._gather import FanOutNursery
+from ._result import checkpoint
 
 if sys.version_info < (3, 11):
     from exceptiongroup import BaseExceptionGroup  # Trio itself requires the backport on Python 3.10
@@ -74,7 +75,7 @@ async def amap(
             pages = await amap(fetch, urls, limit=20)
     """
     calls = _Amap(fn, items, sys.maxsize if limit is None else limit)
-    async with _FanOutNursery("amap") as nursery:
+    async with FanOutNursery("amap") as nursery:
         await calls.read(nursery)
     return [calls.values[index] for index in range(len(calls.values))]
 
@@ -123,47 +124,6 @@ def open_amap(
                     print(page.args[0], len(page.result()))
     """
     return _OpenAmap(_AmapResults(fn, items, limit, ordered=ordered, suppress=suppress_exception))
-
-
-class _FanOutNursery:
-    """A strict nursery that raises a plain `trio.Cancelled` where it was nothing but that."""
-
-    __slots__ = ("_call", "_ended", "_manager", "_nursery")
-
-    def __init__(self, call: str) -> None:
-        self._call = call
-        self._ended = False
-
-    @enable_ki_protection
-    async def __aenter__(self) -> trio.Nursery:
-        current_trio_token()
-        self._manager = trio.open_nursery(strict_exception_groups=True)
-        self._nursery = await self._manager.__aenter__()
-        return self._nursery
-
-    def end(self, reason: str) -> None:
-        """Cancel what is left, since the call has what it wants."""
-        self._ended = True
-        self._nursery.cancel_scope.cancel(reason=reason)
-
-    @enable_ki_protection
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> bool | None:
-        try:
-            swallowed = await self._manager.__aexit__(kind, error, traceback)  # noqa: ASYNC102 - as a nursery does
-        except BaseExceptionGroup as group:
-            if all(isinstance(leaf, trio.Cancelled) for leaf in leaves(group)):
-                # They come from a scope outside, so this raises the one that stands for all.
-                await checkpoint_if_cancelled()  # noqa: ASYNC102 - a cancellation is what this is for
-            raise
-        else:
-            if self._nursery.cancel_scope.cancelled_caught and not self._ended:
-                raise RuntimeError(
-                    f"{self._call} lacks results: a task in it raised a trio.Cancelled that belongs elsewhere, or "
-                    "cancelled the nursery it runs in; to stop a single task, give it a cancel scope of its own"
-                )
-            return swallowed
 
 
 class _Map(ABC, Generic[ItemT, T]):
@@ -381,16 +341,17 @@ class _AmapResults(_Map[Any, T], AsyncIterator[ResultCapture[T]]):
 class _OpenAmap(Generic[T]):
     """The block of `open_amap`."""
 
-    __slots__ = ("_manager", "_results")
+    __slots__ = ("_ended", "_manager", "_nursery", "_results")
 
     def __init__(self, results: _AmapResults[T]) -> None:
         self._results = results
-        self._manager = _FanOutNursery("open_amap")
+        self._ended: list[bool] = []  # has an item once the block has ended
+        self._manager = FanOutNursery("open_amap", self._ended.__len__)
 
     @enable_ki_protection
     async def __aenter__(self) -> _AmapResults[T]:
-        nursery = await self._manager.__aenter__()
-        nursery.start_soon(self._results.run, nursery)
+        self._nursery = await self._manager.__aenter__()
+        self._nursery.start_soon(self._results.run, self._nursery)
         return self._results
 
     @enable_ki_protection
@@ -399,7 +360,8 @@ class _OpenAmap(Generic[T]):
     ) -> bool | None:
         self._results.close()
         if error is None:
-            self._manager.end("the block of open_amap has ended")
+            self._ended.append(True)
+            self._nursery.cancel_scope.cancel(reason="the block of open_amap has ended")
         try:
             return await self._manager.__aexit__(kind, error, traceback)  # noqa: ASYNC102 - as a nursery does
         except BaseExceptionGroup as group:

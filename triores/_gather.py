@@ -13,7 +13,6 @@ from __future__ import annotations
 import inspect
 import math
 import sys
-from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, Generic, SupportsFloat, TypeVar, overload
 
 import trio
@@ -28,7 +27,8 @@ if sys.version_info < (3, 11):
     from exceptiongroup import BaseExceptionGroup, ExceptionGroup
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Awaitable, Callable
+    from collections.abc import Awaitable, Callable
+    from types import TracebackType
 
     from outcome import Error, Value
 
@@ -100,7 +100,7 @@ async def gather(*fns: Fn[Any]) -> tuple[Any, ...]:
     """
     _check_functions(fns, "gather")
     values: dict[int, Any] = {}
-    async with fan_out_nursery("gather") as nursery:
+    async with FanOutNursery("gather") as nursery:
         await checkpoint_if_cancelled()
         for index, fn in enumerate(fns):
             nursery.start_soon(_store, values, index, fn, name=task_name(fn))
@@ -165,7 +165,7 @@ async def gather_outcomes(*fns: Fn[Any]) -> tuple[Out[Any], ...]:
         BaseExceptionGroup: Of what isn't an `Exception`, such as a `KeyboardInterrupt`; it cancels the rest.
     """
     _check_functions(fns, "gather_outcomes")
-    async with fan_out_nursery("gather_outcomes") as nursery:
+    async with FanOutNursery("gather_outcomes") as nursery:
         await checkpoint_if_cancelled()
         captures = [ResultCapture.start_soon(nursery, fn, suppress_exception=True) for fn in fns]
     return tuple([capture.outcome for capture in captures])
@@ -396,7 +396,7 @@ class _Attempts(Generic[T]):
         failure: BaseException | None = None
         decided = self._values.__len__
         try:
-            async with fan_out_nursery(self._call, decided) as nursery:
+            async with FanOutNursery(self._call, decided) as nursery:
                 await checkpoint_if_cancelled()
                 for index, fn in enumerate(fns):
                     ended = trio.Event()
@@ -468,36 +468,48 @@ class _Attempts(Generic[T]):
             del self, failure, more
 
 
-@asynccontextmanager
-@enable_ki_protection
-async def fan_out_nursery(call: str, decided: Callable[[], object] = bool) -> AsyncGenerator[trio.Nursery]:
-    """Open a strict nursery whose failures name the call, and that raises a plain `trio.Cancelled`.
+class FanOutNursery:
+    """A strict nursery whose failures name the call, and that raises a plain `trio.Cancelled`.
+
+    Not a generator: contextlib's frames would keep a cancelled call in a reference cycle.
 
     Args:
         call: The name of the call that opens it.
         decided: Whether the call has cancelled the nursery itself, since it has what it wants.
     """
-    current_trio_token()
-    failure: BaseExceptionGroup[BaseException] | None = None
-    scope: trio.CancelScope | None = None
-    try:
-        async with trio.open_nursery(strict_exception_groups=True) as nursery:
-            scope = nursery.cancel_scope
-            yield nursery
-    except BaseExceptionGroup as group:  # raised below, where nothing is handled
-        failure = group
-    try:
-        if failure is not None:
-            if is_cancellation(failure):  # they come from a scope outside, so this raises the one that stands for all
-                await checkpoint_if_cancelled()
-            raise named(failure, call)
-        if scope is not None and scope.cancelled_caught and not decided():
-            raise RuntimeError(
-                f"{call} lacks results: a task in it raised a trio.Cancelled that belongs elsewhere, or cancelled the "
-                "nursery it runs in; to stop a single task, give it a cancel scope of its own"
-            )
-    finally:
-        del failure
+
+    __slots__ = ("_call", "_decided", "_manager", "_nursery")
+
+    def __init__(self, call: str, decided: Callable[[], object] = bool) -> None:
+        self._call = call
+        self._decided = decided
+
+    @enable_ki_protection
+    async def __aenter__(self) -> trio.Nursery:
+        current_trio_token()
+        self._manager = trio.open_nursery(strict_exception_groups=True)
+        self._nursery = await self._manager.__aenter__()
+        return self._nursery
+
+    @enable_ki_protection
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> bool | None:
+        try:
+            swallowed = await self._manager.__aexit__(kind, error, traceback)  # noqa: ASYNC102 # as a nursery does
+        except BaseExceptionGroup as group:
+            if is_cancellation(group):  # they come from a scope outside, so this raises the one that stands for all
+                await checkpoint_if_cancelled()  # noqa: ASYNC102 # a cancellation is what this is for
+            raise named(group, self._call) from None
+        else:
+            if self._nursery.cancel_scope.cancelled_caught and not self._decided():
+                raise RuntimeError(
+                    f"{self._call} lacks results: a task in it raised a trio.Cancelled that belongs elsewhere, or "
+                    "cancelled the nursery it runs in; to stop a single task, give it a cancel scope of its own"
+                )
+            return swallowed
+        finally:
+            del self, error
 
 
 def named(group: BaseExceptionGroup[BaseException], call: str) -> BaseExceptionGroup[BaseException]:
