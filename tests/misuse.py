@@ -514,14 +514,14 @@ MISUSES = (
         FAN_OUT,
         "await race()",
         "ValueError",
-        "race was given no functions, and so has nothing to return; pass at least 1",
+        "race was given no functions, so it has nothing to return; pass at least 1",
         "Look first whether there is anything to run.",
     ),
     Misuse(
         FAN_OUT,
         "await first_success()",
         "ValueError",
-        "first_success was given no functions, and so has nothing to return; pass at least 1",
+        "first_success was given no functions, so it has nothing to return; pass at least 1",
         "Look first whether there is anything to run.",
     ),
     Misuse(

@@ -173,16 +173,27 @@ async def streamed() -> None:
         assert_type([capture.result() async for capture in results], list[int])
 
 
+async def raced() -> None:
+    def close(value: int | str) -> None: ...
+
+    assert_type(await race(get_int, get_str), int | str)
+    assert_type(await race(get_int, get_str, discard=close), int | str)
+    assert_type(await first_success(get_int, get_str, stagger=1, catch=(OSError, ValueError)), int | str)
+    assert_type(await first_success(*[get_int] * 20), int)
+    await race(get_int, discard=3)  # type: ignore[call-overload]  # not a function
+    await first_success(get_int, catch=ValueError())  # type: ignore[call-overload]  # not a type
+
+
 async def mistakes() -> None:
     await gather(get_int())  # type: ignore[call-overload]  # a coroutine
     await gather(synchronous)  # type: ignore[arg-type]  # not async
     await gather(length)  # type: ignore[arg-type]  # needs an argument
     await gather([get_int, get_str])  # type: ignore[call-overload]  # a list
     await gather_outcomes(get_int())  # type: ignore[call-overload]  # a coroutine
-    await race(get_int())  # type: ignore[arg-type]  # a coroutine
-    await first_success(get_int())  # type: ignore[arg-type]  # a coroutine
-    await first_success(get_int, stagger="3")  # type: ignore[arg-type]  # not a number
-    await first_success(get_int, 0.25)  # type: ignore[arg-type]  # by name only
+    await race(get_int())  # type: ignore[call-overload]  # a coroutine
+    await first_success(get_int())  # type: ignore[call-overload]  # a coroutine
+    await first_success(get_int, stagger="3")  # type: ignore[call-overload]  # not a number
+    await first_success(get_int, 0.25)  # type: ignore[call-overload]  # by name only
     await amap(length, [1])  # type: ignore[arg-type]  # not what it takes
     await amap(length, 3)  # type: ignore[arg-type]  # not iterable
     await amap(length("a"), ["a"])  # type: ignore[arg-type]  # a coroutine
