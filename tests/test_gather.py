@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import trio
-from _helpers import Boom, leaf_types, no_cycles
+from _helpers import Boom, leaf_types, no_cycles, seed_scheduler
 from trio.testing import MockClock, open_stream_to_socket_listener
 
 from triores import Future, first_success, gather, race
@@ -111,14 +111,19 @@ async def test_if_the_call_is_cancelled_at_the_moment_of_success_the_value_is_re
     assert "returned" in endings or "not reached" in endings
 
 
-async def test_a_cancelled_call_whose_first_value_is_discarded_in_vain_is_just_cancelled(
-    autojump_clock: MockClock,
+@pytest.mark.parametrize("seed", range(10))  # the call is cancelled before or after it learns of its value
+async def test_a_call_that_is_cancelled_as_it_succeeds_returns_its_value_or_discards_it(
+    seed: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    seed_scheduler(seed, monkeypatch)
     seen: list[object] = []
 
     async def discard(value: object) -> None:
         seen.append(value)
         await trio.lowlevel.checkpoint()
+
+    def fail_to_discard(value: object) -> None:
+        raise Boom(value)
 
     async def cancels_the_caller() -> int:
         scope.cancel()
@@ -128,6 +133,12 @@ async def test_a_cancelled_call_whose_first_value_is_discarded_in_vain_is_just_c
         seen.append(await race(cancels_the_caller, trio.sleep_forever, discard=discard))
     assert seen == [3]
 
+    with trio.CancelScope() as scope:
+        try:
+            assert await race(cancels_the_caller, trio.sleep_forever, discard=fail_to_discard) == 3
+        except BaseExceptionGroup as group:
+            assert leaf_types(group) == [trio.Cancelled, Boom]
+
 
 async def test_two_openers_of_real_connections_leave_none_open() -> None:
     async with trio.open_nursery() as nursery:
@@ -135,7 +146,7 @@ async def test_two_openers_of_real_connections_leave_none_open() -> None:
         opened: list[trio.SocketStream] = []
 
         async def open_one() -> trio.SocketStream:
-            stream = await listener()
+            stream: trio.SocketStream = await listener()
             opened.append(stream)
             return stream
 

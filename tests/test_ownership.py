@@ -490,6 +490,28 @@ def test_a_thread_that_settles_a_result_that_a_run_has_just_claimed_has_that_run
     assert threads == [run.ident]
 
 
+def test_a_thread_that_settles_a_result_that_a_run_has_claimed_and_forgotten_tells_nobody() -> None:
+    future = Future[int]()
+    claimed, settled = threading.Event(), threading.Event()
+
+    async def main() -> None:
+        with trio.move_on_after(0):
+            await future.wait_done()
+        claimed.set()
+        await trio.to_thread.run_sync(settled.wait)
+        await future.wait_done()
+
+    def claim() -> None:
+        run.start()
+        claimed.wait()
+
+    run = threading.Thread(target=trio.run, args=(main,))
+    future.set_exception(ClaimedMeanwhile(claim))
+    settled.set()
+    run.join()
+    assert future.is_done()
+
+
 def is_done_and_untouched(future: Future[int], threads: list[int]) -> bool:
     return future.is_done() and threading.get_ident() not in threads
 

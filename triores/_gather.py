@@ -515,7 +515,7 @@ class FanOutNursery:
 def named(group: BaseExceptionGroup[BaseException], call: str) -> BaseExceptionGroup[BaseException]:
     """Return the group that a nursery raised, with the name of the call instead of the nursery's message."""
     try:
-        return BaseExceptionGroup(f"{call} failed", parts(group))
+        return BaseExceptionGroup(f"{call} failed", [*group.exceptions])
     finally:
         del group
 

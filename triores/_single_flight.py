@@ -19,7 +19,7 @@ from __future__ import annotations
 import contextvars
 import sys
 from functools import partial
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
 import trio
 from trio.lowlevel import enable_ki_protection
@@ -252,6 +252,5 @@ async def _cancel(scope: trio.CancelScope) -> None:
 def _without_cancellations(error: BaseException) -> BaseException | None:
     """Return what is left of a block's exception if the nursery of the block was cancelled since a task failed."""
     if isinstance(error, BaseExceptionGroup):
-        group: BaseExceptionGroup[BaseException] = error
-        return group.split(trio.Cancelled)[1]
+        return cast("BaseExceptionGroup[BaseException]", error).split(trio.Cancelled)[1]
     return None if isinstance(error, trio.Cancelled) else error
