@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import weakref
+from functools import partial
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+from trio.lowlevel import enable_ki_protection
 
 if TYPE_CHECKING:
     from trio.lowlevel import RunVar
@@ -28,7 +31,12 @@ class WeakCache(Generic[V]):
     def set(self, key: object, value: V) -> None:
         """Remember what was made of an object."""
         entries, number = self._entries, id(key)
-        entries[number] = weakref.ref(key, lambda _: entries.pop(number, None)), weakref.ref(value)
+        entries[number] = weakref.ref(key, partial(_forget, entries, number)), weakref.ref(value)
+
+
+@enable_ki_protection  # what a weak reference's callback raises is lost
+def _forget(entries: dict[int, Any], number: int, _key: object) -> None:
+    entries.pop(number, None)
 
 
 def cache_of_this_run(variable: RunVar[WeakCache[V]]) -> WeakCache[V]:
