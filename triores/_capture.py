@@ -196,7 +196,7 @@ class ResultCapture(ResultBase[T_co]):
                     self._settle(Value(await self._call(kwargs)))
                 else:
                     self._settle(await self._call_in(self._cancel_scope, kwargs))
-            except BaseException as error:
+            except BaseException as error:  # noqa: ASYNC103 # what the capture was told to suppress does not go on
                 going_on = self._settle_failure(error)
                 if going_on is error:
                     raise

@@ -21,8 +21,8 @@ from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
+import trio
 from outcome import Error, Value
-from trio import RunFinishedError
 from trio.lowlevel import RunVar, TrioToken, enable_ki_protection
 
 from ._capture import ResultCapture
@@ -131,7 +131,7 @@ def _wrap_asyncio(future: asyncio.Future[T], wrapper: Future[T], token: TrioToke
 @enable_ki_protection
 def _tell(token: TrioToken, wrapper: Future[T], future: concurrent.futures.Future[T] | asyncio.Future[T]) -> None:
     """Settle the wrapper soon; called in the thread that the future was done in."""
-    with suppress(RunFinishedError):
+    with suppress(trio.RunFinishedError):
         token.run_sync_soon(_settle, wrapper, _outcome_of(future))
 
 
@@ -171,7 +171,7 @@ def _reason_of(future: concurrent.futures.Future[Any] | asyncio.Future[Any]) -> 
     reason: object = None
     try:
         future.exception()
-    except asyncio.CancelledError as cancelled:
+    except asyncio.CancelledError as cancelled:  # noqa: ASYNC103 # the foreign future's cancellation, not Trio's
         if cancelled.args:
             reason = cancelled.args[0]
     if reason is None:

@@ -232,7 +232,7 @@ class FutureMap(Mapping[K, Future[T]]):
             for future in list(self._futures.values()):  # a list, since a callback may end an `expect` block
                 try:
                     self._give_up(future)
-                except BaseException as failure:  # noqa: BLE001 # a callback's SystemExit, raised below
+                except BaseException as failure:  # noqa: ASYNC103, BLE001 # a callback's SystemExit, raised below
                     leaving.append(failure)
             for more in leaving[1:]:
                 _logger.error("a callback of a lost request raised an exception", exc_info=more)
@@ -308,8 +308,8 @@ def _made_by(lost: Callable[[BaseException | None], object], cause: BaseExceptio
             f"lost(cause) has to return an exception object, not {shown(error)}; "
             "the right call is 'FutureMap(lost=lambda cause: ConnectionLost(...))'"
         )
-    except BaseException as raised:  # noqa: BLE001 # whatever it is, the request's caller gets it
-        return raised
+    except BaseException as raised:  # noqa: ASYNC103, BLE001 # whatever it is, the request's caller gets it
+        return raised  # noqa: ASYNC104 # settled with, or raised below
     finally:
         del lost, cause  # the exception's traceback keeps this frame alive, and with it what it holds
 

@@ -406,7 +406,7 @@ class _Attempts(Generic[T]):
                             await ended.wait()
                     if self._decided:
                         break
-        except BaseException as error:  # noqa: BLE001 # raised below, outside of it: what is cancelled gets no context
+        except BaseException as error:  # noqa: ASYNC103, BLE001 # raised below, outside of it: what is cancelled gets no context
             failure = error
         try:
             if failure is not None:
@@ -424,12 +424,12 @@ class _Attempts(Generic[T]):
                 return
             try:
                 value = await called(fn)
-            except BaseException as error:
+            except BaseException as error:  # noqa: ASYNC103 # raised below, or a failed attempt
                 if not self._is_failed_attempt(error):
                     self._decided = True
                     raise
                 self._failures[index] = error
-                return
+                return  # noqa: ASYNC104 # a failed attempt is no cancellation
             if self._decided:
                 await self._let_go(value)
             else:
@@ -458,7 +458,7 @@ class _Attempts(Generic[T]):
         try:
             if self._values:
                 await self._let_go(self._values.pop())
-        except BaseException as error:  # noqa: BLE001 # returned
+        except BaseException as error:  # noqa: ASYNC103, BLE001 # returned
             more = error
         try:
             if more is None or (is_cancellation(more) and is_cancellation(failure)):

@@ -28,7 +28,6 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, NoReturn, Protocol, Ty
 
 import trio
 from outcome import Error, Value
-from trio import Event
 from trio.lowlevel import current_trio_token as run_here
 from trio.lowlevel import enable_ki_protection
 
@@ -50,6 +49,8 @@ if TYPE_CHECKING:
     from typing_extensions import Self, TypeIs
 
 T_co = TypeVar("T_co", covariant=True)
+
+Event = trio.Event
 
 _logger = logging.getLogger("triores")
 _claiming = threading.Lock()
@@ -574,7 +575,7 @@ class _Calls(threading.local):
                 callback = self._queue.popleft()
                 try:
                     callback.call()
-                except BaseException as error:  # logged, or raised once all callbacks have run
+                except BaseException as error:  # noqa: ASYNC103 # logged, or raised once all callbacks have run
                     if leaving is None and not isinstance(error, Exception):
                         leaving = error
                     else:

@@ -129,14 +129,14 @@ class SingleFlight(Generic[K, T]):
             nursery.start_soon(_cancel, scope)
             scope.shield = True  # so that it takes all cancellations of the tasks, also if this task is cancelled
             try:
-                await self._block.__aexit__(None, None, None)
+                await self._block.__aexit__(None, None, None)  # noqa: ASYNC102 # as a nursery does
             except BaseExceptionGroup as group:  # of what no flight keeps, such as a KeyboardInterrupt
                 own = None if error is None else _without_cancellations(error)
                 if own is None:
                     raise
                 raise group.derive([own, *group.exceptions]) from None
             if error is None:
-                await trio.lowlevel.checkpoint_if_cancelled()
+                await trio.lowlevel.checkpoint_if_cancelled()  # noqa: ASYNC102 # as a nursery does
         finally:
             self._block = None
             del self, error, nursery, scope
@@ -245,7 +245,7 @@ class _Flight(Generic[T]):
             del self._flights[self._key]
 
 
-async def _cancel(scope: trio.CancelScope) -> None:
+async def _cancel(scope: trio.CancelScope) -> None:  # noqa: ASYNC124 # raised below
     scope.cancel(reason="the block of 'async with flights' has ended")
 
 
