@@ -50,8 +50,6 @@ if TYPE_CHECKING:
 
 T_co = TypeVar("T_co", covariant=True)
 
-Event = trio.Event
-
 _logger = logging.getLogger("triores")
 _claiming = threading.Lock()
 _set_context: Any = BaseException.__dict__["__context__"].__set__  # also for an exception class that forbids attributes
@@ -75,7 +73,7 @@ class CountDown:
     __slots__ = ("event", "left")
 
     def __init__(self) -> None:
-        self.event = Event()
+        self.event = trio.Event()
         self.left = 1  # results that are pending or not yet registered, and one more until all are registered
 
     def settled(self, _result: object = None, /) -> None:
@@ -91,7 +89,7 @@ class _Crowd(dict["Waiter", None]):
 
     def settled(self, result: ResultBase[Any], /) -> None:
         for waiter in self:
-            if type(waiter) is Event:
+            if type(waiter) is trio.Event:
                 waiter.set()
             else:
                 waiter.settled(result)
@@ -308,7 +306,7 @@ class ResultBase(Generic[T_co]):
         if self._outcome is not None:
             await checkpoint()
             return
-        event = Event()
+        event = trio.Event()
         try:
             if not self._register(event, current_trio_token()):
                 event.set()
@@ -397,7 +395,7 @@ class ResultBase(Generic[T_co]):
     @enable_ki_protection
     def _tell(self) -> None:
         waiter, self._waiter = self._waiter, None  # detached first, as finalizers may unregister at any time
-        if type(waiter) is Event:
+        if type(waiter) is trio.Event:
             waiter.set()
         elif waiter is not None:
             waiter.settled(self)

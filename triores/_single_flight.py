@@ -245,7 +245,7 @@ class _Flight(Generic[T]):
             del self._flights[self._key]
 
 
-async def _cancel(scope: trio.CancelScope) -> None:  # noqa: ASYNC124 # raised below
+async def _cancel(scope: trio.CancelScope) -> None:  # noqa: ASYNC124 # it is started as a task
     scope.cancel(reason="the block of 'async with flights' has ended")
 
 
