@@ -71,8 +71,8 @@ def wrap_future(future: Any, /) -> ResultBase[Any]:
         future: A future of an executor, of a thread, or of an asyncio event loop in this or another thread.
 
     Returns:
-        A future of the Trio run that this is called in: the same one, if this future was wrapped in this run before.
-        A result of triores is returned as it is.
+        A future of the Trio run that this is called in, the same one if this future was wrapped in this run before. A
+        result of triores is returned as it is.
 
     Raises:
         TypeError: If it's neither kind of future, nor a result.

@@ -62,7 +62,7 @@ def to_concurrent_future(result: ResultBase[T]) -> concurrent.futures.Future[T]:
         result: A result of the Trio run that this is called in, or a free one.
 
     Returns:
-        The future: the same one, if this result was passed in this run before.
+        The future, the same one if this result was passed in this run before.
 
     Raises:
         TypeError: If it isn't a result.
