@@ -1,4 +1,4 @@
-"""Scenarios of requests in flight on one connection: FutureMap beside a dictionary."""
+"""Scenarios of requests in flight on one connection, and of shared work: FutureMap and SingleFlight."""
 
 from __future__ import annotations
 
@@ -219,6 +219,32 @@ async def in_flight_by_hand(n: int, clock: Clock) -> None:
     assert not requests
 
 
+# ---- shared work that nobody shares: what SingleFlight adds to a call
+
+
+async def answer() -> int:
+    await trio.lowlevel.checkpoint()
+    return 1
+
+
+async def lone_calls_in_triores(n: int, clock: Clock) -> None:
+    total = 0
+    async with triores.SingleFlight[int, int]() as flights:
+        with clock:
+            for key in range(n):
+                total += await flights.run(key, answer)
+    assert total == n
+
+
+async def lone_calls_by_hand(n: int, clock: Clock) -> None:
+    """The bare call."""
+    total = 0
+    with clock:
+        for _ in range(n):
+            total += await answer()
+    assert total == n
+
+
 ENTRIES = Scenario(
     "FutureMap: registered, settled, read, removed",
     10_000,
@@ -240,4 +266,9 @@ IN_FLIGHT = Scenario(
     {TRIORES: in_flight_in_triores, BY_HAND: in_flight_by_hand},
     growth=True,
 )
-SCENARIOS = (ENTRIES, ANSWERS, IN_FLIGHT)
+LONE_CALLS = Scenario(
+    "SingleFlight: calls that share with nobody",
+    10_000,
+    {TRIORES: lone_calls_in_triores, BY_HAND: lone_calls_by_hand},
+)
+SCENARIOS = (ENTRIES, ANSWERS, IN_FLIGHT, LONE_CALLS)
