@@ -22,7 +22,7 @@ from _helpers import Boom, is_free, leaf_types
 from trio.testing import wait_all_tasks_blocked
 
 import triores
-from triores import Future, ResultCapture, as_completed, results_to_channel, wait_all, wait_any
+from triores import Future, ResultCapture, as_completed, first_success, race, results_to_channel, wait_all, wait_any
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Generator
@@ -404,5 +404,26 @@ def test_ctrl_c_during_a_wait_leaves_nothing_registered(name: str, end: str) -> 
             assert all(map(is_free, futures))
             if interrupted:
                 raise KeyboardInterrupt
+
+    at_each_line(program)
+
+
+@pytest.mark.parametrize("call", [race, first_success])
+def test_ctrl_c_as_a_function_returns_loses_no_value(call: Any) -> None:
+    async def program(interrupter: Interrupter) -> None:
+        made: list[object] = []
+        kept: list[object] = []
+
+        async def function() -> object:
+            await trio.lowlevel.checkpoint()
+            made.append(object())
+            interrupter.begin()
+            return made[-1]
+
+        try:
+            kept.append(await call(function, trio.sleep_forever, discard=kept.append))
+        finally:
+            interrupter.end()
+            assert kept == made
 
     at_each_line(program)

@@ -16,7 +16,7 @@ import sys
 from typing import TYPE_CHECKING, Any, Generic, SupportsFloat, TypeVar, overload
 
 import trio
-from trio.lowlevel import checkpoint_if_cancelled, enable_ki_protection
+from trio.lowlevel import checkpoint_if_cancelled, disable_ki_protection, enable_ki_protection
 
 from ._capture import COROUTINE, ResultCapture
 from ._checks import check_awaitable, close_coroutines, exception_types, refuse_uncallable, shown, task_name
@@ -418,12 +418,13 @@ class _Attempts(Generic[T]):
         finally:
             del self, failure
 
+    @enable_ki_protection  # or Ctrl-C could come when the function has returned and its value isn't kept yet
     async def _attempt(self, scope: trio.CancelScope, index: int, fn: Fn[T], ended: trio.Event) -> None:
         try:
             if self._decided:
                 return
             try:
-                value = await called(fn)
+                value = await _unprotected(fn)
             except BaseException as error:  # noqa: ASYNC103 # raised below, or a failed attempt
                 if not self._is_failed_attempt(error):
                     self._decided = True
@@ -466,6 +467,11 @@ class _Attempts(Generic[T]):
             return BaseExceptionGroup(f"{self._call} failed", [*parts(failure), more])
         finally:
             del self, failure, more
+
+
+@disable_ki_protection  # it is the user's code that runs here
+async def _unprotected(fn: Fn[T]) -> T:
+    return await called(fn)
 
 
 class FanOutNursery:
