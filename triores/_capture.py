@@ -80,7 +80,7 @@ class ResultCapture(ResultBase[T_co]):
             print(page.result(), size.result())
     """
 
-    __slots__ = ("_args", "_cancel_scope", "_name_given", "_routine", "_started", "_suppressed")
+    __slots__ = ("_args", "_cancel_scope", "_name_given", "_routine", "_started", "_suppressed", "_task")
 
     _AGAIN: ClassVar[str] = "was started already, and a capture runs only once; to run it again, make a new one"
 
@@ -105,6 +105,7 @@ class ResultCapture(ResultBase[T_co]):
         self._name_given = name
         self._cancel_scope = cancel_scope
         self._started = False
+        self._task: trio.lowlevel.Task | None = None  # while it runs
 
     @classmethod
     def start_soon(
@@ -192,6 +193,7 @@ class ResultCapture(ResultBase[T_co]):
         going_on: BaseException | None = None
         try:
             try:
+                self._task = trio.lowlevel.current_task()
                 if self._cancel_scope is None:
                     self._settle(Value(await self._call(kwargs)))
                 else:
@@ -203,6 +205,7 @@ class ResultCapture(ResultBase[T_co]):
             if going_on is not None:
                 raise going_on
         finally:
+            self._task = None  # or the result would keep the task alive, and its context variables
             del self, going_on
 
     async def _call_in(self, scope: trio.CancelScope, kwargs: dict[str, Any] | None) -> Outcome[T_co]:
@@ -296,6 +299,9 @@ class ResultCapture(ResultBase[T_co]):
         start_result: ResultCapture[Any] = cls(start, *args, name=routine)
         start_nursery.start_soon(start_result.run)
         return start_result, done_result
+
+    def _owner(self) -> trio.lowlevel.Task | None:
+        return self._task
 
     def _work(self) -> str:
         return call_of(self._routine, self._args)

@@ -13,6 +13,14 @@ The rules that this file owns, and that the rest of triores relies on:
 - A wait takes back what it registered, however it ends.
 - A failed result holds its exception, whose traceback holds frames. So no frame that the exception passes through may
   hold the result afterwards, or dropping the last reference to the result wouldn't free it.
+
+Who waits for what can be looked up, without a cost for those who don't:
+
+- A task that sleeps in a wait of triores says so in its ``custom_sleep_data``, which Trio resets when it wakes the
+  task. That is the result itself, a `CountDown` for all of its ``results``, or, for the next of several, the
+  `triores._wait.Arrivals` that is registered on them.
+- `ResultBase._awaited` and `CountDown._awaited` return the results that such a task needs, each of them.
+- `ResultBase._owner` returns the task that will settle a result: for a capture, the task that runs it.
 """
 
 from __future__ import annotations
@@ -70,11 +78,15 @@ Waiter: TypeAlias = "trio.Event | Listener"
 class CountDown:
     """The waiter of a task that sleeps until each of its results is done."""
 
-    __slots__ = ("event", "left")
+    __slots__ = ("event", "left", "results")
 
-    def __init__(self) -> None:
+    def __init__(self, results: Sequence[ResultBase[Any]]) -> None:
         self.event = trio.Event()
-        self.left = 1  # results that are pending or not yet registered, and one more until all are registered
+        self.left = len(results) + 1  # those that are pending or not yet registered, and one until all are registered
+        self.results = results
+
+    def _awaited(self) -> Sequence[ResultBase[Any]]:
+        return self.results
 
     def settled(self, _result: object = None, /) -> None:
         self.left -= 1
@@ -308,7 +320,9 @@ class ResultBase(Generic[T_co]):
             return
         event = trio.Event()
         try:
-            if not self._register(event, current_trio_token()):
+            if self._register(event, current_trio_token()):
+                trio.lowlevel.current_task().custom_sleep_data = self
+            else:
                 event.set()
             await event.wait()
         except BaseException:
@@ -448,6 +462,13 @@ class ResultBase(Generic[T_co]):
         if self.is_done() or not self._register(callback, current_trio_token(), "given a callback"):
             callback.settled(self)
             _calls.run()
+
+    def _awaited(self) -> Sequence[ResultBase[Any]]:
+        return (self,)
+
+    def _owner(self) -> trio.lowlevel.Task | None:
+        """The task that will settle this, as far as can be known."""
+        return None
 
     def _is_cancellation(self, error: BaseException) -> bool:
         return is_cancellation(error)
@@ -600,13 +621,14 @@ _calls = _Calls()
 async def wait_until_done(results: Sequence[ResultBase[Any]]) -> None:
     """Wait until all of some different results are done."""
     run = current_trio_token()
-    waiter = CountDown()
+    waiter = CountDown(results)
     try:
-        waiter.left += len(results)
         for result in results:
             if not result._register(waiter, run):
                 waiter.settled()
         waiter.settled()
+        if waiter.left:
+            trio.lowlevel.current_task().custom_sleep_data = waiter
         await waiter.event.wait()
     except BaseException:
         for result in results:
@@ -614,7 +636,7 @@ async def wait_until_done(results: Sequence[ResultBase[Any]]) -> None:
         raise
     finally:
         result = None  # type: ignore[assignment] # a traceback keeps this frame alive, and with it what it holds
-        del results
+        del results, waiter
 
 
 def isfuture(obj: object) -> TypeIs[ResultBase[Any]]:

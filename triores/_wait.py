@@ -205,6 +205,7 @@ class Arrivals(Generic[ResultT]):
             if self._event is None:
                 self._event = trio.Event()
             event = self._event
+            trio.lowlevel.current_task().custom_sleep_data = self
             del self  # the traceback of a cancelled wait keeps this frame alive, and with it what it holds
             await event.wait()
 
