@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from . import bytes_and_import, records
+from . import bytes_and_import, maps, records
 from .goals import SCENARIOS, SLOPE_SIZES, Measured
 from .measuring import time_growth, time_in_turn, time_large
 from .report import tables
@@ -69,6 +69,9 @@ def measure(only: str, rounds: int, *, quick: bool) -> Iterator[Series]:
             yield from time_growth(scenario, sizes, others, min(rounds, GROWTH_ROUNDS))
             if not quick:
                 yield from time_large(scenario, LARGE_SIZES)
+    if only in "turns":
+        _tell("turns")
+        yield from maps.measure_turns(100_000 // quicker, rounds)
     if only in "bytes and import":
         _tell("bytes and import")
         yield from bytes_and_import.measure_futures(20_000 // quicker)

@@ -1,9 +1,10 @@
-"""Scenarios of one function over many items with a limit: amap and open_amap, beside pools of worker tasks."""
+"""Scenarios of one function over many items with a limit: amap and open_amap, compared with pools of worker tasks."""
 
 from __future__ import annotations
 
 import asyncio
 from functools import partial
+from time import perf_counter
 from typing import TYPE_CHECKING
 
 import anyio
@@ -11,7 +12,7 @@ import trio
 
 import triores
 
-from .measuring import ANYIO, ASYNCIO, BY_HAND, TRIORES, Clock, Scenario
+from .measuring import ANYIO, ASYNCIO, BY_HAND, TRIORES, Clock, Scenario, Series
 from .tasks import work, work_on_asyncio
 
 if TYPE_CHECKING:
@@ -105,6 +106,74 @@ async def open_amap_by_hand(n: int, clock: Clock) -> None:
     assert total == n * (n - 1) // 2
 
 
+async def open_amap_of_a_generator(n: int, clock: Clock) -> None:
+    total = 0
+    with clock:
+        async with triores.open_amap(work, (item for item in range(n)), limit=LIMIT) as captures:
+            async for capture in captures:
+                total += capture.result()
+    assert total == n * (n - 1) // 2
+
+
+async def generator_by_hand(n: int, clock: Clock) -> None:
+    """One task reads the generator for the workers, as what it holds over a ``yield`` belongs to one task."""
+    total = 0
+    with clock:
+        send_item, receive_item = trio.open_memory_channel[int](0)
+        send, receive = trio.open_memory_channel[int](0)
+
+        async def read() -> None:
+            with send_item:
+                for item in (item for item in range(n)):
+                    await send_item.send(item)
+
+        async def worker(send: trio.MemorySendChannel[int], items: trio.MemoryReceiveChannel[int]) -> None:
+            with send, items:
+                async for item in items:
+                    await send.send(await work(item))
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(read)
+            with send, receive_item:
+                for _ in range(LIMIT):
+                    nursery.start_soon(worker, send.clone(), receive_item.clone())
+            async for value in receive:
+                total += value
+    assert total == n * (n - 1) // 2
+
+
+# ---- turns of other tasks
+
+
+TURN = "longest wait of another task for its turn, beside amap of calls that never wait"
+TURNS = {f"{TURN}, {text}": limit for text, limit in {"limit 1": 1, "limit 100": 100, "no limit": None}.items()}
+
+
+def measure_turns(calls: int, rounds: int) -> list[Series]:
+    """Seconds for which a map over calls that never wait keeps another task from running, at the most."""
+    return [
+        Series(name, TRIORES, 1, [trio.run(_longest_wait, limit, calls) for _ in range(rounds)])
+        for name, limit in TURNS.items()
+    ]
+
+
+async def _longest_wait(limit: int | None, calls: int) -> float:
+    longest = 0.0
+
+    async def wait_for_turns() -> None:
+        nonlocal longest
+        while True:
+            began = perf_counter()
+            await trio.lowlevel.checkpoint()
+            longest = max(longest, perf_counter() - began)
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(wait_for_turns)
+        await triores.amap(return_at_once, range(calls), limit=limit)
+        nursery.cancel_scope.cancel()
+    return longest
+
+
 AMAP = Scenario(
     "amap, limit 100",
     20_000,
@@ -126,4 +195,9 @@ OPEN_AMAP = Scenario(
 OPEN_AMAP_ORDERED = Scenario(
     "open_amap, limit 100, ordered", 20_000, {TRIORES: partial(open_amap_in_triores, ordered=True)}
 )
-SCENARIOS = (AMAP, AMAP_AT_ONCE, OPEN_AMAP, OPEN_AMAP_ORDERED)
+OPEN_AMAP_OF_A_GENERATOR = Scenario(
+    "open_amap, limit 100, of a generator",
+    20_000,
+    {TRIORES: open_amap_of_a_generator, BY_HAND: generator_by_hand},
+)
+SCENARIOS = (AMAP, AMAP_AT_ONCE, OPEN_AMAP, OPEN_AMAP_ORDERED, OPEN_AMAP_OF_A_GENERATOR)

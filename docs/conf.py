@@ -60,7 +60,8 @@ napoleon_use_ivar = True
 nitpicky = True
 nitpick_ignore_regex = [
     # Type variables, and names that exist for type checkers only: there is nothing to link to.
-    (r"py:(class|obj|data)", r"(.*\.)?(T|T_co|K|Ts|T_contra|ItemT|ResultT|FutureT|Fn|Out|Self|TypeIs|Unpack)(\[.*)?"),
+    (r"py:(class|obj|data)", r"(.*\.)?(T|T_co|K|Ts|T_contra|ItemT|ItemT_co|ResultT|FutureT)(\[.*)?"),
+    (r"py:(class|obj|data)", r"(.*\.)?(Fn|Out|Self|TypeIs|Unpack)(\[.*)?"),
     (r"py:(class|obj)", r"(.*\.)?(NurseryLike|SendChannelLike|ExecutorLike|_AboutResult|_result\.ResultBase)(\[.*)?"),
 ]
 

@@ -586,22 +586,15 @@ MISUSES = (
         FAN_OUT,
         "await amap(fetch, [1], limit=2.5)",
         "TypeError",
-        "the limit of amap is how many calls run at once, an integer such as 10, not 2.5",
+        "the limit of amap is how many calls run at once, an integer such as 10, or None, not 2.5",
         "`limit=2`",
     ),
     Misuse(
         FAN_OUT,
         "open_amap(fetch, [1], limit=True)",
         "TypeError",
-        "the limit of open_amap is how many calls run at once, an integer such as 10, not True",
+        "the limit of open_amap is how many calls run at once, an integer such as 10, or None, not True",
         "`limit=1`",
-    ),
-    Misuse(
-        FAN_OUT,
-        "open_amap(fetch, [1], limit=None)",
-        "TypeError",
-        "the limit of open_amap is how many calls run at once, an integer such as 10, not None",
-        "A stream that may be endless needs a limit.",
     ),
     Misuse(
         FAN_OUT,
@@ -616,6 +609,36 @@ MISUSES = (
         "ClosedResourceError",
         "open_amap gives no more results: its block has ended, or is being cancelled",
         "Loop inside the block.",
+    ),
+    Misuse(
+        FAN_OUT,
+        "async with open_amap(fetch, [1]) as pages:\n    pass\npages.add(2)",
+        "ClosedResourceError",
+        "open_amap(fetch, ...): ended, so 2 can't be added; add items while its block runs",
+        "Add items in the loop, or in a call.",
+    ),
+    Misuse(
+        FAN_OUT,
+        "async for page in open_amap(fetch, [1]):\n    page.result()",
+        "TypeError",
+        "open_amap is not used with 'async for' but with 'async with': 'async with open_amap(fn, items) as results:', "
+        "and in the block 'async for capture in results:'",
+        "`async with open_amap(fetch, [1]) as pages:`, then `async for page in pages:`",
+    ),
+    Misuse(
+        FAN_OUT,
+        "await open_amap(fetch, [1])",
+        "TypeError",
+        "open_amap is not used with 'await' but with 'async with': 'async with open_amap(fn, items) as results:', "
+        "and in the block 'async for capture in results:'",
+        "`await amap(fetch, [1])` returns all values at once.",
+    ),
+    Misuse(
+        FAN_OUT,
+        "pages = open_amap(fetch, [1])\nasync with pages:\n    pass\nasync with pages:\n    pass",
+        "RuntimeError",
+        "this block of open_amap was entered before; call 'open_amap(...)' anew for each block",
+        "A new call for each block.",
     ),
     # ---- requests in flight
     Misuse(

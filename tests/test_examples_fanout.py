@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import re
 import socket
 import sys
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING
 import pytest
 import trio
 from _examples import load_example, run_example
+from rich.console import Console
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -46,6 +48,61 @@ def test_rich_shows_the_progress_of_results_as_they_are(ahead: CompletedProcess[
     assert ahead.stdout.decode().split() == ["open_amap:", "684", "as_completed:", "684"]
     bars = dict(re.findall(r"^(\w+) +[━╸ ]+ +(\d+)% ", ahead.stderr.decode(), re.MULTILINE))
     assert bars == {"open_amap": "100", "failed": "10", "as_completed": "100"}
+
+
+# ---- the crawler
+
+crawler = load_example("crawler.py")
+
+
+@pytest.mark.ahead(run_example, "crawler.py", "--pages", "120", "--limit", "7")
+def test_the_crawler_finds_every_page_and_every_dead_link(ahead: CompletedProcess[bytes]) -> None:
+    assert (ahead.returncode, ahead.stderr) == (0, b"")
+    printed = ahead.stdout.decode()
+    assert rows(printed) == [("pages", "120", "120"), ("dead links", "6", "6")]
+    assert re.search(r"^crawled [━╸ ]+ 100%", printed, re.MULTILINE)
+    assert re.search(r"^the site\n└── /0\n    ├── /\d+", printed, re.MULTILINE)
+
+
+@pytest.mark.parametrize("pages", [1, 2, 50])
+def test_the_crawler_asks_for_each_path_once_and_for_no_more_than_its_limit(pages: int) -> None:
+    site = crawler.Site(pages, seed=3)
+    asked: list[str] = []
+    serving = most = 0
+    serve = site.serve
+
+    async def count(stream: trio.SocketStream) -> None:
+        nonlocal serving, most
+        serving += 1
+        most = max(most, serving)
+        try:
+            await serve(stream)
+        finally:
+            serving -= 1
+
+    def note(path: str, response: Callable[[str], bytes] = site.response) -> bytes:
+        asked.append(path)
+        return response(path)
+
+    site.serve, site.response = count, note
+    console = Console(file=io.StringIO())
+    found = trio.run(crawler.crawl, site, 4, console)
+    assert crawler.report(site, found, console)
+    assert sorted(asked) == sorted([*site.links, *site.dead])
+    assert most <= 5  # the server may notice late that a client has left
+
+
+def test_the_crawler_reports_pages_that_it_can_not_read() -> None:
+    site = crawler.Site(20, seed=3)
+
+    async def serve(stream: trio.SocketStream) -> None:
+        await stream.aclose()
+
+    site.serve = serve
+    console = Console(file=io.StringIO())
+    found = trio.run(crawler.crawl, site, 4, console)
+    assert list(found.problems) == ["/0"]
+    assert not crawler.report(site, found, console)
 
 
 # ---- links

@@ -504,7 +504,7 @@ CALLS: dict[str, list[Callable[[trio.Nursery], Any]]] = {
     ],
 }
 # A future may be made and settled outside a Trio run, and whatever is done may be read there.
-NEED_NO_TRIO = {"FutureMap", "ResultBase", "ResultStatistics", "isfuture"}
+NEED_NO_TRIO = {"AmapResults", "FutureMap", "ItemCapture", "ResultBase", "ResultStatistics", "isfuture"}
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,9 @@
 """triores: the results of concurrent work in Trio, kept safe."""
 
+from ._amap import AmapResults as AmapResults
+from ._amap import ItemCapture as ItemCapture
+from ._amap import amap as amap
+from ._amap import open_amap as open_amap
 from ._capture import ResultCapture as ResultCapture
 from ._exceptions import FutureCancelledException as FutureCancelledException
 from ._exceptions import FutureNeverSetException as FutureNeverSetException
@@ -8,8 +12,6 @@ from ._exceptions import TaskCancelledException as TaskCancelledException
 from ._exceptions import TaskFailedException as TaskFailedException
 from ._exceptions import TaskNotDoneException as TaskNotDoneException
 from ._executor import run_in_executor as run_in_executor
-from ._fanout import amap as amap
-from ._fanout import open_amap as open_amap
 from ._foreign import ensure_future as ensure_future
 from ._foreign import wrap_future as wrap_future
 from ._future import Future as Future
@@ -30,11 +32,13 @@ from ._wait import wait_all as wait_all
 from ._wait import wait_any as wait_any
 
 __all__ = [
+    "AmapResults",
     "Future",
     "FutureCancelledException",
     "FutureMap",
     "FutureNeverSetException",
     "FutureSetAgainException",
+    "ItemCapture",
     "ResultBase",
     "ResultCapture",
     "ResultStatistics",

@@ -265,7 +265,7 @@ async def answers_to(targets: list[str], root: Path, limit: int, seconds: float)
         port = listeners[0].socket.getsockname()[1]
         async with open_amap(partial(check, port, seconds), targets, limit=limit) as results:
             async for capture in results:
-                answers[capture.args[0]] = capture.result()
+                answers[capture.item] = capture.result()
         nursery.cancel_scope.cancel()
     return answers
 

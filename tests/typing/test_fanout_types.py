@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from triores import ResultCapture, amap, first_success, gather, gather_outcomes, open_amap, race
+from triores import AmapResults, ItemCapture, amap, first_success, gather, gather_outcomes, open_amap, race
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable  # noqa: TC004 - nothing here is run
+    from collections.abc import AsyncIterator, Awaitable, Callable
 
     from outcome import Error, Value  # noqa: TC004 - the same
     from typing_extensions import assert_type  # noqa: TC004 - the same
@@ -165,11 +165,16 @@ async def mapped() -> None:
 
 async def streamed() -> None:
     async with open_amap(length, ["a"], limit=3) as results:
-        assert_type(results, AsyncIterator[ResultCapture[int]])
+        assert_type(results, AmapResults[str, int])
         async for capture in results:
-            assert_type(capture, ResultCapture[int])
+            assert_type(capture, ItemCapture[str, int])
+            assert_type(capture.item, str)
+            results.add("b")
+            results.add(3)  # type: ignore[arg-type]  # not what it takes
             assert_type(capture.result(), int)
-    async with open_amap(length, ["a"], limit=3, ordered=True, suppress_exception=True) as results:
+    async with open_amap(length) as results:
+        assert_type(results, AmapResults[str, int])
+    async with open_amap(length, ["a"], limit=None, ordered=True, suppress_exception=True) as results:
         assert_type([capture.result() async for capture in results], list[int])
 
 
@@ -199,8 +204,7 @@ async def mistakes() -> None:
     await amap(length("a"), ["a"])  # type: ignore[arg-type]  # a coroutine
     await amap(length, ["a"], 3)  # type: ignore[call-arg]  # by name only
     await amap(length, ["a"], limit="3")  # type: ignore[arg-type]  # not an integer
-    open_amap(length, ["a"])  # type: ignore[call-arg]  # without a limit
-    open_amap(length, ["a"], limit=None)  # type: ignore[arg-type]  # without a limit
+    await open_amap(length, ["a"])  # type: ignore[misc]  # not awaitable
     async for _ in open_amap(length, ["a"], limit=3):  # type: ignore[attr-defined]  # not entered
         pass
     with open_amap(length, ["a"], limit=3):  # type: ignore[attr-defined]  # not async

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from trio.testing import MockClock
 
-from triores import ResultCapture, amap, open_amap
+from triores import AmapResults, ResultCapture, amap, open_amap
 
 if sys.version_info < (3, 11):
     from exceptiongroup import ExceptionGroup
@@ -203,3 +203,70 @@ def test_open_amap_left_early_gave_what_the_plain_loop_gives(plan: Plan, ordered
     assert found.items() <= dict(enumerate(outcomes)).items()
     if ordered:
         assert list(found) == list(range(len(found)))
+
+
+class Node(NamedTuple):
+    """An item that leads to others, which its call or the loop adds."""
+
+    working: int
+    consuming: int
+    added_by_call: list[Node]
+    added_by_loop: list[Node]
+
+    def size(self) -> int:
+        return 1 + sum(node.size() for node in (*self.added_by_call, *self.added_by_loop))
+
+
+leaves = st.builds(Node, delays, delays, st.just([]), st.just([]))
+nodes = st.recursive(
+    leaves,
+    lambda nodes: st.builds(Node, delays, delays, st.lists(nodes, max_size=3), st.lists(nodes, max_size=3)),
+    max_leaves=12,
+)
+
+
+@quickly
+@given(
+    st.lists(nodes, max_size=4),
+    st.sampled_from([1, 2, 3, None]),
+    st.booleans(),
+    st.sampled_from(["list", "generator", "async"]),
+)
+def test_items_added_while_it_runs_are_worked_on_once(
+    roots: list[Node], limit: int | None, ordered: bool, kind: str
+) -> None:
+    begun: list[int] = []
+    found: list[int] = []
+    running = 0
+    results: AmapResults[Node, int]
+
+    async def work(node: Node) -> int:
+        nonlocal running
+        begun.append(id(node))
+        running += 1
+        assert limit is None or running <= limit
+        for added in node.added_by_call:
+            results.add(added)
+        await trio.sleep(node.working)
+        running -= 1
+        return id(node)
+
+    async def one_by_one() -> AsyncGenerator[Node, None]:
+        for node in roots:
+            await trio.sleep(1)
+            yield node
+
+    async def main() -> None:
+        nonlocal results
+        items: Any = {"list": roots, "generator": (node for node in roots), "async": one_by_one()}[kind]
+        async with open_amap(work, items, limit=limit, ordered=ordered) as results:
+            async for capture in results:
+                found.append(capture.result())
+                for added in capture.item.added_by_loop:
+                    results.add(added)
+                await trio.sleep(capture.item.consuming)
+
+    run(main)
+    assert len(found) == sum(root.size() for root in roots)
+    assert sorted(found) == sorted(begun)
+    assert found == begun or not ordered

@@ -1,0 +1,703 @@
+"""One async function and many items: a worker pool with backpressure that shares the loop.
+
+Both maps run on one engine, whose rules are:
+
+- Workers are tasks. Each takes an item, calls the function with it, and goes on with the next. There are at most
+  ``limit`` of them, and no more than there is work for: while calls wait and there are items, their number doubles at
+  each turn of the loop; if the calls never wait, two or three workers do everything.
+- An item is *busy* from when it is taken from the source until its call has ended (`amap`) or its capture has been
+  given out (`open_amap`). At most ``limit`` items are busy; nothing is read that there is no room for.
+- A generator, sync or async, and any async iterable is read by one task of its own, since what it holds over a
+  ``yield``, a nursery or a cancel scope, belongs to the task that entered it. Workers read any other iterable.
+- The calls of a map, and the reading of its source, begin in slices of a few milliseconds. After each slice the other
+  tasks of the program get a turn, also if no call ever waits.
+- Each call sees the caller's context variables, and nothing of what other calls have set.
+"""
+
+from __future__ import annotations
+
+import contextvars
+import operator
+import sys
+from abc import ABC, abstractmethod
+from collections import deque
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Generator, Iterable
+from contextlib import suppress
+from time import perf_counter
+from typing import TYPE_CHECKING, Any, Generic, NoReturn, SupportsIndex, TypeVar, cast
+
+import trio
+from trio.lowlevel import ParkingLot, checkpoint_if_cancelled, disable_ki_protection, enable_ki_protection
+
+from ._capture import COROUTINE, ResultCapture
+from ._checks import check_awaitable, close_coroutines, name_of, refuse_uncallable, shown, task_name
+from ._exceptions import is_cancellation, parts
+from ._gather import FanOutNursery, unprotected
+from ._result import checkpoint, current_trio_token
+from ._wait import Arrivals
+
+if sys.version_info < (3, 11):
+    from exceptiongroup import BaseExceptionGroup
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Iterator
+    from contextlib import AbstractAsyncContextManager
+    from types import TracebackType
+
+    from typing_extensions import Self
+
+T = TypeVar("T")
+T_co = TypeVar("T_co", covariant=True)
+ItemT = TypeVar("ItemT")
+ItemT_co = TypeVar("ItemT_co", covariant=True)
+
+_NO_ITEMS: Any = ()  # untyped, or type checkers would take its items for those of the function
+_SLICE = 0.002  # seconds; long beside a turn of the loop, and short beside what a person or a peer notices
+
+
+@enable_ki_protection
+async def amap(
+    fn: Callable[[ItemT], Awaitable[T]], items: Iterable[ItemT] | AsyncIterable[ItemT], *, limit: int | None = None
+) -> list[T]:
+    """Call an async function with each item, many at once, and return the values in the order of the items.
+
+    The first exception cancels the rest. Items are read one by one, as there is room for them. Each call has its own
+    copy of the caller's context variables. It is always a checkpoint, and other tasks get a turn every few
+    milliseconds, even if ``fn`` never waits.
+
+    Args:
+        fn: An async function of one argument.
+        items: An iterable or an async iterable. A generator is read by one task, and closed when the call ends, however
+            it ends.
+        limit: How many calls may run at once; None for no limit.
+
+    Returns:
+        The values, in the order of the items.
+
+    Raises:
+        TypeError: If ``fn`` can't be called, ``items`` can't be iterated over, or ``limit`` isn't an integer.
+        ValueError: If ``limit`` is less than 1.
+        BaseExceptionGroup: Of what the calls or the source raised; an `ExceptionGroup` if all of that is an
+            `Exception`. On Python 3.11 and later, an exception of a call carries a note with the item and its position,
+            counted from 0.
+
+    Example:
+        ::
+
+            pages = await amap(fetch, urls, limit=20)
+    """
+    calls = _Values(fn, items, limit)
+    async with FanOutNursery("amap") as nursery:
+        calls.begin(nursery)
+        await checkpoint_if_cancelled()
+    return [calls.values[index] for index in range(len(calls.values))]
+
+
+def open_amap(
+    fn: Callable[[ItemT], Awaitable[T]],
+    items: Iterable[ItemT] | AsyncIterable[ItemT] = _NO_ITEMS,
+    *,
+    limit: int | None = None,
+    ordered: bool = False,
+    suppress_exception: bool = False,
+) -> AbstractAsyncContextManager[AmapResults[ItemT, T]]:
+    """Call an async function with each item, many at once, and give out the results as they come.
+
+    ``async with`` gives an `AmapResults`: an async iterator of captures, each of which is done and knows its item.
+    `AmapResults.add` adds items while the block runs. The source may be endless: at most ``limit`` items are being
+    worked on, or done and not yet given out.
+
+    Leaving the block, by ``break``, ``return`` or an exception, cancels what is still running and waits for it. If no
+    call and no source has failed, an exception of the block leaves as it is; otherwise it leaves in a group with their
+    exceptions. Each call has its own copy of the caller's context variables. Other tasks get a turn every few
+    milliseconds, even if ``fn`` never waits.
+
+    Args:
+        fn: An async function of one argument.
+        items: An iterable or an async iterable. A generator is read by one task, and closed when the block ends,
+            however it ends.
+        limit: How many items may be worked on, or be done and not yet given out; None for no limit.
+        ordered: Give out the captures in the order of the items; by default in the order of completion.
+        suppress_exception: Also give out captures that failed with an `Exception`, instead of ending.
+
+    Returns:
+        An async context manager.
+
+    Raises:
+        TypeError: If ``fn`` can't be called, ``items`` can't be iterated over, or ``limit`` isn't an integer.
+        ValueError: If ``limit`` is less than 1.
+        RuntimeError: On entering the block a second time.
+        BaseExceptionGroup: From the block, of what the calls or the source raised; an `ExceptionGroup` if all of that
+            is an `Exception`. On Python 3.11 and later, an exception of a call carries a note with the item and its
+            position, counted from 0.
+
+    Example:
+        ::
+
+            async with open_amap(fetch, urls, limit=20) as results:
+                async for page in results:
+                    print(page.item, len(page.result()))
+    """
+    return _OpenAmap(_Stream(fn, items, limit, ordered=ordered, suppress=suppress_exception))
+
+
+class ItemCapture(ResultCapture[T_co], Generic[ItemT_co, T_co]):
+    """What `open_amap` gives out: the capture of a call with one item."""
+
+    __slots__ = ()
+
+    @property
+    def item(self) -> ItemT_co:
+        """The item that the function was called with."""
+        return cast("ItemT_co", self._args[0])
+
+
+class AmapResults(AsyncIterator[ItemCapture[ItemT, T]], Generic[ItemT, T]):
+    """What the block of `open_amap` works with: an async iterator of captures, to which items can be added.
+
+    Several tasks may share the iterator; each capture goes to one of them. Each step is a checkpoint; cancelling one
+    loses no result. The iteration ends when the source is exhausted, no call is running, and everything has been given
+    out. If a call fails, or the block has ended, a step raises `trio.ClosedResourceError`, unless it is cancelled.
+    """
+
+    __slots__ = ("_stream",)
+
+    def __init__(self, stream: _Stream[ItemT, T]) -> None:
+        self._stream = stream
+
+    def __aiter__(self) -> Self:
+        return self
+
+    @enable_ki_protection
+    async def __anext__(self) -> ItemCapture[ItemT, T]:
+        stream = self._stream
+        stream.check_run()
+        if stream.has_answer():
+            await checkpoint()
+        while not stream.has_answer():
+            await stream.arrivals.wait()
+            await checkpoint_if_cancelled()  # another task may have taken what this one was woken for
+        if stream.arrivals.ready:
+            return stream.give_out()
+        if not stream.stopped:
+            raise StopAsyncIteration
+        raise trio.ClosedResourceError("open_amap gives no more results: its block has ended, or is being cancelled")
+
+    def add(self, item: ItemT) -> None:
+        """Add an item while the block runs: from its loop, or from a call.
+
+        It is worked on before anything that hasn't been read from the source yet. While the block is being cancelled,
+        the item is dropped.
+
+        Raises:
+            trio.ClosedResourceError: If the block has ended.
+            RuntimeError: If this is called outside the Trio run of the block.
+        """
+        self._stream.add(item)
+
+    def __repr__(self) -> str:
+        return f"<results of {self._stream}>"
+
+
+# ---- the engine
+
+
+class _Engine(ABC, Generic[ItemT]):
+    """The workers, and where their items come from."""
+
+    def __init__(self, call: str, fn: object, items: Iterable[ItemT] | AsyncIterable[ItemT], limit: object) -> None:
+        if not callable(fn):
+            refuse_uncallable(fn, f"{call}({{}}, items)")
+        self._fn: Any = fn
+        self._limit = sys.maxsize if limit is None else _checked_limit(limit, call)
+        self._iterator: Iterator[ItemT] | None = None  # what the workers read, until it is exhausted
+        self._source: AsyncIterator[ItemT] | None = None  # what a task of its own reads
+        iterator = _iterator_over(items, call)
+        if isinstance(iterator, AsyncIterator):
+            self._source = iterator
+        else:
+            self._iterator = iterator
+        self._exhausted = False
+        self._added: deque[ItemT] = deque()  # these come before what is still in the source
+        self._backlog: deque[tuple[int, ItemT]] = deque()  # taken, and not begun
+        self._count = 0  # items taken so far
+        self._busy = 0
+        self._workers = 0
+        self._coming = 0  # workers that will look for an item within the next turns of the loop
+        self._sleeping = 0  # workers that wait until there are items
+        self._idle = ParkingLot()
+        self._room: trio.Event | None = None  # which the reading task waits for
+        self._slice = 0  # its number
+        self._slice_end = 0.0
+        self.stopped = False
+
+    def begin(self, nursery: trio.Nursery) -> None:
+        """Start in a nursery, with the context variables of the task that calls this."""
+        self._nursery = nursery
+        self._context = contextvars.copy_context()  # of the calls
+        self._variables = [*self._context.values()]
+        self._reading = contextvars.copy_context()  # of the source, if the workers read it
+        if self._source is None:
+            self._start_worker()
+        else:
+            nursery.start_soon(self._read, self._source, name=f"{task_name(self._fn)} (reading items)")
+
+    def stop(self, _error: BaseException | None = None) -> None:
+        """Begin no more calls. Cancelling the nursery isn't enough: a call that never waits is never cancelled."""
+        self.stopped = True
+        self._iterator = None
+        self._backlog.clear()
+        self._added.clear()
+
+    @abstractmethod
+    async def _do(self, taken: tuple[int, ItemT]) -> None:
+        """Call the function with an item, which comes with its position."""
+
+    @abstractmethod
+    def _is_over(self) -> bool:
+        """Return whether a worker that finds no item may end."""
+
+    # ---- the workers
+
+    @enable_ki_protection
+    async def _work(self, number: int) -> None:
+        turned = True  # whether the loop has turned since the slice of this number began
+        taken: tuple[int, ItemT] | None = None
+        self._coming -= 1
+        try:
+            while True:
+                if perf_counter() > self._slice_end:
+                    self._coming += 1
+                    await self._give_way(number, turned)
+                    self._coming -= 1
+                taken = self._backlog.popleft() if self._backlog else self._take()
+                if taken is not None:
+                    if self._workers < self._limit or self._sleeping:
+                        self._call_more_workers()
+                    number, count = self._slice, self._count
+                    await self._do(taken)
+                    turned = count != self._count  # if others have taken items meanwhile, this call has waited
+                    if self._has_new_variables():
+                        self._start_worker()  # since the next call must not see what this one has set
+                        break
+                elif self._is_over():
+                    break
+                else:
+                    number, turned = self._slice, True
+                    self._sleeping += 1
+                    await self._idle.park()
+                    self._coming -= 1
+        except BaseException as error:
+            if taken is not None:
+                _note(error, *taken)
+            self.stop(error)
+            raise
+        self._workers -= 1
+
+    def _running(self) -> int:
+        """Return how many workers are in a call."""
+        return self._workers - self._sleeping - self._coming
+
+    def _start_worker(self) -> None:
+        self._workers += 1
+        self._coming += 1
+
+        def start() -> None:
+            self._nursery.start_soon(self._work, self._slice, name=task_name(self._fn))
+
+        self._context.run(start)
+
+    def _call_worker(self) -> None:
+        """Have one more worker look for an item, unless enough are coming."""
+        if self._sleeping:
+            if self._coming < max(1, len(self._backlog) + len(self._added)):
+                self._sleeping -= 1
+                self._coming += 1
+                self._idle.unpark()
+        elif self._workers < self._limit and self._coming <= self._running():
+            self._start_worker()
+
+    def _call_more_workers(self) -> None:
+        while self._coming <= self._running() and (self._workers < self._limit or self._sleeping):
+            if len(self._backlog) <= self._coming:
+                taken = self._take()
+                if taken is None:
+                    break
+                self._backlog.append(taken)
+            self._call_worker()
+
+    def _has_new_variables(self) -> bool:
+        """Return whether a call has set context variables; values that are equal but not identical differ."""
+        now = contextvars.copy_context()
+        if len(now) != len(self._variables):
+            return True
+        return bool(now) and not all(map(operator.is_, now.values(), self._variables))
+
+    async def _give_way(self, number: int, turned: bool) -> None:
+        """Let other tasks have a turn, unless they had one since the slice of this number began.
+
+        One task alone begins the next slice, and what the others want to do has to fit into it, too: if each of a
+        hundred workers began a slice of its own, they would hold the loop for a hundred slices.
+        """
+        while perf_counter() > self._slice_end:
+            if turned and number == self._slice:
+                self._slice += 1
+                self._slice_end = perf_counter() + _SLICE
+                await checkpoint_if_cancelled()
+                return
+            number, turned = self._slice, True
+            await trio.lowlevel.checkpoint()
+
+    # ---- the items
+
+    def _take(self) -> tuple[int, ItemT] | None:
+        """Return the next item and its position, if there is one and room for it."""
+        if self._busy >= self._limit:
+            return None
+        if self._added:
+            item = self._added.popleft()
+            self._tell_reader()
+            return self._admit(item)
+        if self._iterator is None:
+            return None
+        try:
+            item = self._reading.run(_next, self._iterator)
+        except StopIteration:
+            self._iterator = None  # some iterators would go on if they were read again
+            self._exhaust()
+            return None
+        return self._admit(item)
+
+    def _admit(self, item: ItemT) -> tuple[int, ItemT]:
+        self._busy += 1
+        self._count += 1
+        return self._count - 1, item
+
+    def _tell_reader(self) -> None:
+        if self._room is not None:
+            self._room.set()
+            self._room = None
+
+    def _exhaust(self) -> None:
+        self._exhausted = True
+
+    @enable_ki_protection
+    async def _read(self, source: Any) -> None:
+        """Read a source in this task alone, and close it.
+
+        What the wait for room raises is thrown into a generator, as if its ``yield`` had raised it. So its nurseries
+        and cancel scopes work, and when the map ends it is cancelled like any other task.
+        """
+        generator: Any = source if _is_async_generator(source) else None
+        take: Any = anext
+        step: tuple[Any, Any] = (take, source)
+        try:
+            await checkpoint_if_cancelled()
+            while True:
+                self._accept(await unprotected(*step))
+                if self.stopped and step[0] is not take:  # the generator goes on although it was cancelled
+                    break
+                step = (take, source)
+                try:
+                    await self._wait_for_room()
+                except BaseException as error:  # noqa: ASYNC103 # the generator raises it, or handles it
+                    if generator is None:
+                        raise
+                    step = (generator.athrow, error)
+        except StopAsyncIteration:
+            self._exhaust()
+        except BaseException as error:
+            self.stop(error)
+            raise
+        finally:
+            del step  # it may hold an exception whose traceback holds this frame
+            if generator is not None:
+                await _close(generator)  # noqa: ASYNC102 # cancelled like any other clean-up
+
+    def _accept(self, item: ItemT) -> None:
+        if not self.stopped:
+            self._backlog.append(self._admit(item))
+            self._call_worker()
+
+    async def _wait_for_room(self) -> None:
+        while self._added or self._busy >= self._limit or self.stopped:  # if stopped, until this task is cancelled
+            self._room = trio.Event()
+            await self._room.wait()
+        if perf_counter() > self._slice_end:
+            await self._give_way(self._slice, turned=False)
+
+
+class _Values(_Engine[ItemT], Generic[ItemT, T]):
+    """The calls of `amap`."""
+
+    def __init__(self, fn: Callable[[ItemT], Awaitable[T]], items: Any, limit: object) -> None:
+        super().__init__("amap", fn, items, limit)
+        self.values: dict[int, T] = {}
+
+    @disable_ki_protection  # it is the user's code that runs here
+    async def _do(self, taken: tuple[int, ItemT]) -> None:
+        index, item = taken
+        awaitable = self._fn(item)
+        if type(awaitable) is not COROUTINE:
+            check_awaitable(self._fn, awaitable)
+        self.values[index] = await awaitable
+        self._busy -= 1
+        if self._room is not None:
+            self._tell_reader()
+
+    def _is_over(self) -> bool:
+        return self._exhausted or self.stopped
+
+    def _exhaust(self) -> None:
+        super()._exhaust()
+        self._coming += self._sleeping
+        self._sleeping = 0
+        self._idle.unpark_all()
+
+
+class _Stream(_Engine[ItemT], Generic[ItemT, T]):
+    """The calls of `open_amap`, and their captures until they are given out."""
+
+    def __init__(
+        self, fn: Callable[[ItemT], Awaitable[T]], items: Any, limit: object, *, ordered: bool, suppress: bool
+    ) -> None:
+        super().__init__("open_amap", fn, items, limit)
+        self._suppress = suppress
+        self._token: trio.lowlevel.TrioToken | None = None
+        self._in_order: deque[ItemCapture[ItemT, T]] | None = deque() if ordered else None  # begun, and not given out
+        self.arrivals: Arrivals[ItemCapture[ItemT, T]] = Arrivals()
+        self.leaving = False  # whether it is the end of the block that cancels
+        self.failed = False  # whether a call or the source has raised something other than a cancellation
+        self.closed = False
+
+    def begin(self, nursery: trio.Nursery) -> None:
+        self._token = current_trio_token()
+        super().begin(nursery)
+
+    def stop(self, error: BaseException | None = None) -> None:
+        super().stop()
+        if error is not None and not is_cancellation(error):
+            self.failed = True
+        self.arrivals.ready.clear()
+        if self._in_order is not None:
+            self._in_order.clear()
+        self.arrivals.wake()  # consumers that are shielded, or outside of the block, would wait for ever
+
+    def is_leaving(self) -> bool:
+        return self.leaving
+
+    def check_run(self) -> None:
+        if current_trio_token() is not self._token:
+            raise RuntimeError(f"{self} belongs to another Trio run; use it in that run")
+
+    def add(self, item: ItemT) -> None:
+        self.check_run()
+        if self.closed:
+            raise trio.ClosedResourceError(f"{self}, so {shown(item)} can't be added; add items while its block runs")
+        if not self.stopped:
+            self._added.append(item)
+            self._call_worker()
+
+    def has_answer(self) -> bool:
+        return bool(self.arrivals.ready) or self.stopped or not (self._busy or self._added or not self._exhausted)
+
+    def give_out(self) -> ItemCapture[ItemT, T]:
+        capture = self.arrivals.ready.popleft()
+        self._busy -= 1
+        self._tell_reader()
+        if self._iterator is not None or self._added:
+            self._call_worker()
+        elif not self._busy:
+            self.arrivals.wake()  # other consumers, for whom nothing will come
+        return capture
+
+    @disable_ki_protection  # it is the user's code that runs here
+    async def _do(self, taken: tuple[int, ItemT]) -> None:
+        capture: ItemCapture[ItemT, T] = ItemCapture(self._fn, taken[1], suppress_exception=self._suppress)
+        capture._started = True
+        if self._in_order is not None:
+            self._in_order.append(capture)
+        try:
+            await capture._capture()
+            if self._in_order is None:
+                self.arrivals.settled(capture)
+            while self._in_order and self._in_order[0].is_done():
+                self.arrivals.settled(self._in_order.popleft())
+        finally:
+            del capture  # a failure's traceback keeps this frame alive
+
+    def _is_over(self) -> bool:
+        return self.stopped  # until then, items may be added
+
+    def _exhaust(self) -> None:
+        super()._exhaust()
+        self.arrivals.wake()
+
+    def __str__(self) -> str:
+        if self.closed:
+            state = "ended"
+        elif self._token is None:
+            state = "not entered"
+        else:
+            state = f"{self._running()} calls running, {len(self.arrivals.ready)} results to be given out"
+        return f"open_amap({name_of(self._fn)}, ...): {state}"
+
+
+class _OpenAmap(Generic[ItemT, T]):
+    """The block of `open_amap`."""
+
+    __slots__ = ("_manager", "_nursery", "_stream")
+
+    def __init__(self, stream: _Stream[ItemT, T]) -> None:
+        self._stream = stream
+        self._manager: FanOutNursery | None = None
+
+    @enable_ki_protection
+    async def __aenter__(self) -> AmapResults[ItemT, T]:
+        if self._manager is not None:
+            raise RuntimeError("this block of open_amap was entered before; call 'open_amap(...)' anew for each block")
+        manager = FanOutNursery("open_amap", self._stream.is_leaving)
+        self._nursery = await manager.__aenter__()
+        self._manager = manager
+        self._stream.begin(self._nursery)
+        return AmapResults(self._stream)
+
+    @enable_ki_protection
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> bool | None:
+        self._stream.stop()
+        try:
+            if self._nursery.cancel_scope.cancel_called:
+                return await self._leave_cancelled(kind, error, traceback)  # noqa: ASYNC102 # as a nursery does
+            await self._leave(error)  # noqa: ASYNC102 # the same
+            return False
+        finally:
+            self._stream.closed = True
+            del self, error
+
+    async def _leave(self, error: BaseException | None) -> None:
+        """End what is running, and raise what that raises; together with the block's own exception if that fails."""
+        assert self._manager is not None
+        self._stream.leaving = True
+        # A task of its own cancels: here, the block's exception would become the context of every Cancelled.
+        self._nursery.start_soon(_cancel, self._nursery.cancel_scope, name="open_amap (leaving)")
+        try:
+            await self._manager.__aexit__(None, None, None)  # noqa: ASYNC102 # as a nursery does
+        except BaseException as failure:  # noqa: ASYNC103 # the block's exception goes on instead
+            if error is None:
+                raise
+            if self._stream.failed:
+                raise BaseExceptionGroup("open_amap failed", [error, *parts(failure)]) from None  # noqa: ASYNC104 # it is in the group
+        finally:
+            del self, error
+
+    async def _leave_cancelled(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> bool | None:
+        """Leave a nursery that is cancelled already, because a call or the source has raised."""
+        assert self._manager is not None
+        try:
+            return await self._manager.__aexit__(kind, error, traceback)  # noqa: ASYNC102 # as a nursery does
+        except BaseException:  # noqa: ASYNC103 # the block's exception goes on instead
+            if error is None or self._stream.failed or self._nursery.cancel_scope.cancelled_caught:
+                raise
+            return False  # noqa: ASYNC104 # all that came from the calls are cancellations from outside
+        finally:
+            del self, error
+
+    def __repr__(self) -> str:
+        return f"<{self._stream}>"
+
+    def __aiter__(self) -> NoReturn:
+        self._refuse("async for")
+
+    def __await__(self) -> NoReturn:
+        self._refuse("await")
+
+    def _refuse(self, how: str) -> NoReturn:
+        raise TypeError(
+            f"open_amap is not used with '{how}' but with 'async with': "
+            "'async with open_amap(fn, items) as results:', and in the block 'async for capture in results:'"
+        )
+
+
+async def _cancel(scope: trio.CancelScope) -> None:  # noqa: ASYNC124 # a task has to be async
+    scope.cancel(reason="the block of open_amap has ended")
+
+
+class _AsAsync(AsyncGenerator[ItemT, None]):
+    """A sync generator as an async one."""
+
+    def __init__(self, generator: Generator[ItemT, Any, Any]) -> None:
+        self._generator = generator
+
+    async def asend(self, value: Any) -> ItemT:
+        return self._answer(self._generator.send, value)
+
+    async def athrow(self, *error: Any) -> ItemT:
+        return self._answer(self._generator.throw, *error)
+
+    def _answer(self, call: Callable[..., ItemT], *args: Any) -> ItemT:
+        try:
+            return call(*args)
+        except StopIteration:
+            raise StopAsyncIteration from None
+
+
+async def _close(generator: AsyncGenerator[Any, Any]) -> None:
+    try:
+        await unprotected(generator.aclose)
+    except BaseExceptionGroup as group:  # from a nursery over a `yield`
+        rest = group.split(GeneratorExit)[1]
+        if rest is not None:
+            raise rest from None
+
+
+def _iterator_over(items: Iterable[ItemT] | AsyncIterable[ItemT], call: str) -> Iterator[ItemT] | AsyncIterator[ItemT]:
+    """Return an async iterator if a task of its own has to read these items; otherwise a sync one."""
+    if isinstance(items, AsyncIterable):
+        return aiter(items)
+    if isinstance(items, Iterable):
+        iterator = iter(items)
+        return _AsAsync(cast("Generator[ItemT, Any, Any]", iterator)) if isinstance(iterator, Generator) else iterator
+    close_coroutines(items)
+    raise TypeError(f"{call} takes its items from an iterable or an async iterable, not from {shown(items)}")
+
+
+def _is_async_generator(source: object) -> bool:
+    return isinstance(source, AsyncGenerator)
+
+
+@disable_ki_protection  # it may be the user's code
+def _next(iterator: Iterator[ItemT]) -> ItemT:
+    return next(iterator)
+
+
+def _checked_limit(limit: object, call: str) -> int:
+    message = f"the limit of {call} is how many calls run at once, an integer such as 10, or None, not {shown(limit)}"
+    if isinstance(limit, bool) or not isinstance(limit, SupportsIndex):
+        raise TypeError(message)
+    checked = operator.index(limit)
+    if checked < 1:
+        raise ValueError(f"the limit of {call} is how many calls run at once, at least 1, not {checked}")
+    return checked
+
+
+class _Note(str):
+    """A note about the item that an exception comes from; each exception carries one at most."""
+
+    __slots__ = ()
+
+    def __reduce__(self) -> tuple[type[str], tuple[str]]:
+        return str, (str(self),)  # so that it can be unpickled without triores
+
+
+def _note(error: BaseException, index: int, item: object) -> None:
+    """Say which item an exception came from, if the exception allows notes; a cancellation comes from none."""
+    if is_cancellation(error):
+        return
+    with suppress(Exception):  # there are no notes before Python 3.11, and classes of exceptions that refuse them
+        notes = getattr(error, "__notes__", [])
+        notes[:] = [note for note in notes if type(note) is not _Note]
+        error.add_note(_Note(f"item {index}: {shown(item)}"))
