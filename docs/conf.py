@@ -11,13 +11,15 @@ import typing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from docutils import nodes
 from sphinx.pycode import ModuleAnalyzer
 
 import triores
 
 if TYPE_CHECKING:
-    from docutils.nodes import Element
+    from docutils.nodes import Element, TextElement
     from sphinx.application import Sphinx
+    from sphinx.environment import BuildEnvironment
 
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE / "_extensions"))
@@ -29,8 +31,10 @@ version = release = triores.__version__
 extensions = [
     "myst_parser",
     "sphinx.ext.autodoc",
+    "sphinx.ext.autosummary",
     "sphinx.ext.intersphinx",
     "sphinx.ext.napoleon",
+    "sphinx.ext.viewcode",
     "sphinx_copybutton",
     "sphinx_design",
     "misuses",
@@ -50,7 +54,8 @@ myst_links_external_new_tab = False
 default_role = "py:obj"  # a name in single backticks in a docstring is a link
 autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
-autodoc_default_options = {"members": True, "show-inheritance": True}
+autodoc_default_options = {"members": True, "show-inheritance": True, "special-members": "__await__"}
+autosummary_generate = False
 python_use_unqualified_type_names = True
 python_maximum_signature_line_length = 88
 napoleon_google_docstring = True
@@ -62,7 +67,7 @@ nitpick_ignore_regex = [
     # Type variables, and names that exist for type checkers only: there is nothing to link to.
     (r"py:(class|obj|data)", r"(.*\.)?(T|T_co|K|Ts|T_contra|ItemT|ItemT_co|ResultT|FutureT)(\[.*)?"),
     (r"py:(class|obj|data)", r"(.*\.)?(Fn|Out|Self|TypeIs|Unpack)(\[.*)?"),
-    (r"py:(class|obj)", r"(.*\.)?(NurseryLike|SendChannelLike|ExecutorLike|_AboutResult|_result\.ResultBase)(\[.*)?"),
+    (r"py:(class|obj)", r"(.*\.)?(_AboutResult|_result\.ResultBase)(\[.*)?"),
 ]
 
 intersphinx_mapping = {
@@ -77,13 +82,16 @@ html_theme = "furo"
 html_title = f"triores {version}"
 html_static_path = ["_static"]
 html_css_files = ["triores.css"]
+html_logo = html_favicon = "_static/logo.svg"
 html_copy_source = False
 html_show_sourcelink = False
 html_theme_options = {"navigation_with_keys": True}
 copybutton_exclude = ".linenos, .gp, .go"
 copybutton_selector = "div.highlight-python pre, div.highlight-sh pre"  # no button on output
-pygments_style = "friendly"
+pygments_style = "a11y-high-contrast-light"
 pygments_dark_style = "github-dark"
+
+MODULES: dict[str, str] = {}  # of the names that are defined in the package
 
 FULL_NAMES = {  # of what the package imports for type checkers only, and so names as in its source
     "AbstractAsyncContextManager": "contextlib.AbstractAsyncContextManager",
@@ -93,9 +101,24 @@ FULL_NAMES = {  # of what the package imports for type checkers only, and so nam
 }
 
 
-def give_full_name(_app: Sphinx, _env: object, node: Element, _content: object) -> None:
-    """Complete a name, so that the next one asked, intersphinx, finds it."""
-    node["reftarget"] = FULL_NAMES.get(node["reftarget"], node["reftarget"])
+def give_full_name(app: Sphinx, env: BuildEnvironment, node: Element, content: TextElement) -> Element | None:
+    """Complete a name, so that the next one asked, intersphinx, finds it.
+
+    In a table of methods, their docstrings are out of their class, and name one another without it.
+    """
+    name = node["reftarget"] = FULL_NAMES.get(node["reftarget"], node["reftarget"])
+    if not hasattr(triores.ResultBase, name):
+        return None
+    domain = env.domains.python_domain
+    return domain.resolve_xref(env, node["refdoc"], app.builder, "obj", f"triores.ResultBase.{name}", node, content)
+
+
+def mark_tables(_app: Sphinx, doctree: nodes.document) -> None:
+    """Tell the style sheet which cells say yes or no, and which tables are too wide for a phone."""
+    for entry in doctree.findall(nodes.entry):
+        entry["classes"] += {"✓": ["yes"], "✗": ["no"]}.get(entry.astext(), [])
+    for group in doctree.findall(nodes.tgroup):
+        group.parent["classes"].append("wide" if group["cols"] > 3 else "narrow")
 
 
 def show_plain_bases(_app: Sphinx, _name: str, _obj: object, _options: object, bases: list[Any]) -> None:
@@ -109,9 +132,9 @@ def show_plain_bases(_app: Sphinx, _name: str, _obj: object, _options: object, b
 
 
 def find_source_order() -> None:
-    """Tell autodoc in which order the members of classes are written.
+    """Tell autodoc in which order the members of classes are written, and find out in which module each name is.
 
-    It looks for them in the module that a class names, which is the public one.
+    Both autodoc and viewcode look in the module that a class or function names, which is the public one.
     """
     public = ModuleAnalyzer.for_module("triores")
     public.analyze()
@@ -119,6 +142,12 @@ def find_source_order() -> None:
         private = ModuleAnalyzer.for_module(f"triores.{path.stem}")
         private.analyze()
         public.tagorder |= private.tagorder
+        MODULES.update(dict.fromkeys(private.tags, private.modname))
+
+
+def find_source(_app: Sphinx, _module: str, name: str) -> str | None:
+    """The module to which a public name's link to its source leads."""
+    return MODULES.get(name)
 
 
 def setup(app: Sphinx) -> None:
@@ -126,3 +155,5 @@ def setup(app: Sphinx) -> None:
     find_source_order()
     app.connect("missing-reference", give_full_name, priority=400)
     app.connect("autodoc-process-bases", show_plain_bases)
+    app.connect("doctree-read", mark_tables)
+    app.connect("viewcode-follow-imported", find_source)

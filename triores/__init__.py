@@ -1,4 +1,38 @@
-"""triores: the results of concurrent work in Trio, kept safe."""
+"""triores: futures, captured tasks and bounded fan-out for Trio.
+
+Results
+    ResultCapture           the result of a task in a nursery: ``ResultCapture.start_soon(nursery, fn, *args)``
+    Future                  a result that you set by hand
+    ResultBase              what both have in common: ``await result``, ``unwrap()``, ``result()``, ``exception()``
+    wait_all, wait_any      wait for all of several results, or for the first
+    as_completed            go through results as they get done
+    results_to_channel      send results into a channel as they get done
+
+Many calls at once
+    gather                  call several functions, and return all their values
+    gather_outcomes         the same, with an ``outcome.Value`` or ``outcome.Error`` for each
+    race, first_success     the first to finish, and the first to succeed
+    amap                    call one function for each item, at most ``limit`` at a time, and return a list
+    open_amap               the same, with each result as soon as it is there
+
+Requests and shared work
+    FutureMap               the requests in flight on one connection
+    SingleFlight            one call for everybody who asks for the same key
+
+Threads, executors, asyncio
+    run_in_executor         call a function in a thread pool, a process pool or a cluster
+    wrap_future             make a result from a future of concurrent.futures or asyncio
+    to_concurrent_future    let a thread wait for a result
+    start_from_thread       start a task from any thread
+    ensure_future           make a result from anything that can be awaited
+    isfuture                whether an object is a result
+
+Exceptions
+    TaskNotDoneException, TaskFailedException, TaskCancelledException,
+    FutureSetAgainException, FutureCancelledException, FutureNeverSetException
+
+``help(triores.gather)`` shows one of them.
+"""
 
 from ._amap import AmapResults as AmapResults
 from ._amap import ItemCapture as ItemCapture

@@ -4,11 +4,12 @@ Being part of the page, a picture takes its font and its colours from the theme,
 ``_static/triores.css``. It is narrow, so that its text can be read on a phone. The text that it is drawn from is also
 its description, for readers who hear the page.
 
-``timeline``: what runs when. A row a line, of ``name | begin | end | kind | text``, in units of time, where the kind is
-value, error, cancelled or call. A line ``note | time | text`` marks a moment.
+``timeline``: what runs when. Each line is a row, ``name | begin | end | kind | text``, in units of time, of the kind
+value, error, cancelled or call. A line ``note | time | text`` marks a moment. Pictures that are to be compared share a
+scale: ``:until:`` is the time at the right edge, and ``:letters:`` the length of the longest name.
 
-``travel``: who tells whom. The first line names the parties, left to right; the others are ``from -> to: text``, or
-``at: text`` for what a party does alone.
+``travel``: what one party sends to another. The first line names the parties, left to right; the others are
+``from -> to: text``, or ``at: text`` for what a party does by itself.
 
 ``ownership``: what lives in what. Indented lines are inside the one above them; ``task -> result`` has its result drawn
 outside.
@@ -18,7 +19,7 @@ from __future__ import annotations
 
 import html
 import textwrap
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from docutils import nodes
 from sphinx.util.docutils import SphinxDirective
@@ -88,13 +89,15 @@ def arrowhead(x: float, y: float, direction: int) -> str:
 class Timeline(Picture):
     """What runs when."""
 
+    option_spec: ClassVar = {"until": float, "letters": int}
+
     def draw(self, lines: Sequence[str]) -> tuple[int, Iterable[str]]:
         """Rows from top to bottom, with time from left to right."""
         entries = [[part.strip() for part in entry.split("|")] for entry in lines]
         rows = [entry for entry in entries if entry[0] != "note"]
         marks = [entry for entry in entries if entry[0] == "note"]
-        last = max(float(row[2]) for row in rows)
-        names = CODE_LETTER * max(len(row[0]) for row in rows) + 8
+        last = self.options.get("until", max(float(row[2]) for row in rows))
+        names = CODE_LETTER * self.options.get("letters", max(len(row[0]) for row in rows)) + 8
         scale = (WIDTH - names - 12) / last
         bottom = 14 + 34 * len(rows)
         parts: list[str] = []
@@ -112,7 +115,7 @@ class Timeline(Picture):
 
     @staticmethod
     def _label(left: float, right: float, y: float, words: str) -> list[str]:
-        """Inside the bar where there is room, else beside it."""
+        """Inside the bar if it fits, else next to it."""
         needed = LETTER * len(words) + 12
         if right - left >= needed:
             return [text(right - 6, y, words, "on", "end")]
@@ -122,7 +125,7 @@ class Timeline(Picture):
 
 
 class Travel(Picture):
-    """Who tells whom."""
+    """What one party sends to another."""
 
     def draw(self, lines: Sequence[str]) -> tuple[int, Iterable[str]]:
         """Parties side by side, with time from top to bottom."""
@@ -136,8 +139,12 @@ class Travel(Picture):
             sender, arrow, receiver = (part.strip() for part in who.partition("->"))
             x, to = centre[sender], centre[receiver] if arrow else centre[sender]
             y += 16
-            for told in textwrap.wrap(words.strip(), int((abs(to - x) if arrow else step) / LETTER)):
-                parts.append(text((x + to) / 2, y, told, "small shade", "middle"))
+            told = textwrap.wrap(words.strip(), int((abs(to - x) if arrow else step) / LETTER) - 3)
+            if not arrow:  # a note, which covers the line that it is on
+                width = LETTER * max(map(len, told)) + 12
+                parts.append(box(x - width / 2, y - 12, width, 14 * len(told) + 4, "note"))
+            for part in told:
+                parts.append(text((x + to) / 2, y, part, "small", "middle"))
                 y += 14
             if arrow:
                 direction = 1 if to > x else -1

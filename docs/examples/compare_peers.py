@@ -1,7 +1,7 @@
 """What triores and its peers do in the same situation: each cell of the table is observed, and not just claimed.
 
-aioresult and anyio run on Trio, asyncio on its own loop. A dash stands where a library has nothing to compare. The
-table is the one on the documentation's page about the peers.
+aioresult and anyio run on Trio, asyncio on its own loop. A dash means that a library has nothing to compare. The tables
+are those on the documentation's page about the peers.
 
     python docs/examples/compare_peers.py
 
@@ -36,15 +36,21 @@ LIBRARIES: dict[str, Any] = {"triores": triores, "aioresult": aioresult, "anyio"
 RUNS = 40  # how often something is done whose outcome may be a matter of luck
 MANY = 200
 
-claims: dict[str, dict[str, Callable[[Any], Awaitable[object]]]] = {}
+TASKS = "Captured tasks"
+WAITS = "Waiting"
+FUTURES = "Futures and connections"
+FAN_OUT = "Many calls at once"
+BRIDGES = "Threads and executors"
+
+claims: dict[str, dict[str, dict[str, Callable[[Any], Awaitable[object]]]]] = {}  # by topic, words and library
 
 
-def claim(words: str, *libraries: str) -> Callable[[Callable[[Any], Awaitable[object]]], None]:
+def claim(topic: str, words: str, *libraries: str) -> Callable[[Callable[[Any], Awaitable[object]]], None]:
     """Register a check of a claim for some libraries. It is called with the library, and gives the cell."""
 
     def register(check: Callable[[Any], Awaitable[object]]) -> None:
         for library in libraries:
-            claims.setdefault(words, {})[library] = check
+            claims.setdefault(topic, {}).setdefault(words, {})[library] = check
 
     return register
 
@@ -59,7 +65,7 @@ def observe(check: Callable[[Any], Awaitable[object]], library: str) -> str:
         answer = asyncio.run(main())
     else:
         answer = trio.run(main, clock=trio.testing.MockClock(autojump_threshold=0))
-    return ("yes" if answer else "no") if isinstance(answer, bool) else str(answer)
+    return ("✓" if answer else "✗") if isinstance(answer, bool) else str(answer)
 
 
 # ---- the same words for what each library calls otherwise
@@ -147,13 +153,13 @@ def is_cancelled(error: BaseException) -> bool:
 # ---- tasks
 
 
-@claim("a task of a nursery has a handle", *LIBRARIES)
+@claim(TASKS, "a task in a nursery has a handle", *LIBRARIES)
 async def _(library: Any) -> str:
     async with open_nursery(library) as nursery:
         return f"`{type(start(library, nursery, settle_down, library)).__name__}`"
 
 
-@claim("its exception reaches the nursery too", *LIBRARIES)
+@claim(TASKS, "a failure reaches the nursery, too", *LIBRARIES)
 async def _(library: Any) -> bool:
     try:
         async with open_nursery(library) as nursery:
@@ -163,7 +169,7 @@ async def _(library: Any) -> bool:
     return False
 
 
-@claim("it is in the task tree by its own name", *LIBRARIES)
+@claim(TASKS, "the task tree shows the function's own name", *LIBRARIES)
 async def _(library: Any) -> bool:
     async def own_name() -> None:
         if library is asyncio:
@@ -194,17 +200,17 @@ async def cancelled_error(library: Any, fn: Callable[..., Awaitable[object]]) ->
     return error_of_reading(library, handles[0])
 
 
-@claim("cancelled and failed ones can be told apart", *LIBRARIES)
+@claim(TASKS, "cancelled and failed can be told apart", *LIBRARIES)
 async def _(library: Any) -> bool:
     return is_cancelled(await cancelled_error(library, sleep_forever))
 
 
-@claim("also if it has a Trio nursery of its own", "aioresult", "anyio", "triores")
+@claim(TASKS, "cancelled is recognized if the task has a nursery of its own", "aioresult", "anyio", "triores")
 async def _(library: Any) -> bool:
     return is_cancelled(await cancelled_error(library, sleep_in_own_nursery))
 
 
-@claim("awaiting a failed one raises its own exception", "anyio", "asyncio", "triores")
+@claim(TASKS, "awaiting a failed task raises the original exception", "anyio", "asyncio", "triores")
 async def _(library: Any) -> bool:
     handles: list[Any] = []
     with contextlib.suppress(Exception):
@@ -217,7 +223,7 @@ async def _(library: Any) -> bool:
     return False
 
 
-@claim("it can be cancelled alone", "anyio", "asyncio", "triores")
+@claim(TASKS, "one task can be cancelled alone", "anyio", "asyncio", "triores")
 async def _(library: Any) -> bool:
     async with open_nursery(library) as nursery:
         scope = trio.CancelScope()
@@ -230,12 +236,12 @@ async def _(library: Any) -> bool:
     return is_cancelled(error_of_reading(library, handle))
 
 
-@claim("it can be cancelled alone", "aioresult")
+@claim(TASKS, "one task can be cancelled alone", "aioresult")
 async def _(library: Any) -> bool:
     return any("cancel" in name for name in dir(library.ResultCapture))
 
 
-@claim("cancelling a wait for it leaves it alone", *LIBRARIES)
+@claim(TASKS, "cancelling a wait doesn't cancel the task", *LIBRARIES)
 async def _(library: Any) -> bool:
     async with open_nursery(library) as nursery:
         handle = start(library, nursery, sleep_forever, library)
@@ -254,7 +260,7 @@ async def _(library: Any) -> bool:
         return alone
 
 
-@claim("a failed one leaves no reference cycle", *LIBRARIES)
+@claim(TASKS, "a failed task leaves no reference cycle", *LIBRARIES)
 async def _(library: Any) -> bool:
     async def run_one(fn: Callable[..., Awaitable[object]]) -> None:
         if library is asyncio:  # its TaskGroup leaves cycles of its own on some versions of Python
@@ -277,7 +283,7 @@ async def _(library: Any) -> bool:
         gc.enable()
 
 
-@claim("a second run() leaves the routine alone", "triores", "aioresult")
+@claim(TASKS, "a second run() doesn't run the function again", "triores", "aioresult")
 async def _(library: Any) -> bool:
     runs = 0
 
@@ -295,7 +301,7 @@ async def _(library: Any) -> bool:
 # ---- waiting
 
 
-@claim(f"tasks started to wait for the first of {MANY}", "aioresult", "triores")
+@claim(WAITS, f"tasks started to wait for the first of {MANY}", "aioresult", "triores")
 async def _(library: Any) -> int:
     futures = [library.Future() for _ in range(MANY)]
     async with trio.open_nursery() as nursery:
@@ -307,7 +313,7 @@ async def _(library: Any) -> int:
     return started
 
 
-@claim(f"tasks started to wait for the first of {MANY}", "asyncio")
+@claim(WAITS, f"tasks started to wait for the first of {MANY}", "asyncio")
 async def _(_: Any) -> int:
     futures: list[asyncio.Future[None]] = [asyncio.Future() for _ in range(MANY)]
     waiter = asyncio.ensure_future(asyncio.wait(futures, return_when=asyncio.FIRST_COMPLETED))
@@ -318,7 +324,7 @@ async def _(_: Any) -> int:
     return started
 
 
-@claim("results of one tick come in exact order", "aioresult", "triores")
+@claim(WAITS, "results of one tick come in exact order", "aioresult", "triores")
 async def _(library: Any) -> bool:
     exact = True
     for _ in range(RUNS):
@@ -334,7 +340,7 @@ async def _(library: Any) -> bool:
     return exact
 
 
-@claim("results of one tick come in exact order", "asyncio")
+@claim(WAITS, "results of one tick come in exact order", "asyncio")
 async def _(_: Any) -> bool:
     exact = True
     for _ in range(RUNS):
@@ -349,7 +355,7 @@ async def _(_: Any) -> bool:
     return exact
 
 
-@claim("waiting for nothing is a checkpoint", "aioresult", "triores")
+@claim(WAITS, "waiting for nothing is a checkpoint", "aioresult", "triores")
 async def _(library: Any) -> bool:
     try:
         with trio.testing.assert_checkpoints():
@@ -359,7 +365,7 @@ async def _(library: Any) -> bool:
     return True
 
 
-@claim("a cancelled wait for the first raises", "aioresult", "triores")
+@claim(WAITS, "a cancelled wait for the first raises", "aioresult", "triores")
 async def _(library: Any) -> str:
     cell = "nothing"
     with trio.CancelScope() as scope:
@@ -372,7 +378,7 @@ async def _(library: Any) -> str:
     return cell
 
 
-@claim("a cancelled wait for the first raises", "asyncio")
+@claim(WAITS, "a cancelled wait for the first raises", "asyncio")
 async def _(_: Any) -> str:
     future: asyncio.Future[None] = asyncio.Future()
     task = asyncio.ensure_future(asyncio.wait([future], return_when=asyncio.FIRST_COMPLETED))
@@ -382,7 +388,7 @@ async def _(_: Any) -> str:
     return f"`{type(error_of_reading(asyncio, task)).__name__}`"
 
 
-@claim("results_to_channel tolerates a closed receiver", "triores", "aioresult")
+@claim(WAITS, "results_to_channel tolerates a closed receiver", "triores", "aioresult")
 async def _(library: Any) -> bool:
     future = library.Future()
     future.set_result(None)
@@ -398,7 +404,7 @@ async def _(library: Any) -> bool:
 # ---- futures
 
 
-@claim("setting one from another thread is refused", *LIBRARIES)
+@claim(FUTURES, "setting a future from another thread is refused", *LIBRARIES)
 async def _(library: Any) -> bool:
     refused = False
 
@@ -421,7 +427,7 @@ async def _(library: Any) -> bool:
     return refused and unchanged
 
 
-@claim("waiters are told that the connection is gone", "aioresult", "anyio", "asyncio")
+@claim(FUTURES, "waiters get an error when the connection is lost", "aioresult", "anyio", "asyncio")
 async def _(library: Any) -> bool:
     async def reader(requests: dict[int, Any]) -> None:
         """Settle each future, were there an answer; but the connection is gone."""
@@ -438,7 +444,7 @@ async def _(library: Any) -> bool:
     return False
 
 
-@claim("waiters are told that the connection is gone", "triores")
+@claim(FUTURES, "waiters get an error when the connection is lost", "triores")
 async def _(_: Any) -> bool:
     async def reader(requests: triores.FutureMap[int, None]) -> None:
         with requests:
@@ -457,7 +463,7 @@ async def _(_: Any) -> bool:
 # ---- fan-out, sharing, bridges
 
 
-@claim("when one function fails, gather cancels the rest", "anyio", "asyncio", "triores")
+@claim(FAN_OUT, "when one function fails, gather cancels the rest", "anyio", "asyncio", "triores")
 async def _(library: Any) -> bool:
     cancelled = False
 
@@ -480,15 +486,15 @@ async def _(library: Any) -> bool:
 
 def offered(library: ModuleType, *names: str) -> str:
     """Those of some names that a library has."""
-    return ", ".join(f"`{name}`" for name in names if hasattr(library, name)) or "no"
+    return ", ".join(f"`{name}`" for name in names if hasattr(library, name)) or "✗"
 
 
-@claim("many functions at once", *LIBRARIES)
+@claim(FAN_OUT, "several functions at once", *LIBRARIES)
 async def _(library: Any) -> str:
     return offered(library, "gather", "gather_outcomes", "race", "first_success")
 
 
-@claim(f"calls at once in a map over {MANY}, limited to 10", "anyio", "triores")
+@claim(FAN_OUT, f"calls at once in a map over {MANY}, limited to 10", "anyio", "triores")
 async def _(library: Any) -> int:
     running: set[int] = set()
     most = 0
@@ -504,34 +510,37 @@ async def _(library: Any) -> int:
     return most
 
 
-@claim("a streaming map", *LIBRARIES)
+@claim(FAN_OUT, "a streaming map", *LIBRARIES)
 async def _(library: Any) -> str:
     return offered(library, "open_amap")
 
 
-@claim("one task for many callers", *LIBRARIES)
+@claim(FAN_OUT, "one task for many callers", *LIBRARIES)
 async def _(library: Any) -> str:
     return offered(library, "SingleFlight")
 
 
-@claim("wraps a future of concurrent.futures", *LIBRARIES)
+@claim(BRIDGES, "wraps a future of concurrent.futures", *LIBRARIES)
 async def _(library: Any) -> bool:
     return hasattr(library, "wrap_future")
 
 
-@claim("starts a task from any thread", *LIBRARIES)
+@claim(BRIDGES, "starts a task from any thread", *LIBRARIES)
 async def _(library: Any) -> bool:
     names = {"run_coroutine_threadsafe", "BlockingPortal", "start_from_thread"}
     return not names.isdisjoint(dir(anyio.from_thread if library is anyio else library))
 
 
 def main() -> None:
-    """Print the table."""
-    print(f"| | {' | '.join(LIBRARIES)} |")
-    print("| --- " * (1 + len(LIBRARIES)) + "|")
-    for words, checks in claims.items():
-        cells = [observe(checks[library], library) if library in checks else "-" for library in LIBRARIES]
-        print(f"| {words} | {' | '.join(cells)} |")
+    """Print a table for each topic."""
+    for topic, rows in claims.items():
+        print(f"## {topic}\n")
+        print(f"| | {' | '.join(LIBRARIES)} |")
+        print("| --- " * (1 + len(LIBRARIES)) + "|")
+        for words, checks in rows.items():
+            cells = [observe(checks[library], library) if library in checks else "-" for library in LIBRARIES]
+            print(f"| {words} | {' | '.join(cells)} |")
+        print()
 
 
 if __name__ == "__main__":
