@@ -118,7 +118,7 @@ def mark_tables(_app: Sphinx, doctree: nodes.document) -> None:
     for entry in doctree.findall(nodes.entry):
         entry["classes"] += {"✓": ["yes"], "✗": ["no"]}.get(entry.astext(), [])
     for group in doctree.findall(nodes.tgroup):
-        group.parent["classes"].append("wide" if group["cols"] > 3 else "narrow")
+        group.parent["classes"].append("wide" if group["cols"] > 4 else "narrow")
 
 
 def show_plain_bases(_app: Sphinx, _name: str, _obj: object, _options: object, bases: list[Any]) -> None:
