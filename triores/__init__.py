@@ -14,6 +14,8 @@ Many calls at once
     race, first_success     the first to finish, and the first to succeed
     amap                    call one function for each item, at most ``limit`` at a time, and return a list
     open_amap               the same, with each result as soon as it is there
+    AmapResults             what ``open_amap`` opens: go through the results, and add items
+    ItemCapture             one of these results, with its ``item``
 
 Requests and shared work
     FutureMap               the requests in flight on one connection
