@@ -17,6 +17,7 @@ from triores._exceptions import leaves
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Generator
+    from types import FrameType
 
     from triores import ResultBase
 
@@ -94,6 +95,17 @@ async def in_foreign_thread(fn: Callable[[], T]) -> T:
 async def in_foreign_run(async_fn: Callable[[], Awaitable[T]]) -> T:
     """Run an async function in another Trio run, in another thread."""
     return await trio.to_thread.run_sync(trio.run, async_fn)
+
+
+@contextmanager
+def traced_by(trace: Callable[[FrameType, str, Any], Any]) -> Generator[None]:
+    """Have this thread traced in the block. A measurement of coverage goes on after it."""
+    before = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        yield
+    finally:
+        sys.settrace(before)
 
 
 def seed_scheduler(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -26,8 +26,6 @@ if sys.version_info < (3, 11):
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-pytestmark = pytest.mark.usefixtures("unmeasured")
-
 # The two modules, and the two kinds of nursery: what differs in type is what is compared.
 Library = Any
 OpenNursery = Any

@@ -23,8 +23,6 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
 
 quickly = settings(max_examples=1000 if SOAK else 25, deadline=None, derandomize=not SOAK, database=None)
-pytestmark = pytest.mark.usefixtures("unmeasured")
-
 delays = st.integers(0, 3)
 
 

@@ -15,7 +15,7 @@ import io
 import re
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
 import trio
@@ -23,11 +23,6 @@ import trio.testing
 from _examples import run_example
 
 import triores
-
-if TYPE_CHECKING:
-    from subprocess import CompletedProcess
-
-pytestmark = pytest.mark.usefixtures("unmeasured")
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
@@ -205,9 +200,9 @@ def test_each_public_name_is_in_the_reference() -> None:
 
 
 @pytest.mark.skipif(sys.version_info < (3, 11), reason="the program needs asyncio.TaskGroup")
-@pytest.mark.ahead(run_example, "compare_peers.py")
-def test_the_comparison_is_what_the_program_prints(ahead: CompletedProcess[bytes]) -> None:
+def test_the_comparison_is_what_the_program_prints() -> None:
+    ran = run_example("compare_peers.py")
     page = (DOCS / "explanation" / "comparison.md").read_text(encoding="utf-8")
-    assert (ahead.stderr, ahead.returncode) == (b"", 0)
-    printed = ahead.stdout.decode()
+    assert (ran.stderr, ran.returncode) == (b"", 0)
+    printed = ran.stdout.decode()
     assert printed in page, f"copy what compare_peers.py prints into comparison.md:\n{printed}"

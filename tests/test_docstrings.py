@@ -24,8 +24,6 @@ import triores
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
 
-pytestmark = pytest.mark.usefixtures("unmeasured")
-
 
 def examples() -> Iterator[tuple[str, str]]:
     """The name of each public object whose docstring has an example, and the example."""

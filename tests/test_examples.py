@@ -11,7 +11,7 @@ import socket
 import sys
 from collections import Counter
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 import trio
@@ -19,11 +19,6 @@ import trio.testing
 from _examples import EXAMPLES, load_example, run_example
 
 from triores import ResultCapture, TaskFailedException
-
-if TYPE_CHECKING:
-    from subprocess import CompletedProcess
-
-pytestmark = pytest.mark.usefixtures("unmeasured")
 
 TESTS = Path(__file__).parent
 SHORT = 5  # seconds of a mock clock, which pass at once where nothing can happen any more
@@ -48,10 +43,10 @@ def figures(table: bytes) -> dict[str, str]:
     return {what: figure.replace(",", "") for what, figure in rows}
 
 
-@pytest.mark.ahead(run_example, "multiplexed_rpc.py", "--requests", "600", "--callers", "20")
-def test_every_request_is_answered_and_every_caller_learns_of_the_cut(ahead: CompletedProcess[bytes]) -> None:
-    assert (ahead.stderr, ahead.returncode) == (b"", 0)
-    shown = figures(ahead.stdout)
+def test_every_request_is_answered_and_every_caller_learns_of_the_cut() -> None:
+    ran = run_example("multiplexed_rpc.py", "--requests", "600", "--callers", "20")
+    assert (ran.stderr, ran.returncode) == (b"", 0)
+    shown = figures(ran.stdout)
     assert shown["requests"] == shown["right answers"] == "600"
     assert float(shown["requests a second"]) > 0
     median, worst = (float(shown[f"latency, {which}"].removesuffix(" ms")) for which in ("median", "99th percentile"))

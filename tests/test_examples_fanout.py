@@ -20,8 +20,6 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
     from subprocess import CompletedProcess
 
-pytestmark = pytest.mark.usefixtures("unmeasured")
-
 
 def rows(printed: str) -> list[tuple[str, ...]]:
     """The rows of the tables in what was printed."""
@@ -32,21 +30,21 @@ def rows(printed: str) -> list[tuple[str, ...]]:
 # ---- progress
 
 
-@pytest.mark.ahead(run_example, "progress_tqdm.py", "--items", "40")
-def test_tqdm_shows_the_progress_of_results_as_they_are(ahead: CompletedProcess[bytes]) -> None:
-    assert ahead.returncode == 0
-    assert ahead.stdout.decode().split() == ["open_amap:", "780", "as_completed:", "780"]
-    shown = ahead.stderr.decode()
+def test_tqdm_shows_the_progress_of_results_as_they_are() -> None:
+    ran = run_example("progress_tqdm.py", "--items", "40")
+    assert ran.returncode == 0
+    assert ran.stdout.decode().split() == ["open_amap:", "780", "as_completed:", "780"]
+    shown = ran.stderr.decode()
     for bar in ("open_amap", "as_completed"):
         assert re.search(rf"\r{bar}: 100%\|.*\| 40/40 \[", shown), shown
         assert f"\r{bar}:   0%|" in shown
 
 
-@pytest.mark.ahead(run_example, "progress_rich.py", "--items", "40")
-def test_rich_shows_the_progress_of_results_as_they_are(ahead: CompletedProcess[bytes]) -> None:
-    assert ahead.returncode == 0
-    assert ahead.stdout.decode().split() == ["open_amap:", "684", "as_completed:", "684"]
-    bars = dict(re.findall(r"^(\w+) +[━╸ ]+ +(\d+)% ", ahead.stderr.decode(), re.MULTILINE))
+def test_rich_shows_the_progress_of_results_as_they_are() -> None:
+    ran = run_example("progress_rich.py", "--items", "40")
+    assert ran.returncode == 0
+    assert ran.stdout.decode().split() == ["open_amap:", "684", "as_completed:", "684"]
+    bars = dict(re.findall(r"^(\w+) +[━╸ ]+ +(\d+)% ", ran.stderr.decode(), re.MULTILINE))
     assert bars == {"open_amap": "100", "failed": "10", "as_completed": "100"}
 
 
@@ -55,10 +53,10 @@ def test_rich_shows_the_progress_of_results_as_they_are(ahead: CompletedProcess[
 crawler = load_example("crawler.py")
 
 
-@pytest.mark.ahead(run_example, "crawler.py", "--pages", "120", "--limit", "7")
-def test_the_crawler_finds_every_page_and_every_dead_link(ahead: CompletedProcess[bytes]) -> None:
-    assert (ahead.returncode, ahead.stderr) == (0, b"")
-    printed = ahead.stdout.decode()
+def test_the_crawler_finds_every_page_and_every_dead_link() -> None:
+    ran = run_example("crawler.py", "--pages", "120", "--limit", "7")
+    assert (ran.returncode, ran.stderr) == (0, b"")
+    printed = ran.stdout.decode()
     assert rows(printed) == [("pages", "120", "120"), ("dead links", "6", "6")]
     assert re.search(r"^crawled [━╸ ]+ 100%", printed, re.MULTILINE)
     assert re.search(r"^the site\n└── /0\n    ├── /\d+", printed, re.MULTILINE)
@@ -180,17 +178,17 @@ def check_links(files: dict[str, str], links: dict[str, str]) -> CompletedProces
         return run_example("link_checker.py", root, "--limit", "2")
 
 
-@pytest.mark.ahead(check_links, GOOD, {})
-def test_a_tree_of_good_links_passes(ahead: CompletedProcess[bytes]) -> None:
-    assert (ahead.stderr, rows(ahead.stdout.decode())) == (b"", counts(5, 26, 10, 0))
-    assert ahead.returncode == 0
-    assert b"Broken" not in ahead.stdout
+def test_a_tree_of_good_links_passes() -> None:
+    ran = check_links(GOOD, {})
+    assert (ran.stderr, rows(ran.stdout.decode())) == (b"", counts(5, 26, 10, 0))
+    assert ran.returncode == 0
+    assert b"Broken" not in ran.stdout
 
 
-@pytest.mark.ahead(check_links, BAD, {"linked.html": "../secret.html", "dangling.html": "nowhere"})
-def test_each_broken_link_is_told_of_with_its_page(ahead: CompletedProcess[bytes]) -> None:
-    assert ahead.stderr == b""
-    assert rows(ahead.stdout.decode()) == [
+def test_each_broken_link_is_told_of_with_its_page() -> None:
+    ran = check_links(BAD, {"linked.html": "../secret.html", "dangling.html": "nowhere"})
+    assert ran.stderr == b""
+    assert rows(ran.stdout.decode()) == [
         ("/a.html", "missing.html", "404 Not Found"),
         ("/a.html", "b.md#missing", "no anchor 'missing'"),
         ("/a.html", "../secret.html", "leaves the tree"),
@@ -203,7 +201,7 @@ def test_each_broken_link_is_told_of_with_its_page(ahead: CompletedProcess[bytes
         ("/deep/er/b.md", "mis%20sing", "404 Not Found"),
         *counts(3, 12, 7, 10),
     ]
-    assert ahead.returncode == 1
+    assert ran.returncode == 1
 
 
 async def test_a_request_that_takes_too_long_breaks_its_link(

@@ -18,9 +18,6 @@ from triores import ResultCapture
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
-    from subprocess import CompletedProcess
-
-pytestmark = pytest.mark.usefixtures("unmeasured")
 
 
 def figures(table: bytes) -> dict[str, int]:
@@ -58,10 +55,10 @@ def test_a_count_below_one_is_refused(
 # ---- a client that connects again
 
 
-@pytest.mark.ahead(run_example, "reconnecting_client.py", "--requests", "400", "--callers", "20", "--cut-every", "10")
-def test_every_request_to_a_server_that_cuts_the_connection_is_accounted_for(ahead: CompletedProcess[bytes]) -> None:
-    assert (ahead.stderr, ahead.returncode) == (b"", 0)
-    shown = figures(ahead.stdout)
+def test_every_request_to_a_server_that_cuts_the_connection_is_accounted_for() -> None:
+    ran = run_example("reconnecting_client.py", "--requests", "400", "--callers", "20", "--cut-every", "10")
+    assert (ran.stderr, ran.returncode) == (b"", 0)
+    shown = figures(ran.stdout)
     lost = shown["connection closed"] + shown["connection reset"]
     assert lost > 0
     assert shown["right answer"] > 0
@@ -191,10 +188,10 @@ async def test_a_wrong_answer_counts_as_one() -> None:
 # ---- a proxy that asks once
 
 
-@pytest.mark.ahead(run_example, "caching_proxy.py", "--clients", "50")
-def test_many_simultaneous_clients_of_one_slow_page_cause_one_request_upstream(ahead: CompletedProcess[bytes]) -> None:
-    assert (ahead.stderr, ahead.returncode) == (b"", 0)
-    assert figures(ahead.stdout) == {
+def test_many_simultaneous_clients_of_one_slow_page_cause_one_request_upstream() -> None:
+    ran = run_example("caching_proxy.py", "--clients", "50")
+    assert (ran.stderr, ran.returncode) == (b"", 0)
+    assert figures(ran.stdout) == {
         "clients that got it at the same time": 50,
         "clients that got it later, from the cache": 1,
         "requests upstream": 1,

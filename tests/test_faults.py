@@ -31,8 +31,6 @@ from triores import Future
 if TYPE_CHECKING:
     from _faults import Scenario, Watch
 
-pytestmark = pytest.mark.usefixtures("unmeasured")
-
 SEEDS = range(100 if SOAK else 3)
 each_scenario = pytest.mark.parametrize("scenario", [pytest.param(fn, id=fn.__name__) for fn in SCENARIOS])
 

@@ -28,8 +28,6 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Generator
     from types import FrameType
 
-pytestmark = pytest.mark.usefixtures("unmeasured")
-
 PACKAGE = str(Path(triores.__file__).parent)
 EVENTS = trio.Event.set.__code__.co_filename
 

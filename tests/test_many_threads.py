@@ -17,8 +17,6 @@ from triores import Future, ResultBase, to_concurrent_future, wrap_future
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-pytestmark = pytest.mark.usefixtures("unmeasured")
-
 THREADS = 8
 COMPLETIONS = 200_000 if SOAK else 4_800
 ROUNDS = max(1, COMPLETIONS // 8_000)

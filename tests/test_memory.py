@@ -41,10 +41,7 @@ if sys.version_info < (3, 11):
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
 
-pytestmark = [
-    pytest.mark.skipif(sys.implementation.name != "cpython", reason="only CPython counts its blocks of memory"),
-    pytest.mark.usefixtures("unmeasured"),
-]
+pytestmark = pytest.mark.skipif(sys.implementation.name != "cpython", reason="only CPython counts its blocks of memory")
 
 TIMES = 10_000
 FEWER = 10_000 if SOAK else 1_000  # where it takes longer

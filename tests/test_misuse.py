@@ -29,7 +29,7 @@ if sys.version_info < (3, 11):
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Iterator
 
-pytestmark = pytest.mark.usefixtures("unmeasured", "no_garbage_collector")
+pytestmark = pytest.mark.usefixtures("no_garbage_collector")
 
 
 @pytest.fixture

@@ -6,7 +6,6 @@ Everywhere else, whatever would change a result or wait for it is refused, and n
 from __future__ import annotations
 
 import itertools
-import sys
 import threading
 from functools import partial
 from pathlib import Path
@@ -15,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import outcome
 import pytest
 import trio
-from _helpers import Boom, in_foreign_run, in_foreign_thread, is_free
+from _helpers import Boom, in_foreign_run, in_foreign_thread, is_free, traced_by
 from trio.testing import wait_all_tasks_blocked
 
 import triores
@@ -386,7 +385,6 @@ class Race:
         nursery.cancel_scope.cancel()
 
 
-@pytest.mark.usefixtures("unmeasured")
 @each_stepped_wait
 def test_a_thread_that_settles_while_a_task_begins_to_wait_is_refused_or_wakes_it(
     wait: Callable[[Future[int]], Awaitable[object]],
@@ -401,9 +399,8 @@ def test_a_thread_that_settles_while_a_task_begins_to_wait_is_refused_or_wakes_i
         stop = Stop(line, settle_meanwhile)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(race.task)
-            sys.settrace(stop)
-            await wait_all_tasks_blocked()
-            sys.settrace(None)
+            with traced_by(stop):
+                await wait_all_tasks_blocked()
             if stop.left > 0:
                 settle_meanwhile()
             await race.check(nursery)
@@ -416,7 +413,6 @@ def test_a_thread_that_settles_while_a_task_begins_to_wait_is_refused_or_wakes_i
     assert refused == {True, False}  # depending on the line
 
 
-@pytest.mark.usefixtures("unmeasured")
 @each_stepped_wait
 def test_a_task_that_begins_to_wait_while_a_thread_settles_is_woken_or_the_thread_is_refused(
     wait: Callable[[Future[int]], Awaitable[object]],
@@ -431,9 +427,8 @@ def test_a_task_that_begins_to_wait_while_a_thread_settles_is_woken_or_the_threa
         stop = Stop(line, wait_in_thread)
 
         def settle() -> None:
-            sys.settrace(stop)
-            race.settle()
-            sys.settrace(None)
+            with traced_by(stop):
+                race.settle()
             stopped.set()
 
         thread = threading.Thread(target=settle)

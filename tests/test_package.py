@@ -21,8 +21,6 @@ import triores
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-pytestmark = pytest.mark.usefixtures("unmeasured")
-
 PACKAGE = Path(triores.__file__).parent
 
 
@@ -69,9 +67,9 @@ def printed_by(program: str) -> str:
     return ran.stdout
 
 
-@pytest.mark.ahead(printed_by, IMPORTS)
-def test_importing_the_package_imports_no_other_event_loop_and_no_thread_pool(ahead: str) -> None:
-    everything, added = (line.split() for line in ahead.splitlines())
+def test_importing_the_package_imports_no_other_event_loop_and_no_thread_pool() -> None:
+    ran = printed_by(IMPORTS)
+    everything, added = (line.split() for line in ran.splitlines())
     assert "triores" in added
     assert not {"asyncio", "concurrent.futures", "anyio"} & {*everything}
     third_party = {name.partition(".")[0] for name in added} - sys.stdlib_module_names

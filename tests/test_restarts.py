@@ -23,8 +23,6 @@ if sys.version_info < (3, 11):
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-pytestmark = pytest.mark.usefixtures("unmeasured")
-
 RUNS = 1000 if SOAK else 8
 THREADS = 4
 LIMIT = 30  # seconds, after which a thread that should have been woken is given up

@@ -31,8 +31,6 @@ from triores import (
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
 
-pytestmark = pytest.mark.usefixtures("unmeasured")
-
 SEEDS = range(5000 if SOAK else 200)
 
 

@@ -7,7 +7,6 @@ what a foreign thread does to a result, that thread does itself.
 from __future__ import annotations
 
 import logging
-import sys
 from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -51,8 +50,6 @@ from triores import (
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator
-
-pytestmark = pytest.mark.usefixtures("unmeasured")
 
 T = TypeVar("T")
 Outcome = Any  # in a model: a value, or an exception object, or None while pending
@@ -114,7 +111,6 @@ async def play(machine: type[OnTrio]) -> None:
 
 
 def play_here(machine: type[OnTrio]) -> None:
-    sys.settrace(None)  # this thread may have been in use by tests whose coverage is measured
     run_state_machine_as_test(machine, settings=thoroughly)
 
 

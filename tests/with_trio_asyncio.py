@@ -1,7 +1,12 @@
-"""Bridges to the event loop of trio-asyncio, which runs in the Trio thread."""
+"""Bridges to the event loop of trio-asyncio, which runs in the Trio thread.
+
+Importing trio-asyncio has asyncio itself run on Trio, for good. So this file has a session of its own, and no name that
+pytest would look for.
+"""
 
 from __future__ import annotations
 
+import importlib
 import warnings
 from typing import TYPE_CHECKING, Any
 
@@ -10,21 +15,15 @@ from trio.testing import wait_all_tasks_blocked
 
 from triores import wrap_future
 
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore", DeprecationWarning)
+    trio_asyncio: Any = importlib.import_module("trio_asyncio")  # it has no types
+
 if TYPE_CHECKING:
     import asyncio
 
-pytestmark = pytest.mark.usefixtures("unmeasured")
 
-
-@pytest.fixture
-def trio_asyncio() -> Any:
-    """Imported here, since it replaces parts of asyncio, which the tests before this run without."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)
-        return pytest.importorskip("trio_asyncio", reason="trio-asyncio does not run on Python 3.14")
-
-
-async def test_a_future_of_a_trio_asyncio_loop_is_awaited_in_the_same_thread(trio_asyncio: Any) -> None:
+async def test_a_future_of_a_trio_asyncio_loop_is_awaited_in_the_same_thread() -> None:
     async with trio_asyncio.open_loop() as loop:
         source: asyncio.Future[int] = loop.create_future()
         future = wrap_future(source)
@@ -33,7 +32,7 @@ async def test_a_future_of_a_trio_asyncio_loop_is_awaited_in_the_same_thread(tri
         assert wrap_future(source).result() == 3
 
 
-async def test_a_task_of_a_trio_asyncio_loop_is_cancelled_with_its_wrapper(trio_asyncio: Any) -> None:
+async def test_a_task_of_a_trio_asyncio_loop_is_cancelled_with_its_wrapper() -> None:
     async with trio_asyncio.open_loop() as loop:
 
         async def sleep() -> None:
@@ -47,7 +46,7 @@ async def test_a_task_of_a_trio_asyncio_loop_is_cancelled_with_its_wrapper(trio_
         assert task.cancelled()
 
 
-async def test_a_pending_future_of_a_closed_trio_asyncio_loop_is_refused(trio_asyncio: Any) -> None:
+async def test_a_pending_future_of_a_closed_trio_asyncio_loop_is_refused() -> None:
     async with trio_asyncio.open_loop() as loop:
         source: asyncio.Future[int] = loop.create_future()
     with pytest.raises(RuntimeError, match=r"^the event loop of this asyncio future is closed"):
