@@ -14,7 +14,7 @@ nox.needs_version = ">=2025.5.1"
 nox.options.default_venv_backend = "virtualenv"
 nox.options.download_python = "never"
 nox.options.error_on_missing_interpreters = False
-nox.options.sessions = ["tests", "coverage", "lowest", "trio-asyncio", "types", "lint", "examples", "docs"]
+nox.options.sessions = ["tests", "coverage", "lowest", "trio-asyncio", "leftovers", "types", "lint", "examples", "docs"]
 
 PYTHONS = ["3.10", "3.11", "3.12", "3.13", "3.14", "3.14t", "pypy3.11"]
 PROJECT = nox.project.load_toml("pyproject.toml")
@@ -61,6 +61,13 @@ def trio_asyncio(session: nox.Session) -> None:
     """Run the tests with trio-asyncio, which changes the process they run in for good."""
     install(session, "trio-asyncio")
     session.run("pytest", "-q", "tests/with_trio_asyncio.py", *session.posargs)
+
+
+@nox.session(python="3.13")
+def leftovers(session: nox.Session) -> None:
+    """Run the tests under the package's own pytest plugin, and see that none leaves a result behind."""
+    install(session, "test")
+    session.run("pytest", "-q", "-p", "triores.pytest_plugin", *(session.posargs or ["-n", "2", *WITHOUT_EXAMPLES]))
 
 
 @nox.session(python="3.13")

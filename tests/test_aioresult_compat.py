@@ -326,6 +326,7 @@ async def waiting_for_several(lib: Library, open_nursery: OpenNursery) -> list[o
         told.append(results.index(await lib.wait_any([pending, results[2], results[2]])))
         nursery.start_soon(set_soon, pending)
         told.append(await lib.wait_any(iter([lib.Future(), pending, pending])) is pending)
+        told.append(repr(results[-1].exception()))
 
     async def set_soon(future: Any) -> None:
         await wait_all_tasks_blocked()

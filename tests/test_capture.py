@@ -335,7 +335,9 @@ async def test_a_capture_can_be_run_by_hand(open_nursery: OpenNursery) -> None:
     assert capture.result() == 8
     with pytest.raises(Boom):
         await ResultCapture(fail, Boom()).run()
-    await ResultCapture(fail, Boom(), suppress_exception=True).run()
+    failing = ResultCapture(fail, Boom(), suppress_exception=True)
+    await failing.run()
+    assert isinstance(failing.exception(), Boom)
 
 
 @open_any_nursery

@@ -393,6 +393,7 @@ async def waits_that_are_refused(watch: Watch) -> None:
     await expect(TypeError, wait_any(refused()))
 
 
+@pytest.mark.leaves_results
 @pytest.mark.parametrize(
     "program",
     [

@@ -33,6 +33,7 @@ EXAMPLES = {path.relative_to(ROOT).as_posix() for path in DOCS.glob("examples/*.
 SHELL = re.compile(
     r"pip install (\.|triores|tqdm rich)"
     r"|python -m trio"
+    r"|pytest -p triores\.pytest_plugin"
     r"|python3 -m venv \.venv && \.venv/bin/pip install -q nox && \.venv/bin/nox -s (demo|tests)"
     rf"|python (?P<program>{'|'.join(map(re.escape, sorted(EXAMPLES)))}).*"
 )

@@ -237,6 +237,7 @@ ENDS: list[tuple[object, bool]] = [(3, False), (Boom(), False), (Boom(), True)]
 
 @pytest.mark.filterwarnings("ignore:coroutine .* was never awaited")  # where Ctrl-C comes just before that
 @pytest.mark.parametrize(("end", "suppress"), ENDS)
+@pytest.mark.leaves_results
 def test_ctrl_c_while_a_capture_is_run_leaves_no_reader_asleep(end: object, suppress: bool) -> None:
     async def routine() -> object:
         await wait_all_tasks_blocked()
@@ -266,6 +267,7 @@ def test_ctrl_c_while_a_capture_is_run_leaves_no_reader_asleep(end: object, supp
 
 
 @pytest.mark.parametrize(("end", "suppress"), ENDS)
+@pytest.mark.leaves_results
 def test_ctrl_c_while_a_task_ends_leaves_no_reader_asleep(end: object, suppress: bool) -> None:
     async def program(interrupter: Interrupter) -> None:
         async def routine() -> object:

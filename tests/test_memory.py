@@ -118,6 +118,7 @@ async def fail() -> int:
     raise Boom
 
 
+@pytest.mark.leaves_results
 async def test_failed_captures_leave_nothing() -> None:
     async def use() -> None:
         with contextlib.suppress(BaseExceptionGroup):

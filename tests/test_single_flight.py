@@ -25,7 +25,7 @@ if sys.version_info < (3, 11):
     from exceptiongroup import BaseExceptionGroup
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Iterator
+    from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
 
 colour: contextvars.ContextVar[str] = contextvars.ContextVar("colour", default="none")
 
@@ -90,6 +90,15 @@ def no_collector() -> Iterator[None]:
     gc.disable()
     yield
     gc.enable()
+
+
+async def call_in_vain(
+    flights: SingleFlight[str, Any], fn: Callable[[], Awaitable[Any]], error: type[Exception]
+) -> None:
+    """Call a function whose flight ends with this exception."""
+    with pytest.raises(error) as caught:
+        await flights.run("a", fn)
+    assert type(caught.value) is error
 
 
 def is_idle(flights: SingleFlight[Any, Any]) -> bool:
@@ -814,7 +823,7 @@ async def test_the_blocks_own_exception_leaves_as_it_is(error: BaseException, fl
         with pytest.raises(type(error)) as caught:
             async with flights:
                 if flying:
-                    ResultCapture.start_soon(callers, flights.run, "a", work, suppress_exception=True)
+                    callers.start_soon(call_in_vain, flights, work, TaskCancelledException)
                     await wait_all_tasks_blocked()
                 raise error
     assert caught.value is error
@@ -834,7 +843,7 @@ async def test_the_blocks_own_cancellation_leaves_as_a_plain_cancelled(
             with pytest.raises(BaseException) as caught:
                 async with flights:
                     if flying:
-                        ResultCapture.start_soon(callers, flights.run, "a", work, suppress_exception=True)
+                        callers.start_soon(call_in_vain, flights, work, TaskCancelledException)
                         await wait_all_tasks_blocked()
                     scope.cancel()
                     await trio.sleep_forever()
@@ -858,7 +867,7 @@ async def test_a_cancellation_that_comes_as_the_block_ends_is_a_plain_cancelled(
             with pytest.raises(BaseException) as caught:
                 async with flights:
                     if flying:
-                        ResultCapture.start_soon(callers, flights.run, "a", work, suppress_exception=True)
+                        callers.start_soon(call_in_vain, flights, work, TaskCancelledException)
                         await wait_all_tasks_blocked()
                     scope.cancel()
             raised.append(type(caught.value))
@@ -882,7 +891,7 @@ async def test_a_task_that_the_end_of_the_block_cancels_finds_no_foreign_context
     async with trio.open_nursery() as callers:
         with pytest.raises(OurError):
             async with flights:
-                ResultCapture.start_soon(callers, flights.run, "a", note, suppress_exception=True)
+                callers.start_soon(call_in_vain, flights, note, TaskCancelledException)
                 await wait_all_tasks_blocked()
                 raise OurError
     assert contexts == [None]
@@ -895,7 +904,7 @@ async def test_what_is_no_exception_cancels_the_block_and_leaves_it_in_a_group(w
     async with trio.open_nursery() as callers:
         with pytest.RaisesGroup(OurBaseError):
             async with flights:
-                ResultCapture.start_soon(callers, flights.run, "a", work, suppress_exception=True)
+                callers.start_soon(call_in_vain, flights, work, TaskFailedException)
                 await trio.sleep_forever()
     async with flights:
         pass
@@ -907,7 +916,7 @@ async def test_what_a_task_raises_that_is_no_exception_as_the_block_fails_is_not
     async with trio.open_nursery() as callers:
         with pytest.RaisesGroup(OurError, OurBaseError):
             async with flights:
-                ResultCapture.start_soon(callers, flights.run, "a", work, suppress_exception=True)
+                callers.start_soon(call_in_vain, flights, work, TaskFailedException)
                 await wait_all_tasks_blocked()
                 raise OurError
 
@@ -922,7 +931,7 @@ async def test_what_the_block_raises_as_such_a_failure_cancels_it_leaves_in_the_
     async with trio.open_nursery() as callers:
         with pytest.RaisesGroup(OurBaseError, OurError, flatten_subgroups=True):
             async with flights:
-                ResultCapture.start_soon(callers, flights.run, "a", work, suppress_exception=True)
+                callers.start_soon(call_in_vain, flights, work, TaskFailedException)
                 try:
                     await trio.sleep_forever()
                 except trio.Cancelled as cancelled:
@@ -937,7 +946,7 @@ async def test_what_a_task_raises_that_is_no_exception_as_the_block_ends_leaves_
     async with trio.open_nursery() as callers:
         with pytest.RaisesGroup(OurBaseError):
             async with flights:
-                ResultCapture.start_soon(callers, flights.run, "a", work, suppress_exception=True)
+                callers.start_soon(call_in_vain, flights, work, TaskFailedException)
                 await wait_all_tasks_blocked()
 
 

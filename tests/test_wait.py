@@ -550,6 +550,7 @@ class Sink:
     def close(self) -> None: ...
 
 
+@pytest.mark.leaves_results
 def test_the_order_is_exact_in_random_runs(monkeypatch: pytest.MonkeyPatch) -> None:
     for seed in range(5000 if SOAK else 200):
         seed_scheduler(seed, monkeypatch)

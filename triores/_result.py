@@ -479,6 +479,7 @@ class ResultBase(Generic[T_co]):
         return outcome.error
 
     def _done(self) -> Outcome[T_co]:
+        """What each read of a failure goes through, and nothing else: `triores.pytest_plugin` replaces it."""
         if self._outcome is None:
             raise TaskNotDoneException(self)
         return self._outcome
@@ -545,7 +546,8 @@ class ResultBase(Generic[T_co]):
         return ""
 
     def _shown_outcome(self) -> str:
-        outcome = self._done()
+        outcome = self._outcome
+        assert outcome is not None
         return shown(outcome.error if type(outcome) is Error else outcome.value)  # type: ignore[attr-defined] # a Value
 
     @reprlib.recursive_repr()

@@ -1,0 +1,229 @@
+"""A pytest plugin that fails a test if it leaves results behind. ``-p triores.pytest_plugin`` switches it on.
+
+A test must not leave behind:
+
+- a pending result that something still refers to after a garbage collection;
+- a failure that a capture suppressed, as `suppress_exception` told it to, and that nobody read.
+
+Only results count that are made while the test function runs, and for code outside of triores. Those that a fixture
+makes before or after it don't count, nor do those that triores makes for its own use, in a map or a `SingleFlight` say.
+The plugin checks after the teardown of the fixtures, and only if the test has passed.
+
+It costs nothing unless it is switched on, as triores has no hooks for it. While a test runs, three methods are
+replaced: ``ResultBase.__init__`` makes each result, ``ResultCapture._settle_failure`` suppresses failures, and each
+read of a failure goes through ``ResultBase._done``. The replacements call the originals and take notes, which refer to
+a result only weakly. A failure is noted as text, since the capture is often gone by the end of the test. Nothing is
+replaced for a test that is marked with ``leaves_results``.
+
+A garbage collection takes milliseconds, so there is one only if a pending result is alive after the teardown.
+
+PYTEST_DONT_REWRITE: or pytest would warn if something else had imported this module before.
+"""
+
+from __future__ import annotations
+
+import functools
+import gc
+import sys
+import tracemalloc
+import weakref
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from trio.lowlevel import enable_ki_protection
+
+from ._capture import ResultCapture
+from ._result import ResultBase
+
+if TYPE_CHECKING:
+    from collections.abc import Generator
+    from types import FrameType
+
+# The modules whose functions make a result for their caller. In any other module of triores, it is for its own use.
+_MAKERS = {f"triores.{name}" for name in ("_capture", "_foreign", "_future", "_future_map", "_result", "pytest_plugin")}
+_MAKERS.add("typing")  # which is called by 'Future[int]()'
+
+_SHOWN = 10  # of the results that one test leaves behind
+
+
+class _Note:
+    """What is known of one result."""
+
+    __slots__ = ("code", "line", "result", "was_read")
+
+    def __init__(self, result: weakref.ref[ResultBase[Any]], frame: FrameType) -> None:
+        self.result = result
+        self.code = frame.f_code
+        self.line = frame.f_lineno
+        self.was_read = False
+
+
+class _Watch:
+    """The notes about the results that one test makes."""
+
+    def __init__(self) -> None:
+        self.is_on = False  # while the test function runs
+        self.report: pytest.TestReport | None = None
+        self._alive: dict[int, _Note] = {}  # by the result's id; an equal result is another one
+        self._unread: dict[_Note, str] = {}
+
+    def clear(self) -> None:
+        self._alive.clear()
+        self._unread.clear()
+
+    def made(self, result: ResultBase[Any]) -> None:
+        frame = _maker(sys._getframe(1))
+        if frame is not None:
+            key = id(result)
+            self._alive[key] = _Note(weakref.ref(result, lambda _: self._alive.pop(key, None)), frame)
+
+    def read(self, result: ResultBase[Any]) -> None:
+        note = self._alive.get(id(result))
+        if note is not None:
+            note.was_read = True
+            self._unread.pop(note, None)
+
+    def suppressed(self, result: ResultBase[Any]) -> None:
+        note = self._alive.get(id(result))
+        if note is not None and not note.was_read:  # by a callback
+            self._unread[note] = f"{result:#} failed, which was suppressed, and nobody read it\n{_made(note, result)}"
+
+    def left_behind(self, item: pytest.Item) -> list[str]:
+        """Describe what the test has left."""
+        if self._pending():
+            funcargs = getattr(item, "funcargs", None)
+            if funcargs:
+                funcargs.clear()  # pytest itself does so right after the teardown
+            gc.collect()
+        pending = [
+            f"{result:#} is pending, and something still refers to it\n{_made(note, result)}\n{_waiting(result)}"
+            for note, result in self._pending()
+        ]
+        return [*self._unread.values(), *pending]
+
+    def _pending(self) -> list[tuple[_Note, ResultBase[Any]]]:
+        notes = list(self._alive.values())  # a copy first, as any of them may go at any time
+        return [(note, result) for note in notes if (result := note.result()) is not None and not result.is_done()]
+
+
+def _maker(frame: FrameType | None) -> FrameType | None:
+    """Return the frame that asked for a result, or None if that is triores itself."""
+    while frame is not None and frame.f_globals.get("__name__") in _MAKERS:
+        frame = frame.f_back
+    is_inside = frame is not None and str(frame.f_globals.get("__name__")).startswith("triores.")
+    return None if is_inside else frame
+
+
+def _made(note: _Note, result: ResultBase[Any]) -> str:
+    text = f"    made at {note.code.co_filename}:{note.line}, in {note.code.co_name}"
+    traceback = tracemalloc.get_object_traceback(result)
+    return text if traceback is None else "\n    ".join([text, *traceback.format()])
+
+
+def _waiting(result: ResultBase[Any]) -> str:
+    counted = result.statistics()
+    return f"    waits for it: {counted.waiters}, callbacks: {counted.callbacks}"
+
+
+def _bounded(texts: list[str]) -> list[str]:
+    return texts if len(texts) <= _SHOWN else [*texts[:_SHOWN], f"and {len(texts) - _SHOWN} more"]
+
+
+@contextmanager
+def _watching() -> Generator[_Watch]:
+    """Replace what makes, settles and reads results, and take notes."""
+    watch = _Watch()
+    base: Any = ResultBase
+    capture: Any = ResultCapture
+    originally_made, originally_read, originally_settled = base.__init__, base._done, capture._settle_failure
+
+    @functools.wraps(originally_made)
+    def make(self: ResultBase[Any]) -> None:
+        originally_made(self)
+        if watch.is_on:
+            watch.made(self)
+
+    def read(self: ResultBase[Any]) -> Any:
+        outcome = originally_read(self)
+        watch.read(self)
+        return outcome
+
+    @enable_ki_protection
+    def settle(self: ResultCapture[Any], error: BaseException) -> BaseException | None:
+        going_on: BaseException | None = originally_settled(self, error)
+        if going_on is not error:
+            watch.suppressed(self)
+        return going_on
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(base, "__init__", make)
+        patch.setattr(base, "_done", read)
+        patch.setattr(capture, "_settle_failure", settle)
+        yield watch
+    watch.clear()  # each note that is left refers to it
+
+
+# ---- what pytest calls
+
+_WATCH = pytest.StashKey[_Watch]()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Register the marker."""
+    config.addinivalue_line("markers", "leaves_results: this test may leave pending results and unread failures behind")
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
+    """Watch one test, from the setup of its fixtures to their teardown."""
+    if item.get_closest_marker("leaves_results") is not None:
+        return (yield)
+    with _watching() as watch:
+        item.stash[_WATCH] = watch
+        try:
+            return (yield)
+        finally:
+            del item.stash[_WATCH]
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
+    """Take notes of what the test function makes."""
+    watch = item.stash.get(_WATCH, None)
+    if watch is None:
+        return (yield)
+    watch.clear()  # this may be another attempt at the same test
+    watch.is_on = True
+    try:
+        return (yield)
+    finally:
+        watch.is_on = False
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Keep the report of the test function: plugins may turn it into a failure until the teardown."""
+    report = yield
+    watch = item.stash.get(_WATCH, None)
+    if watch is not None and report.when == "call":
+        watch.report = report
+    return report
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)  # so that pytest's own plugins have let go of what the test has logged
+def pytest_runtest_teardown(item: pytest.Item) -> Generator[None, object, object]:
+    """Fail if a test that has passed left anything behind."""
+    outcome = yield
+    watch = item.stash.get(_WATCH, None)
+    if watch is not None and watch.report is not None and watch.report.passed:
+        left = watch.left_behind(item)
+        if left:
+            pytest.fail("\n\n".join([f"results left behind: {len(left)}", *_bounded(left), _WAY_OUT]), pytrace=False)
+    return outcome
+
+
+_WAY_OUT = (
+    "Settle each result before the test ends, and read each failure, as with 'result.exception()'; or mark the test "
+    "with '@pytest.mark.leaves_results'"
+)
