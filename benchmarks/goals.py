@@ -7,15 +7,22 @@ import statistics
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from . import bridges, bytes_and_import, maps, requests, tasks, waits
-from .measuring import AIORESULT, ANYIO, ASYNCIO, BY_HAND, TRIORES
+from . import bridges, bytes_and_import, cycles, maps, requests, tasks, waits
+from .measuring import AIORESULT, ANYIO, ASYNCIO, BY_HAND, TRIORES, UNCHECKED
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from .measuring import Scenario, Series
 
-SCENARIOS = (*tasks.SCENARIOS, *waits.SCENARIOS, *maps.SCENARIOS, *requests.SCENARIOS, *bridges.SCENARIOS)
+SCENARIOS = (
+    *tasks.SCENARIOS,
+    *waits.SCENARIOS,
+    *cycles.SCENARIOS,
+    *maps.SCENARIOS,
+    *requests.SCENARIOS,
+    *bridges.SCENARIOS,
+)
 
 SLOPE_SIZES = (2_000, 4_000, 8_000, 16_000, 32_000, 64_000)
 
@@ -185,6 +192,10 @@ GOALS: tuple[Ratio | Slope | Value | Flatness, ...] = (
     Ratio(bridges.WRAP_FUTURE, TRIORES, ASYNCIO),
     Ratio(bridges.WRAP_SETTLED_HERE, TRIORES, ASYNCIO),
     Ratio(bridges.WRAP_AGAIN, TRIORES, ASYNCIO),
+    Ratio(cycles.CAPTURES, TRIORES, UNCHECKED, most=1.02),
+    Ratio(cycles.PENDING, TRIORES, UNCHECKED, most=1.05),
+    Ratio(cycles.WAIT_ALL, TRIORES, UNCHECKED, most=1.05),
+    Ratio(cycles.CHAIN, TRIORES, UNCHECKED),
     Value(bytes_and_import.PENDING, "bytes", most=80),
     Value(bytes_and_import.DONE, "bytes", most=144),
     *[Slope(scenario, most=1.1) for scenario in SCENARIOS if scenario.growth],

@@ -29,6 +29,7 @@ AIORESULT = "aioresult"
 ANYIO = "anyio"
 TRIO_UTIL = "trio_util"
 ASYNCIO = "asyncio"
+UNCHECKED = "triores without the check for cycles"
 
 CONTENDERS = (TRIORES, BY_HAND, AIORESULT, ANYIO, TRIO_UTIL, ASYNCIO)
 

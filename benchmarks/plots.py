@@ -11,7 +11,7 @@ import matplotlib as mpl
 from matplotlib.figure import Figure
 
 from .goals import SCENARIOS, Measured
-from .measuring import AIORESULT, ANYIO, ASYNCIO, BY_HAND, CONTENDERS, TRIO_UTIL, TRIORES
+from .measuring import AIORESULT, ANYIO, ASYNCIO, BY_HAND, CONTENDERS, TRIO_UTIL, TRIORES, UNCHECKED
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -54,7 +54,7 @@ def draw(measured: Measured, folder: Path) -> None:
 
 def _draw_peers(measured: Measured, path: Path) -> None:
     """A row for each scenario, a mark for each contender."""
-    rows = [one for one in SCENARIOS if measured.at_its_size(one, TRIORES)]
+    rows = [one for one in SCENARIOS if measured.at_its_size(one, TRIORES) and UNCHECKED not in one.contenders]
     figure = Figure(figsize=(8, 0.36 * len(rows) + 1.4), layout="constrained")
     axes: Any = figure.subplots()
     for contender in CONTENDERS:

@@ -388,6 +388,14 @@ MISUSES = (
     # ---- waiting
     Misuse(
         WAITING,
+        "async def own():\n    await itself\n\nitself = ResultCapture(own)\nawait itself.run()",
+        "WaitCycleError",
+        "this wait would never end, because it is for a result of the very task that would wait:\n  task ... waits for "
+        "own(): File ..., in own",
+        "A task can't need its own result. If several tasks wait for one another, the message shows all waits.",
+    ),
+    Misuse(
+        WAITING,
         "await wait_any([])",
         "RuntimeError",
         "wait_any was given no results, so it would never return; pass at least one",

@@ -47,6 +47,7 @@ from ._exceptions import FutureSetAgainException as FutureSetAgainException
 from ._exceptions import TaskCancelledException as TaskCancelledException
 from ._exceptions import TaskFailedException as TaskFailedException
 from ._exceptions import TaskNotDoneException as TaskNotDoneException
+from ._exceptions import WaitCycleError as WaitCycleError
 from ._executor import run_in_executor as run_in_executor
 from ._foreign import ensure_future as ensure_future
 from ._foreign import wrap_future as wrap_future
@@ -82,6 +83,7 @@ __all__ = [
     "TaskCancelledException",
     "TaskFailedException",
     "TaskNotDoneException",
+    "WaitCycleError",
     "amap",
     "as_completed",
     "ensure_future",

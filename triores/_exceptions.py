@@ -1,7 +1,8 @@
 """Every exception of triores.
 
 The first four are raised by the call that was wrong or came too early, and carry the result as their only argument,
-``(result,)``. The last two are stored inside a future. They must not hold that future: it would be a reference cycle.
+``(result,)``. The next two are stored inside a future. They must not hold that future: it would be a reference cycle.
+The last one is about several tasks, and holds nothing but its message.
 """
 
 from __future__ import annotations
@@ -140,6 +141,17 @@ class FutureNeverSetException(Exception):
 
     def __str__(self) -> str:
         return str(self.args[0]) if self.args else "the block that had to settle this future ended without doing so"
+
+
+class WaitCycleError(RuntimeError):
+    """A wait that could never end: it is for a task that needs the waiting task first.
+
+    A task awaits its own result, say, or two tasks await each other's: a deadlock, which would hang without this error.
+    It is raised by the wait that closes the circle, and the message shows all of its waits. A wait that a time limit of
+    its own may end is no error, and neither is one that anything else in the program might end.
+
+    Set the environment variable ``TRIORES_WAIT_CYCLES`` to ``0`` to turn the check off.
+    """
 
 
 def parts(exception: BaseException) -> list[BaseException]:

@@ -502,6 +502,8 @@ class FanOutNursery:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> bool | None:
+        if self._decided is not bool:
+            trio.lowlevel.current_task().custom_sleep_data = self  # this doesn't wait for each of its tasks
         try:
             swallowed = await self._manager.__aexit__(kind, error, traceback)  # noqa: ASYNC102 # as a nursery does
         except BaseExceptionGroup as group:

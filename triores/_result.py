@@ -40,6 +40,7 @@ from trio.lowlevel import current_trio_token as run_here
 from trio.lowlevel import enable_ki_protection
 
 from ._checks import check_callback, name_of, shown
+from ._cycles import about_to_sleep
 from ._exceptions import (
     FutureSetAgainException,
     TaskCancelledException,
@@ -187,6 +188,7 @@ class ResultBase(Generic[T_co]):
             TaskCancelledException: If the result ended by cancellation.
             BaseException: The original exception, as `unwrap` raises it.
             RuntimeError: If the result is pending and belongs to another Trio run, or there is no Trio run here.
+            WaitCycleError: If the wait could never end, since the task that settles the result needs this one first.
         """
         try:
             yield from self.wait_done().__await__()
@@ -314,6 +316,7 @@ class ResultBase(Generic[T_co]):
 
         Raises:
             RuntimeError: If the result is pending and belongs to another Trio run, or there is no Trio run here.
+            WaitCycleError: If the wait could never end, since the task that settles the result needs this one first.
         """
         if self._outcome is not None:
             await checkpoint()
@@ -321,7 +324,7 @@ class ResultBase(Generic[T_co]):
         event = trio.Event()
         try:
             if self._register(event, current_trio_token()):
-                trio.lowlevel.current_task().custom_sleep_data = self
+                about_to_sleep(self)
             else:
                 event.set()
             await event.wait()
@@ -630,7 +633,7 @@ async def wait_until_done(results: Sequence[ResultBase[Any]]) -> None:
                 waiter.settled()
         waiter.settled()
         if waiter.left:
-            trio.lowlevel.current_task().custom_sleep_data = waiter
+            about_to_sleep(waiter)
         await waiter.event.wait()
     except BaseException:
         for result in results:

@@ -26,6 +26,7 @@ from trio.lowlevel import enable_ki_protection
 
 from ._capture import ResultCapture
 from ._checks import check_nursery, refuse_uncallable
+from ._cycles import shared_scopes
 from ._result import checkpoint, current_trio_token
 
 if sys.version_info < (3, 11):
@@ -146,7 +147,8 @@ class SingleFlight(Generic[K, T]):
         """Run ``fn(*args)`` in a task that is shared with all who call this for the same key meanwhile.
 
         If a task for the key is running already, that one is joined, and ``fn`` and ``args`` aren't used; so the key
-        has to name all that the result depends on. ``fn`` must not call this for its own key: it would wait for itself.
+        has to name all that the result depends on. ``fn`` must not call this for its own key: it would wait for itself,
+        and gets a `WaitCycleError`.
 
         Cancelling the call leaves the task to the other callers. If there are none, the task is cancelled, and what it
         raises from then on is dropped, unless it is a `KeyboardInterrupt` or the like. In a cancelled scope, nothing is
@@ -167,6 +169,7 @@ class SingleFlight(Generic[K, T]):
             TaskCancelledException: If the task was cancelled: by the nursery, or by itself.
             TypeError: If ``fn`` is a coroutine object, or can't be called, or the key isn't hashable.
             RuntimeError: If no nursery is open, or it belongs to another Trio run, or there is no Trio run here.
+            WaitCycleError: If the task needs this very call first.
         """
         if not callable(fn):
             refuse_uncallable(fn, "flights.run(key, {}, ...)")
@@ -203,6 +206,7 @@ class SingleFlight(Generic[K, T]):
         self, nursery: NurseryLike, key: K, fn: Callable[..., Awaitable[T]], args: tuple[Any, ...]
     ) -> _Flight[T]:
         scope = trio.CancelScope()
+        shared_scopes.add(scope)
         start = partial(ResultCapture.start_soon, nursery, fn, *args, suppress_exception=True, cancel_scope=scope)
         capture: ResultCapture[T] = self._context.run(start)  # the nursery makes a copy of it for each task
         flight = self._flights[key] = _Flight(self._flights, key, capture, scope)

@@ -46,6 +46,7 @@ async def wait_all(results: Iterable[ResultBase[object]]) -> None:
     Raises:
         TypeError: If an item isn't a result.
         RuntimeError: If a pending result belongs to another Trio run, or there is no Trio run here.
+        WaitCycleError: If the wait could never end, since the task that settles one of them needs this one first.
     """
     try:
         await wait_until_done(_listed(results, "wait_all"))
