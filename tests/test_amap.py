@@ -32,7 +32,7 @@ from _fan_out import (
     streamed,
     variable,
 )
-from _helpers import Boom, leaf_types, seed_scheduler
+from _helpers import Boom, leaf_types, no_cycles, seed_scheduler
 from trio.testing import MockClock, assert_checkpoints, wait_all_tasks_blocked
 
 from triores import (
@@ -69,6 +69,26 @@ class Source:
             raise self.error
 
 
+class NoGenerator:
+    """An iterator that isn't a generator, so the workers read it."""
+
+    def __init__(self, iterator: Iterator[int]) -> None:
+        self.iterator = iterator
+
+    def __iter__(self) -> Iterator[int]:
+        return self
+
+    def __next__(self) -> int:
+        return next(self.iterator)
+
+
+class PlainSource(Source):
+    """The same, read by the workers."""
+
+    def __iter__(self) -> Iterator[int]:
+        return NoGenerator(super().__iter__())
+
+
 class AsyncSource(Source):
     """The same, asynchronous, and telling how it was closed."""
 
@@ -92,7 +112,10 @@ def items_of(source: Source) -> Any:
     return source.items() if isinstance(source, AsyncSource) else source
 
 
-each_kind = pytest.mark.parametrize("kind", [pytest.param(Source, id="sync"), pytest.param(AsyncSource, id="async")])
+each_kind = pytest.mark.parametrize(
+    "kind",
+    [pytest.param(Source, id="sync"), pytest.param(PlainSource, id="plain"), pytest.param(AsyncSource, id="async")],
+)
 
 
 async def run_amap(fn: Any, items: Any) -> list[Any]:
@@ -324,7 +347,7 @@ async def test_ctrl_c_can_interrupt_the_source(run_map: Any, kind: Any) -> None:
         for n in look():
             yield n
 
-    await run_map(at_once, look() if kind is Source else look_asynchronously())
+    await run_map(at_once, {Source: look(), PlainSource: NoGenerator(look()), AsyncSource: look_asynchronously()}[kind])
     assert protected == [False] * 5
 
 
@@ -1064,6 +1087,46 @@ async def test_a_crawl_finds_everything_that_its_loop_or_its_calls_add(limit: in
     assert sorted(found) == [*range(1, 128)]
 
 
+@each_kind
+async def test_items_added_at_the_beginning_come_before_all_that_the_source_has(kind: Any) -> None:
+    for _ in range(10):  # Trio runs tasks in a random order
+        begun: list[int] = []
+        all_begun = trio.Event()
+
+        async def work(n: int, begun: list[int] = begun, all_begun: trio.Event = all_begun) -> None:
+            begun.append(n)
+            if len(begun) == 7:
+                all_begun.set()
+            await all_begun.wait()
+
+        async with open_amap(work, items_of(kind(4)), limit=10) as results:
+            for item in (10, 11, 12):
+                results.add(item)
+            assert len([capture async for capture in results]) == 7
+        assert begun == [10, 11, 12, 0, 1, 2, 3]
+
+
+async def test_results_that_were_not_taken_are_gone_when_the_block_has_ended() -> None:
+    async with open_amap(at_once, [1, 2]) as results:
+        await wait_all_tasks_blocked()
+    with pytest.raises(trio.ClosedResourceError):
+        await anext(results)
+
+
+@each_map
+async def test_no_call_begins_once_one_has_failed(run_map: Any) -> None:
+    called: list[int] = []
+
+    async def fail(n: int) -> None:
+        called.append(n)
+        raise Boom
+
+    for _ in range(10):  # in one of them, the slice isn't over
+        called.clear()
+        await error_of(run_map(fail, range(3)))
+        assert called == [0]
+
+
 async def test_without_items_the_loop_ends_at_once_and_goes_on_when_some_are_added() -> None:
     async with open_amap(at_once) as results:
         assert [capture async for capture in results] == []
@@ -1108,7 +1171,7 @@ async def test_after_the_block_nothing_can_be_added() -> None:
     assert str(caught.value) == "open_amap(at_once, ...): ended, so 3 can't be added; add items while its block runs"
 
 
-async def test_an_item_that_is_added_while_the_block_is_cancelled_is_dropped() -> None:
+async def test_an_item_that_is_added_while_the_block_is_cancelled_is_dropped(autojump_clock: MockClock) -> None:
     called: list[int] = []
 
     async def add_when_cancelled(n: int) -> None:
@@ -1117,6 +1180,10 @@ async def test_an_item_that_is_added_while_the_block_is_cancelled_is_dropped() -
             await trio.sleep_forever()
         finally:
             results.add(n + 1)
+            with trio.CancelScope(shield=True):
+                await trio.sleep(1)
+                results.add(n + 2)
+                await trio.sleep(1)
 
     async with open_amap(add_when_cancelled, [1]) as results:
         await wait_all_tasks_blocked()
@@ -1140,9 +1207,15 @@ def test_results_are_used_in_their_own_run_only() -> None:
 
 
 async def test_a_capture_that_is_given_out_can_not_be_run_again() -> None:
-    [capture] = await streamed(at_once, ["item"])
+    called: list[str] = []
+
+    async def note(item: str) -> None:
+        called.append(item)
+
+    [capture] = await streamed(note, ["item"])
     with pytest.raises(FutureSetAgainException):
         await capture.run()
+    assert called == ["item"]
 
 
 # ---- both maps: sharing the loop
@@ -1194,6 +1267,35 @@ async def test_other_tasks_get_turns_while_items_are_read(limit: int | None) -> 
         await amap(at_once, items(), limit=limit)
         nursery.cancel_scope.cancel()
     assert turns[0] >= 5
+
+
+async def test_many_workers_begin_one_slice_and_not_one_each() -> None:
+    all_wait = trio.Event()
+    waiting = 0
+    calls_in_turn = [0]
+
+    async def wait_once_then_never(n: int) -> None:
+        nonlocal waiting
+        if n < 20:
+            waiting += 1
+            if waiting == 20:
+                all_wait.set()
+            await all_wait.wait()
+        else:
+            calls_in_turn[-1] += 1
+            spin(0.0005)
+
+    async def begin_turns() -> None:
+        while True:
+            await trio.lowlevel.checkpoint()
+            calls_in_turn.append(0)
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(begin_turns)
+        await amap(wait_once_then_never, range(120), limit=20)
+        nursery.cancel_scope.cancel()
+    assert sum(calls_in_turn) == 100
+    assert max(calls_in_turn) <= 30  # two turns of the loop may come between, each with two slices of 2 ms
 
 
 @each_kind
@@ -1334,10 +1436,15 @@ async def test_so_does_a_synchronous_generator(run_map: Any, autojump_clock: Moc
 async def test_a_generator_is_closed_also_if_the_map_is_cancelled_before_it_begins(
     run_map: Any, is_async: bool
 ) -> None:
-    async def asynchronous() -> AsyncGenerator[int, None]:
-        yield 1
+    def synchronous() -> Iterator[int]:
+        raise AssertionError("the source was read")
+        yield
 
-    source: Any = asynchronous() if is_async else (n for n in [1])
+    async def asynchronous() -> AsyncGenerator[int, None]:
+        for item in synchronous():
+            yield item
+
+    source: Any = asynchronous() if is_async else synchronous()
     with trio.CancelScope() as scope:
         scope.cancel()
         await run_map(never_called, source)
@@ -1458,6 +1565,50 @@ async def test_an_equal_but_different_value_does_not_leak_into_the_next_call(run
 
     await run_map(replace, range(6))
     assert all(value is first for value in seen)
+
+
+@each_map
+async def test_a_source_that_workers_read_has_one_context(run_map: Any) -> None:
+    class Counting:
+        def __iter__(self) -> Iterator[str]:
+            return self
+
+        def __next__(self) -> str:
+            seen = variable.get()
+            if len(seen) == 8:
+                raise StopIteration
+            variable.set(seen + "x")
+            return seen
+
+    async def look(item: str) -> tuple[str, str]:
+        await trio.lowlevel.checkpoint()
+        return item, variable.get()
+
+    variable.set("")
+    assert sorted(await run_map(look, Counting())) == [("x" * n, "") for n in range(8)]
+    assert variable.get() == ""
+
+
+@pytest.mark.parametrize("is_async", [False, True])
+def test_a_cancelled_map_over_a_generator_leaves_no_reference_cycle(is_async: bool) -> None:
+    class Watched:
+        pass
+
+    def synchronous(watched: Watched) -> Iterator[int]:
+        yield from range(10)
+        del watched
+
+    async def asynchronous(watched: Watched) -> AsyncGenerator[int, None]:
+        for n in range(10):
+            yield n
+        del watched
+
+    async def main() -> None:
+        with trio.move_on_after(1):
+            await amap(trio.sleep, (asynchronous if is_async else synchronous)(watch(Watched())), limit=3)
+
+    with no_cycles() as watch:
+        trio.run(main, clock=MockClock(autojump_threshold=0))
 
 
 # ---- open_amap: the block's own exception, and wrong ways to use it

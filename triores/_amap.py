@@ -32,7 +32,7 @@ from trio.lowlevel import ParkingLot, checkpoint_if_cancelled, disable_ki_protec
 from ._capture import COROUTINE, ResultCapture
 from ._checks import check_awaitable, close_coroutines, name_of, refuse_uncallable, shown, task_name
 from ._exceptions import is_cancellation, parts
-from ._gather import FanOutNursery, unprotected
+from ._gather import FanOutNursery
 from ._result import checkpoint, current_trio_token
 from ._wait import Arrivals
 
@@ -262,7 +262,6 @@ class _Engine(ABC, Generic[ItemT]):
     @enable_ki_protection
     async def _work(self, number: int) -> None:
         turned = True  # whether the loop has turned since the slice of this number began
-        taken: tuple[int, ItemT] | None = None
         self._coming -= 1
         try:
             while True:
@@ -275,7 +274,11 @@ class _Engine(ABC, Generic[ItemT]):
                     if self._workers < self._limit or self._sleeping:
                         self._call_more_workers()
                     number, count = self._slice, self._count
-                    await self._do(taken)
+                    try:
+                        await self._do(taken)
+                    except BaseException as error:
+                        _note(error, *taken)
+                        raise
                     turned = count != self._count  # if others have taken items meanwhile, this call has waited
                     if self._has_new_variables():
                         self._start_worker()  # since the next call must not see what this one has set
@@ -288,8 +291,6 @@ class _Engine(ABC, Generic[ItemT]):
                     await self._idle.park()
                     self._coming -= 1
         except BaseException as error:
-            if taken is not None:
-                _note(error, *taken)
             self.stop(error)
             raise
         self._workers -= 1
@@ -308,12 +309,11 @@ class _Engine(ABC, Generic[ItemT]):
         self._context.run(start)
 
     def _call_worker(self) -> None:
-        """Have one more worker look for an item, unless enough are coming."""
+        """Have one more worker look for an item, if one sleeps; or a new one, unless enough are coming."""
         if self._sleeping:
-            if self._coming < max(1, len(self._backlog) + len(self._added)):
-                self._sleeping -= 1
-                self._coming += 1
-                self._idle.unpark()
+            self._sleeping -= 1
+            self._coming += 1
+            self._idle.unpark()
         elif self._workers < self._limit and self._coming <= self._running():
             self._start_worker()
 
@@ -392,18 +392,17 @@ class _Engine(ABC, Generic[ItemT]):
         take: Any = anext
         step: tuple[Any, Any] = (take, source)
         try:
-            await checkpoint_if_cancelled()
             while True:
-                self._accept(await unprotected(*step))
-                if self.stopped and step[0] is not take:  # the generator goes on although it was cancelled
-                    break
-                step = (take, source)
                 try:
-                    await self._wait_for_room()
+                    await self._wait_for_room()  # at first, a checkpoint, as no slice has begun
                 except BaseException as error:  # noqa: ASYNC103 # the generator raises it, or handles it
                     if generator is None:
                         raise
                     step = (generator.athrow, error)
+                self._accept(await _step(*step))
+                if self.stopped and step[0] is not take:  # the generator goes on although it was cancelled
+                    break
+                step = (take, source)
         except StopAsyncIteration:
             self._exhaust()
         except BaseException as error:
@@ -507,8 +506,6 @@ class _Stream(_Engine[ItemT], Generic[ItemT, T]):
         self._tell_reader()
         if self._iterator is not None or self._added:
             self._call_worker()
-        elif not self._busy:
-            self.arrivals.wake()  # other consumers, for whom nothing will come
         return capture
 
     @disable_ki_protection  # it is the user's code that runs here
@@ -574,7 +571,6 @@ class _OpenAmap(Generic[ItemT, T]):
             return False
         finally:
             self._stream.closed = True
-            del self, error
 
     async def _leave(self, error: BaseException | None) -> None:
         """End what is running, and raise what that raises; together with the block's own exception if that fails."""
@@ -589,8 +585,6 @@ class _OpenAmap(Generic[ItemT, T]):
                 raise
             if self._stream.failed:
                 raise BaseExceptionGroup("open_amap failed", [error, *parts(failure)]) from None  # noqa: ASYNC104 # it is in the group
-        finally:
-            del self, error
 
     async def _leave_cancelled(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
@@ -603,8 +597,6 @@ class _OpenAmap(Generic[ItemT, T]):
             if error is None or self._stream.failed or self._nursery.cancel_scope.cancelled_caught:
                 raise
             return False  # noqa: ASYNC104 # all that came from the calls are cancellations from outside
-        finally:
-            del self, error
 
     def __repr__(self) -> str:
         return f"<{self._stream}>"
@@ -633,21 +625,23 @@ class _AsAsync(AsyncGenerator[ItemT, None]):
         self._generator = generator
 
     async def asend(self, value: Any) -> ItemT:
-        return self._answer(self._generator.send, value)
-
-    async def athrow(self, *error: Any) -> ItemT:
-        return self._answer(self._generator.throw, *error)
-
-    def _answer(self, call: Callable[..., ItemT], *args: Any) -> ItemT:
         try:
-            return call(*args)
+            return self._generator.send(value)
         except StopIteration:
             raise StopAsyncIteration from None
+
+    async def athrow(self, *error: Any) -> ItemT:
+        try:
+            return self._generator.throw(*error)
+        except StopIteration:
+            raise StopAsyncIteration from None
+        finally:
+            del error  # its traceback keeps this frame alive
 
 
 async def _close(generator: AsyncGenerator[Any, Any]) -> None:
     try:
-        await unprotected(generator.aclose)
+        await _step(generator.aclose)
     except BaseExceptionGroup as group:  # from a nursery over a `yield`
         rest = group.split(GeneratorExit)[1]
         if rest is not None:
@@ -663,6 +657,14 @@ def _iterator_over(items: Iterable[ItemT] | AsyncIterable[ItemT], call: str) -> 
         return _AsAsync(cast("Generator[ItemT, Any, Any]", iterator)) if isinstance(iterator, Generator) else iterator
     close_coroutines(items)
     raise TypeError(f"{call} takes its items from an iterable or an async iterable, not from {shown(items)}")
+
+
+@disable_ki_protection  # it is the source's code that runs here
+async def _step(step: Callable[..., Awaitable[T]], *args: Any) -> T:
+    try:
+        return await step(*args)
+    finally:
+        del args  # an exception's traceback keeps this frame alive, and the exception may have been passed
 
 
 def _is_async_generator(source: object) -> bool:

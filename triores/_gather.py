@@ -424,7 +424,7 @@ class _Attempts(Generic[T]):
             if self._decided:
                 return
             try:
-                value = await unprotected(fn)
+                value = await _unprotected(fn)
             except BaseException as error:  # noqa: ASYNC103 # raised below, or a failed attempt
                 if not self._is_failed_attempt(error):
                     self._decided = True
@@ -470,9 +470,8 @@ class _Attempts(Generic[T]):
 
 
 @disable_ki_protection  # it is the user's code that runs here
-async def unprotected(fn: Callable[..., Awaitable[T]], *args: Any) -> T:
-    """Await a call of the user's code."""
-    return await called(fn, *args)
+async def _unprotected(fn: Fn[T]) -> T:
+    return await called(fn)
 
 
 class FanOutNursery:
