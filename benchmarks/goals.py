@@ -186,7 +186,7 @@ GOALS: tuple[Ratio | Slope | Value | Flatness, ...] = (
     Ratio(maps.OPEN_AMAP_OF_A_GENERATOR, TRIORES, BY_HAND, most=1.4),
     *[Value(name, "milliseconds", scale=1e3, most=10) for name in maps.TURNS],
     Flatness(bytes_and_import.PEAK, most=1.1),
-    Ratio(requests.ENTRIES, TRIORES, BY_HAND, most=1.5),
+    Ratio(requests.ENTRIES, TRIORES, BY_HAND, most=1.4),
     Ratio(requests.ANSWERS, TRIORES, BY_HAND, most=1.5),
     Ratio(bridges.EXECUTOR, TRIORES, BY_HAND),
     Ratio(bridges.WRAP_FUTURE, TRIORES, ASYNCIO),

@@ -495,12 +495,12 @@ async def test_an_earlier_attempt_may_win_while_a_later_one_is_waited_for(autoju
     assert trio.current_time() == 7
 
 
-async def test_the_failure_of_an_earlier_attempt_starts_none(autojump_clock: MockClock) -> None:
+async def test_the_failure_of_an_earlier_attempt_starts_the_next_one(autojump_clock: MockClock) -> None:
     attempt = Attempts()
     failing_later = attempt(partial(fails, 7))
     slow = attempt(partial(returns, 3, 100))
     assert await first_success(failing_later, slow, slow, stagger=5) == 3
-    assert attempt.started == [0, 5, 10]
+    assert attempt.started == [0, 5, 7]
 
 
 async def test_no_attempt_starts_once_one_has_succeeded(autojump_clock: MockClock) -> None:

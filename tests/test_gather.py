@@ -245,6 +245,20 @@ async def test_no_attempt_is_started_once_another_has_succeeded_whatever_the_clo
             assert not second
 
 
+async def test_each_of_two_failures_at_once_starts_an_attempt(autojump_clock: MockClock) -> None:
+    begun: list[float] = []
+    start = trio.current_time()
+
+    async def attempt(until: float) -> None:
+        begun.append(trio.current_time() - start)
+        await trio.sleep_until(start + until)
+        raise ValueError
+
+    with pytest.raises(ExceptionGroup):
+        await first_success(*[partial(attempt, until) for until in (15, 15, 99, 99, 99)], stagger=10)
+    assert begun == [0, 10, 15, 15, 25]
+
+
 @calls
 async def test_a_cancelled_loser_finds_no_foreign_exception_as_context(call: Any, autojump_clock: MockClock) -> None:
     contexts: list[BaseException | None] = []

@@ -552,6 +552,29 @@ async def test_a_call_from_inside_a_cancelled_nursery_is_cancelled(work: Work) -
     assert is_idle(flights)
 
 
+@pytest.mark.parametrize("open_nursery", [trio.open_nursery, anyio.create_task_group])
+async def test_nobody_joins_a_flight_whose_nursery_is_being_cancelled(open_nursery: Any, work: Work) -> None:
+    work.clean_up = trio.Event()
+    async with trio.open_nursery() as callers, open_nursery() as nursery:
+        flights = SingleFlight[str, object](nursery)
+        callers.start_soon(_swallowed, flights, work)
+        await wait_all_tasks_blocked()
+        nursery.cancel_scope.cancel()
+        with trio.CancelScope(shield=True):
+            await wait_all_tasks_blocked()  # the task is busy with its clean-up
+            with trio.fail_after(1), pytest.raises(TaskCancelledException):
+                await flights.run("a", trio.sleep_forever)
+            assert work.begun == 1
+            assert is_idle(flights)
+        work.clean_up.set()
+    assert is_idle(flights)
+
+
+async def _swallowed(flights: SingleFlight[str, object], work: Work) -> None:
+    with pytest.raises(TaskCancelledException):
+        await flights.run("a", work)
+
+
 async def test_a_caller_that_is_cancelled_raises_a_plain_cancelled(work: Work) -> None:
     raised: list[type[BaseException]] = []  # a cancel scope takes a group of cancellations too, unseen
     async with open_flights() as (flights, _, _):

@@ -349,8 +349,8 @@ async def first_success(
 ) -> Any:
     """Run async functions until one of them succeeds, and return its value; the rest are cancelled.
 
-    All start at once, or, with ``stagger``, one after another: the next one starts when the one before it fails or
-    after that many seconds, whichever comes first. This is the staggered start of RFC 8305 (Happy Eyeballs), section 5.
+    All start at once, or, with ``stagger``, one after another: the next one starts when any of them fails or after
+    that many seconds, whichever comes first. This is the staggered start of RFC 8305 (Happy Eyeballs), section 5.
 
     Args:
         fns: Async functions without arguments; at least one. One that hasn't begun when another succeeds isn't called.
@@ -389,6 +389,7 @@ class _Attempts(Generic[T]):
         self._discard = discard
         self._call = call
         self._decided = False
+        self._ended = trio.Semaphore(0)  # how many attempts have ended and haven't had another one started for them
         self._values: list[T] = []  # that of the winner, once there is one
         self._failures: dict[int, BaseException] = {}
 
@@ -399,11 +400,10 @@ class _Attempts(Generic[T]):
             async with FanOutNursery(self._call, decided) as nursery:
                 await checkpoint_if_cancelled()
                 for index, fn in enumerate(fns):
-                    ended = trio.Event()
-                    nursery.start_soon(self._attempt, nursery.cancel_scope, index, fn, ended, name=task_name(fn))
+                    nursery.start_soon(self._attempt, nursery.cancel_scope, index, fn, name=task_name(fn))
                     if stagger is not None:
                         with trio.move_on_after(stagger):
-                            await ended.wait()
+                            await self._ended.acquire()  # one of them, so each that fails starts another
                     if self._decided:
                         break
         except BaseException as error:  # noqa: ASYNC103, BLE001 # raised below, outside of it: what is cancelled gets no context
@@ -419,7 +419,7 @@ class _Attempts(Generic[T]):
             del self, failure
 
     @enable_ki_protection  # or Ctrl-C could come when the function has returned and its value isn't kept yet
-    async def _attempt(self, scope: trio.CancelScope, index: int, fn: Fn[T], ended: trio.Event) -> None:
+    async def _attempt(self, scope: trio.CancelScope, index: int, fn: Fn[T]) -> None:
         try:
             if self._decided:
                 return
@@ -438,7 +438,7 @@ class _Attempts(Generic[T]):
                 self._values.append(value)
                 scope.cancel(reason=f"another function of {self._call} was first")
         finally:
-            ended.set()
+            self._ended.release()
             del self
 
     def _is_failed_attempt(self, error: BaseException) -> bool:

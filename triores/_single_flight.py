@@ -150,6 +150,9 @@ class SingleFlight(Generic[K, T]):
         has to name all that the result depends on. ``fn`` must not call this for its own key: it would wait for itself,
         and gets a `WaitCycleError`.
 
+        Once the nursery's own cancel scope is cancelled, nobody joins a task any more: each call starts one, which is
+        cancelled at its first checkpoint.
+
         Cancelling the call leaves the task to the other callers. If there are none, the task is cancelled, and what it
         raises from then on is dropped, unless it is a `KeyboardInterrupt` or the like. In a cancelled scope, nothing is
         started or joined. The call is a checkpoint.
@@ -178,7 +181,7 @@ class SingleFlight(Generic[K, T]):
             nursery = self._nursery_here()
             await trio.lowlevel.checkpoint_if_cancelled()
             flight = self._flights.get(key)
-            if flight is None:
+            if flight is None or _is_cancelled(nursery):
                 flight = self._start(nursery, key, fn, args)
             flight.callers += 1
             try:
@@ -247,6 +250,12 @@ class _Flight(Generic[T]):
     def _forget(self) -> None:
         if self._flights.get(self._key) is self:
             del self._flights[self._key]
+
+
+def _is_cancelled(nursery: NurseryLike) -> bool:
+    """Whether the nursery's own scope was cancelled. One around the nursery can't be seen from another task."""
+    scope = getattr(nursery, "cancel_scope", None)
+    return scope is not None and bool(scope.cancel_called)
 
 
 async def _cancel(scope: trio.CancelScope) -> None:  # noqa: ASYNC124 # it is started as a task
