@@ -102,9 +102,9 @@ FULL_NAMES = {  # of what the package imports for type checkers only, and so nam
 
 
 def give_full_name(app: Sphinx, env: BuildEnvironment, node: Element, content: TextElement) -> Element | None:
-    """Complete a name, so that the next one asked, intersphinx, finds it.
+    """Complete a name, so that intersphinx, which is asked next, finds it.
 
-    In a table of methods, their docstrings are out of their class, and name one another without it.
+    In the summary tables, docstrings of methods are outside of their class, but name other methods without it.
     """
     name = node["reftarget"] = FULL_NAMES.get(node["reftarget"], node["reftarget"])
     if not hasattr(triores.ResultBase, name):
@@ -122,7 +122,7 @@ def mark_tables(_app: Sphinx, doctree: nodes.document) -> None:
 
 
 def show_plain_bases(_app: Sphinx, _name: str, _obj: object, _options: object, bases: list[Any]) -> None:
-    """Show a public base class, without its type variables, where a generic or a private one is the base."""
+    """Show a public base class, without its type variables, instead of a generic or private one."""
     plain = [typing.get_origin(base) or base for base in bases]
     bases[:] = [
         base.__base__ if base.__name__.startswith("_") else base for base in plain if base is not typing.Generic
@@ -132,9 +132,9 @@ def show_plain_bases(_app: Sphinx, _name: str, _obj: object, _options: object, b
 
 
 def find_source_order() -> None:
-    """Tell autodoc in which order the members of classes are written, and find out in which module each name is.
+    """Tell autodoc in which order members are defined, and remember which module defines each name.
 
-    Both autodoc and viewcode look in the module that a class or function names, which is the public one.
+    Both autodoc and viewcode look in the module that a class or function claims to be in, which is the public one.
     """
     public = ModuleAnalyzer.for_module("triores")
     public.analyze()
@@ -146,7 +146,7 @@ def find_source_order() -> None:
 
 
 def find_source(_app: Sphinx, _module: str, name: str) -> str | None:
-    """The module to which a public name's link to its source leads."""
+    """The module that defines a public name, for the link to its source."""
     return MODULES.get(name)
 
 

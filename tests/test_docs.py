@@ -200,6 +200,12 @@ def test_each_public_name_is_in_the_reference() -> None:
     assert documented == set(triores.__all__)
 
 
+@pytest.mark.parametrize("page", sorted((DOCS / "how-to").glob("from-*.md")), ids=page_id)
+def test_the_tabs_of_a_page_about_migrating_open_on_triores(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    assert text.count(":::{tab-item} triores\n:sync: triores\n:selected:\n") == text.count("::::{tab-set}\n") > 0
+
+
 @pytest.mark.skipif(sys.version_info < (3, 11), reason="the program needs asyncio.TaskGroup")
 def test_the_comparison_is_what_the_program_prints() -> None:
     ran = run_example("compare_peers.py")

@@ -1,4 +1,4 @@
-"""triores: futures, captured tasks and bounded fan-out for Trio.
+"""Futures, captured tasks and bounded fan-out for Trio.
 
 Results
     ResultCapture           the result of a task in a nursery: ``ResultCapture.start_soon(nursery, fn, *args)``

@@ -1,7 +1,7 @@
 """A directive that shows the wrong uses of one topic from ``tests/misuse.py``, each with its error and the way out.
 
-The tests run that table and compare every message, so what the page shows is what a user gets. Uses that differ in the
-call alone share an entry.
+The tests run that table and compare every message, so what the page shows is what a user gets. Uses that differ
+only in the call share an entry.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ class Misuses(SphinxDirective):
         return nodes.container(
             "",
             *place,
-            nodes.literal_block(code, code, language="py"),  # "py", since what is "python" has a button to copy it
+            nodes.literal_block(code, code, language="py"),  # "py", since blocks of "python" have a copy button
             nodes.container("", *told, classes=["misuse-error"]),
             nodes.container("", *instead, classes=["misuse-instead"]),
             classes=["misuse"],
@@ -69,7 +69,7 @@ class Misuses(SphinxDirective):
 
 
 def link_to(name: str) -> str:
-    """The name of an exception, as a link where somebody documents it."""
+    """The name of an exception, as a link if somebody documents it."""
     if name in triores.__all__:
         return f"{{py:exc}}`~triores.{name}`"
     if hasattr(trio, name):

@@ -2,7 +2,7 @@
 
 Being part of the page, a picture takes its font and its colours from the theme, light and dark; the colours are in
 ``_static/triores.css``. It is narrow, so that its text can be read on a phone. The text that it is drawn from is also
-its description, for readers who hear the page.
+its description, for people who use a screen reader.
 
 ``timeline``: what runs when. Each line is a row, ``name | begin | end | kind | text``, in units of time, of the kind
 value, error, cancelled or call. A line ``note | time | text`` marks a moment. Pictures that are to be compared share a
@@ -31,10 +31,10 @@ if TYPE_CHECKING:
 
 WIDTH = 380  # all lengths are in the units of the viewBox, which are about a pixel of a phone
 LINE = 17  # from one line of text to the next
-LETTER = 6.4  # the width of a letter, about
+LETTER = 6.4  # roughly the width of a letter
 CODE_LETTER = 7.3
-TASKS = 236  # in a picture of ownership, where the tasks end
-RESULTS = 268  # and where the results begin
+TASKS = 236  # in a picture of ownership, the right edge of the tasks
+RESULTS = 268  # and the left edge of the results
 
 
 class Picture(SphinxDirective):

@@ -1,7 +1,7 @@
 """A directive that shows a plot from ``docs/plots``, which the benchmarks draw, with its content as the caption.
 
-The SVG becomes part of the page, so that its text takes the page's colour, light and dark. Where it has not been drawn
-yet, there is a line that says so, and the page can be built all the same.
+The SVG becomes part of the page, so that its text takes the page's colour, light and dark. If it hasn't been drawn
+yet, a line says so, and the page can still be built.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""A proxy that asks once for what many want at the same time: what `SingleFlight` is for.
+"""A proxy that asks only once for what many clients want at the same time: what `SingleFlight` is for.
 
-A web server on this machine has a page that is slow to make. Many clients ask a proxy for that page while it is being
-made. The proxy makes one request for all of them, and keeps the page for those who come later.
+A web server on this machine takes long to make a page. Meanwhile, many clients ask a proxy for that page. The proxy
+makes one request for all of them, and keeps the page for later clients.
 
     python docs/examples/caching_proxy.py --clients 1000
 
@@ -28,14 +28,14 @@ if TYPE_CHECKING:
 HOST = "127.0.0.1"
 SLOW_PAGE = "/slow"
 PAGE = b"<p>worth the wait</p>"
-PATIENCE = 60  # seconds for all of it
+PATIENCE = 60  # seconds for the whole program
 
 
-# ---- as little of HTTP as it takes: each connection carries one GET request, and ends with the response
+# ---- a minimum of HTTP: each connection carries one GET request, and ends with the response
 
 
 async def read_request(stream: trio.abc.ReceiveStream) -> str:
-    """The path that is asked for; nothing where this is not a GET request, or the client goes before it has asked."""
+    """The requested path; empty if this isn't a GET request, or if the client leaves before it has sent one."""
     received = b""
     async for data in stream:
         received += data
@@ -89,10 +89,10 @@ class UpstreamError(Exception):
 
 
 class Proxy:
-    """Gives out the origin's pages.
+    """Serves the origin's pages.
 
-    A page that is in the cache costs nothing. Any other page is fetched by one task, for all who ask for it meanwhile.
-    That task is a child of the nursery, not of the first client's task: when that client goes, it goes alone.
+    A page that is in the cache costs nothing. Any other page is fetched by one task, for all clients that ask for it
+    while it runs. That task belongs to the nursery and not to the first client, so it goes on if that client leaves.
     """
 
     def __init__(self, nursery: trio.Nursery, origin_port: int) -> None:
@@ -103,7 +103,7 @@ class Proxy:
 
     async def serve(self, stream: trio.SocketStream) -> None:
         """Answer the request of one connection."""
-        with suppress(trio.BrokenResourceError):  # the client has gone, which is its own affair
+        with suppress(trio.BrokenResourceError):  # the client has left, which is fine
             async with stream:
                 path = await read_request(stream)
                 self.arrivals.release()
@@ -168,8 +168,8 @@ async def ask_all_at_once(clients: int) -> tuple[int, int, int]:
 
 
 def allow_open_files(number: int) -> None:
-    """Ask the system for that many open files, where it has a limit."""
-    with suppress(ImportError):  # as on Windows, where there is no such limit
+    """Ask the system to allow that many open files, if it has a limit."""
+    with suppress(ImportError):  # Windows has no such limit
         import resource
 
         soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -203,7 +203,7 @@ def parse_arguments() -> argparse.Namespace:
 
 
 async def main(clients: int) -> bool:
-    """Have the clients ask, print the counts, and tell whether they are right."""
+    """Have the clients ask, print the counts, and return whether they are right."""
     allow_open_files(2 * clients + 100)  # a connection is two files, since both of its ends are here
     at_once, later, upstream = await ask_all_at_once(clients)
     Console().print(report(at_once, later, upstream))

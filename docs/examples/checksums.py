@@ -1,7 +1,7 @@
 """The checksums of all files below a path, read in a few threads: one capture per file.
 
-A file that can't be read costs one line on standard error and stops no other: its capture keeps the exception until
-that file's turn comes. The output is sorted by path, in the format that ``sha256sum --check`` reads. Links to
+A file that can't be read only costs a line on standard error: its capture keeps the exception until that file's turn
+comes. The output is sorted by path, in the format that ``sha256sum --check`` reads. Links to
 directories are not followed, and what has no contents to read, such as a pipe or a socket, is left out.
 
     python docs/examples/checksums.py PATH
@@ -32,7 +32,7 @@ CHUNK = 1 << 20  # bytes
 
 def files_below(root: Path) -> tuple[list[Path], list[OSError]]:
     """The paths of all files, sorted, and an error for each directory that can't be listed."""
-    if not os.path.isdir(root):  # noqa: PTH112 - Path.is_dir raises where a parent directory is closed to us
+    if not os.path.isdir(root):  # noqa: PTH112 - Path.is_dir raises if we may not read a parent directory
         return [root], []
     errors: list[OSError] = []
     paths = [Path(folder, name) for folder, _, names in os.walk(root, onerror=errors.append) for name in names]
@@ -56,7 +56,7 @@ async def checksum(path: Path, threads: trio.CapacityLimiter) -> str | None:
 
 
 def print_checksum(digest: str, path: Path) -> None:
-    """Print a line as ``sha256sum`` does: a backslash in front tells of those in a path that is hard to print."""
+    """Print a line as ``sha256sum`` does: a backslash in front means that the path has some, too."""
     escaped = str(path).replace("\\", "\\\\").replace("\n", "\\n").replace("\r", "\\r")
     mark = "" if escaped == str(path) else "\\"
     print(f"{mark}{digest}  {escaped}")
@@ -68,7 +68,7 @@ def print_error(path: Path, error: OSError) -> None:
 
 
 async def main(root: Path) -> bool:
-    """Print the checksums, and tell whether everything could be read."""
+    """Print the checksums, and return whether everything could be read."""
     paths, errors = await trio.to_thread.run_sync(files_below, root, abandon_on_cancel=True)
     all_read = not errors
     for unlisted in errors:
@@ -93,5 +93,5 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description="Print the SHA-256 checksum of every file below a path.")
     parser.add_argument("path", metavar="PATH", type=Path, help="a directory, or one file")
     arguments = parser.parse_args()
-    cast("io.TextIOWrapper", sys.stdout).reconfigure(errors="surrogateescape")  # a file's name need not be text
+    cast("io.TextIOWrapper", sys.stdout).reconfigure(errors="surrogateescape")  # for names that aren't text
     sys.exit(0 if trio.run(main, arguments.path) else 1)

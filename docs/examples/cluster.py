@@ -1,14 +1,14 @@
-"""A fan-out on a cluster: primes are counted by the workers of a Dask cluster, from one Trio program.
+"""A fan-out on a cluster: one Trio program has the workers of a Dask cluster count primes.
 
-``amap`` bounds how much is under way, and ``run_in_executor`` hands each item to Dask's own scheduler. The items are
-counted three times. First as they are; then with one item that fails, which ends the whole; and at last with a worker
-that is killed while it works, whose items Dask gives to the others. The results have to equal those of a plain loop.
+``amap`` limits how many items are in progress, and ``run_in_executor`` hands each of them to Dask's own scheduler. The
+program counts three times: as it is; with one item that fails, which ends the map; and with a worker that is killed
+while it works, whose items Dask gives to the others. The results have to equal those of a plain loop.
 
     python docs/examples/cluster.py --blocks 60
 
 By default the cluster is two worker processes on this machine, which listen on the loopback interface only. With
 ``--scheduler tcp://HOST:8786`` the same program runs on a real cluster; there, no worker is killed. The exit status is
-0 if all of it went as it should.
+0 if everything went as it should.
 """
 
 # Dask is installed for this program only, and most of it has no types.
@@ -37,8 +37,8 @@ if sys.version_info < (3, 11):
     from exceptiongroup import ExceptionGroup
 
 WORKERS = 2
-BLOCK = 1000  # how many numbers an item stands for
-LIMIT = 16  # how many items are under way at once; more than there are workers, so that none has to wait for the next
+BLOCK = 1000  # how many numbers are in an item
+LIMIT = 16  # how many items are in progress at once; more than there are workers, so that no worker has to wait
 PATIENCE = 60  # seconds for each of the three rounds
 
 
@@ -55,7 +55,7 @@ def block_from(start: int) -> range:
 
 
 def count_primes_or_die(victim: str, start: int) -> int:
-    """The same, but the worker with this address is killed when it begins, as the system does where memory is short."""
+    """The same, but the worker with this address is killed when it begins, as the system does when memory is short."""
     if get_worker().address == victim:
         os.kill(os.getpid(), signal.SIGTERM if sys.platform == "win32" else signal.SIGKILL)
     return count_primes(start)
@@ -72,12 +72,12 @@ async def on_cluster(executor: Executor, fn: Callable[[int], int], starts: list[
 
 
 async def counts_as_the_plain_loop(executor: Executor, fn: Callable[[int], int], starts: list[int]) -> bool:
-    """Whether the cluster counts what this process counts."""
+    """Whether the cluster counts as many as this process."""
     return await on_cluster(executor, fn, starts) == [count_primes(start) for start in starts]
 
 
 async def tells_of_the_item_that_fails(executor: Executor, starts: list[int]) -> bool:
-    """Whether the exception of one item, and nothing else, comes out."""
+    """Whether the map raises the exception of one item, and nothing else."""
     starts = [*starts, -BLOCK, *starts]
     try:
         await on_cluster(executor, count_primes, starts)
@@ -88,13 +88,13 @@ async def tells_of_the_item_that_fails(executor: Executor, starts: list[int]) ->
 
 
 def report(what: str, went_well: bool) -> bool:
-    """Print a line, and tell the same."""
+    """Print a line, and return whether it was good."""
     print(f"{'ok   ' if went_well else 'WRONG'}  {what}")
     return went_well
 
 
 def run_on(client: Any, starts: list[int], *, kill_a_worker: bool) -> bool:
-    """All the rounds on one cluster. Tells whether each went as it should."""
+    """Run all rounds on one cluster. Returns whether each went as it should."""
     # With pure=True, which is the default, Dask looks up what it has computed before for the same arguments, and
     # cancelling a call would cancel every other call with the same ones.
     executor = client.get_executor(pure=False)
@@ -111,7 +111,7 @@ def run_on(client: Any, starts: list[int], *, kill_a_worker: bool) -> bool:
 
 
 def local_cluster() -> LocalCluster:
-    """Two worker processes on this machine, for nobody else to reach, and without the dashboard."""
+    """Two worker processes on this machine, which nobody else can reach, without the dashboard."""
     return LocalCluster(
         n_workers=WORKERS,
         threads_per_worker=1,
@@ -123,7 +123,7 @@ def local_cluster() -> LocalCluster:
 
 
 def main() -> bool:
-    """Run on a cluster of this machine's own, or on the one that was named. Tells whether all went as it should."""
+    """Run on a cluster on this machine, or on the given one. Returns whether everything went as it should."""
     parser = argparse.ArgumentParser(description="Count primes on a Dask cluster.")
     parser.add_argument("--blocks", type=int, default=60, help=f"how many blocks of {BLOCK:,} numbers (default: 60)")
     parser.add_argument("--scheduler", help="the address of a scheduler (default: two workers on this machine)")

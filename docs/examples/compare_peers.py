@@ -1,4 +1,4 @@
-"""What triores and its peers do in the same situation: each cell of the table is observed, and not just claimed.
+"""What triores and its peers do in the same situation: the program fills in the tables by trying it.
 
 aioresult and anyio run on Trio, asyncio on its own loop. A dash means that a library has nothing to compare. The tables
 are those on the documentation's page about the peers.
@@ -8,7 +8,7 @@ are those on the documentation's page about the peers.
 It needs Python 3.11, for asyncio's TaskGroup, and the libraries of the dependency group ``test``.
 """
 
-# What the linter says of code for Trio, it says of asyncio's here too, and of checks that have nothing to wait for:
+# The linter takes asyncio's code for Trio's, and some checks have nothing to wait for:
 # flake8: noqa: ASYNC103, ASYNC104, ASYNC112, ASYNC124, ASYNC910
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from types import ModuleType
 
 LIBRARIES: dict[str, Any] = {"triores": triores, "aioresult": aioresult, "anyio": anyio, "asyncio": asyncio}
-RUNS = 40  # how often something is done whose outcome may be a matter of luck
+RUNS = 40  # how often to repeat something that depends on luck
 MANY = 200
 
 TASKS = "Captured tasks"
@@ -68,7 +68,7 @@ def observe(check: Callable[[Any], Awaitable[object]], library: str) -> str:
     return ("✓" if answer else "✗") if isinstance(answer, bool) else str(answer)
 
 
-# ---- the same words for what each library calls otherwise
+# ---- one name for what each library calls by another
 
 
 def open_nursery(library: Any) -> Any:
@@ -88,10 +88,10 @@ def start(library: Any, nursery: Any, fn: Callable[..., Awaitable[object]], *arg
 
 
 def error_of_reading(library: Any, handle: Any) -> BaseException:
-    """What the reader of a task gets that has no value."""
+    """The exception that you get when you read a task without a value."""
     try:
         _ = handle.return_value if library is anyio else handle.result()
-    except BaseException as error:  # noqa: BLE001 - asyncio's CancelledError is no Exception
+    except BaseException as error:  # noqa: BLE001 - asyncio's CancelledError isn't an Exception
         return error
     raise AssertionError("this task was to have no value")
 
@@ -126,7 +126,7 @@ async def settle_down(library: Any) -> None:
 
 
 async def sleep_forever(library: Any) -> None:
-    """What a task does that has to be cancelled."""
+    """For a task that has to be cancelled."""
     if library is asyncio:
         await asyncio.Event().wait()
     else:
@@ -134,19 +134,19 @@ async def sleep_forever(library: Any) -> None:
 
 
 async def sleep_in_own_nursery(library: Any) -> None:
-    """The same, in two tasks of its own: what it ends with is a group of two cancellations."""
+    """The same, but in two child tasks: it ends with a group of two cancellations."""
     async with trio.open_nursery() as nursery:
         nursery.start_soon(sleep_forever, library)
         nursery.start_soon(sleep_forever, library)
 
 
 async def fail(*_: object) -> None:
-    """What a task does that fails."""
+    """For a task that fails."""
     raise ValueError("wrong")
 
 
 def is_cancelled(error: BaseException) -> bool:
-    """Whether an error that a reader got tells of a cancellation."""
+    """Whether an error that a reader got means that the task was cancelled."""
     return isinstance(error, (asyncio.CancelledError, anyio.TaskCancelled, triores.TaskCancelledException))
 
 
@@ -164,7 +164,7 @@ async def _(library: Any) -> bool:
     try:
         async with open_nursery(library) as nursery:
             start(library, nursery, fail)
-    except Exception as error:  # noqa: BLE001 - it is a group, which Python 3.10 has not
+    except Exception as error:  # noqa: BLE001 - it's a group, which Python 3.10 doesn't have
         return hasattr(error, "exceptions")
     return False
 
@@ -185,7 +185,7 @@ async def _(library: Any) -> bool:
 
 
 async def cancelled_error(library: Any, fn: Callable[..., Awaitable[object]]) -> BaseException:
-    """What the reader of a task gets that was cancelled."""
+    """The exception that you get when you read a cancelled task."""
     handles: list[Any] = []
     if library is asyncio:
         handles.append(asyncio.ensure_future(fn(library)))
@@ -318,7 +318,7 @@ async def _(_: Any) -> int:
     futures: list[asyncio.Future[None]] = [asyncio.Future() for _ in range(MANY)]
     waiter = asyncio.ensure_future(asyncio.wait(futures, return_when=asyncio.FIRST_COMPLETED))
     await settle_down(asyncio)
-    started = len(asyncio.all_tasks()) - 2  # this one, and the one that waits
+    started = len(asyncio.all_tasks()) - 2  # this task, and the one that waits
     futures[0].set_result(None)
     await waiter
     return started
@@ -430,7 +430,7 @@ async def _(library: Any) -> bool:
 @claim(FUTURES, "waiters get an error when the connection is lost", "aioresult", "anyio", "asyncio")
 async def _(library: Any) -> bool:
     async def reader(requests: dict[int, Any]) -> None:
-        """Settle each future, were there an answer; but the connection is gone."""
+        """This would settle each future, but the connection is gone."""
 
     future = library.Future()
     async with open_nursery(library) as nursery:
@@ -485,7 +485,7 @@ async def _(library: Any) -> bool:
 
 
 def offered(library: ModuleType, *names: str) -> str:
-    """Those of some names that a library has."""
+    """Which of these names a library has."""
     return ", ".join(f"`{name}`" for name in names if hasattr(library, name)) or "✗"
 
 

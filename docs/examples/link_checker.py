@@ -113,11 +113,11 @@ def type_of(path: Path) -> str:
 
 
 class Link(NamedTuple):
-    """A link in a page: where it stands, as it is written, and what it leads to."""
+    """A link: the page that it is on, its text, and its target."""
 
     page: str
     written: str
-    target: str  # what to ask the server for; nothing where the link leaves the tree
+    target: str  # what to ask the server for; empty if the link leaves the tree
     fragment: str
 
 
@@ -135,10 +135,10 @@ def local_links(url: str, page: Page) -> list[Link]:
         try:
             target, fragment = urldefrag(urljoin(base, written))
         except ValueError:
-            continue  # only the name of another host can be so wrong
+            continue  # only the name of another host can be this wrong
         if urlsplit(target).scheme or urlsplit(target).netloc:
             continue
-        # Browsers take out a ".." too many in silence, and so does `urljoin`.
+        # Browsers silently drop a superfluous "..", and so does `urljoin`.
         path = posixpath.normpath(posixpath.join(folder, unquote(urlsplit(written).path)))
         leaves = path.split("/")[0] == ".."
         found.append(Link(url, written, "" if leaves else target, unquote(fragment)))
@@ -167,7 +167,7 @@ def pages_below(root: Path) -> list[Path]:
 
 
 def find(root: Path, url: str) -> Path | None:
-    """The file or directory at a URL; None if there is none, or if it is not in the tree."""
+    """The file or directory at a URL, or None if it doesn't exist or isn't in the tree."""
     parts = unquote(url, errors="surrogateescape").split("/")
     try:
         path = root.joinpath(*(part for part in parts if part)).resolve(strict=True)
@@ -202,9 +202,9 @@ def response(status: str, header: str = "", body: bytes = b"") -> bytes:
 
 
 async def serve(root: Path, stream: trio.abc.Stream) -> None:
-    """Answer one request: as little of HTTP as it takes."""
+    """Answer one request, with a minimum of HTTP."""
     request = b""
-    with suppress(trio.BrokenResourceError):  # a client may be out of patience
+    with suppress(trio.BrokenResourceError):  # the client may have left
         async for data in stream:
             request += data
             if b"\r\n\r\n" in request or len(request) > LONGEST_REQUEST:
@@ -219,10 +219,10 @@ async def serve(root: Path, stream: trio.abc.Stream) -> None:
 
 
 class Answer(NamedTuple):
-    """What the server said about a target."""
+    """The server's answer about a target."""
 
     problem: str | None
-    anchors: set[str] | None = None  # None where there is nothing that could have any
+    anchors: set[str] | None = None  # None if this kind of file can't have any
 
 
 async def fetch(port: int, url: str) -> Answer:
@@ -286,7 +286,7 @@ def problem_of(link: Link, answers: dict[str, Answer]) -> str | None:
 
 
 def table_of(title: str, columns: list[str], rows: Sequence[tuple[str, ...]]) -> Table:
-    """A table, whatever characters are in its cells."""
+    """A table whose cells may contain any characters."""
     table = Table(*columns, title=title, title_justify="left")
     for row in rows:
         table.add_row(*(Text(cell.encode(errors="replace").decode()) for cell in row))
@@ -294,7 +294,7 @@ def table_of(title: str, columns: list[str], rows: Sequence[tuple[str, ...]]) ->
 
 
 async def main(root: Path, limit: int, seconds: float) -> bool:
-    """Check the links below a resolved path, print what was found, and tell whether all are good."""
+    """Check the links below a resolved path, print the findings, and return whether all links are good."""
     pages = await trio.to_thread.run_sync(pages_below, root)
     links = [link for found in await amap(partial(read_links, root), pages, limit=limit) for link in found]
     targets = sorted({link.target for link in links if link.target})

@@ -6,7 +6,7 @@ the server cuts a second connection while every caller is waiting, and each call
 
     python docs/examples/multiplexed_rpc.py --requests 20000 --callers 200
 
-The exit status is 0 if every request got the right answer and every caller learnt of the cut.
+The exit status is 0 if every request got the right answer and every caller got an error.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ Message = dict[str, int]
 
 HOST = "127.0.0.1"
 LONGEST_WORK = 0.002  # seconds that the server spends on a request, at most
-PATIENCE = 10  # seconds after the cut, until a caller that still waits counts as hanging
+PATIENCE = 10  # seconds after the cut until a waiting caller counts as hanging
 
 
 class ConnectionLostError(Exception):
@@ -45,7 +45,7 @@ class ConnectionLostError(Exception):
 
 
 class JsonLines(trio.abc.Channel[Message]):
-    """The framing: one JSON object a line. One task may send at a time, and one receive."""
+    """The framing: one JSON object per line. One task may send at a time, and one may receive."""
 
     def __init__(self, stream: trio.abc.Stream) -> None:
         self._stream = stream
@@ -53,11 +53,11 @@ class JsonLines(trio.abc.Channel[Message]):
         self._rest = b""
 
     async def send(self, value: Message) -> None:
-        """Send one message. Where this is cancelled, half of it may have been sent."""
+        """Send one message. If this is cancelled, half of it may have been sent."""
         await self._stream.send_all(json.dumps(value).encode() + b"\n")
 
     async def receive(self) -> Message:
-        """Receive one message; `trio.EndOfChannel` where the other side has closed the connection."""
+        """Receive one message; raises `trio.EndOfChannel` if the other side has closed the connection."""
         if self._lines:
             await trio.lowlevel.checkpoint()  # or a full buffer would keep the other tasks from running
         while not self._lines:
@@ -93,7 +93,7 @@ class Client:
         """
         request_id = next(self._ids)
         with self._in_flight.expect(request_id) as answer:
-            with suppress(trio.BrokenResourceError):  # the connection has ended, which the future tells too
+            with suppress(trio.BrokenResourceError):  # the connection has ended, so the future raises
                 await self._requests.send({"id": request_id, "number": number})
             return await answer
 
@@ -106,13 +106,13 @@ class Client:
 
     async def _write(self) -> None:
         # The callers don't send for themselves: one that was cancelled could leave half a line behind.
-        with suppress(trio.BrokenResourceError):  # the reader finds the end of the connection too
+        with suppress(trio.BrokenResourceError):  # the reader notices the end of the connection, too
             async with self._unsent:
                 async for request in self._unsent:
                     await self._connection.send(request)
 
     async def _read(self) -> None:
-        # A reset of the connection is another way to end. However the inner block ends, every caller learns of it.
+        # A reset of the connection is another way to end. However the inner block ends, every caller gets an error.
         with suppress(trio.BrokenResourceError), self._in_flight:
             async for answer in self._connection:
                 self._settle(answer["id"], answer["square"])
@@ -132,7 +132,7 @@ async def serve(stream: trio.abc.Stream, cut_after: int | None = None) -> None:
         cut_after: Close the connection at this many requests, though some of them are unanswered.
     """
     connection = JsonLines(stream)
-    sending = trio.Lock()  # no writer task here: the tasks that send are cancelled only where the connection is closed
+    sending = trio.Lock()  # needs no writer task: the tasks that send are cancelled only when the connection is closed
 
     async def answer(request: Message) -> None:
         await trio.sleep(random.uniform(0, LONGEST_WORK))
@@ -162,7 +162,7 @@ async def connected_to(server: Callable[[trio.SocketStream], Awaitable[object]])
 
 
 class Answered(NamedTuple):
-    """What came of the requests that were answered."""
+    """How the answered requests went."""
 
     seconds: float
     latencies: list[float]  # seconds, one for each request
@@ -171,14 +171,14 @@ class Answered(NamedTuple):
 
 
 class Cut(NamedTuple):
-    """What came of the callers whose connection was cut."""
+    """What happened to the callers whose connection was cut."""
 
     seen: Counter[str]  # the exceptions, by type
     hanging: int
 
 
 async def make_requests(requests: int, callers: int) -> Answered:
-    """Share the requests out among the callers."""
+    """Divide the requests among the callers."""
     latencies: list[float] = []
     right = 0
 
@@ -202,7 +202,7 @@ async def make_requests(requests: int, callers: int) -> Answered:
 
 
 async def cut_connection(callers: int) -> Cut:
-    """Have callers make requests without end, and the server cut the connection under them."""
+    """Have callers make endless requests, and the server cut the connection."""
     seen: Counter[str] = Counter()
 
     async def call_until_cut(client: Client) -> None:
@@ -227,7 +227,7 @@ async def cut_connection(callers: int) -> Cut:
 def report(answered: Answered, cut: Cut) -> Table:
     """The figures as a table."""
     requests = len(answered.latencies)
-    # One latency alone has no quantiles; twice the same has those of one.
+    # A single latency has no quantiles, but the same one twice does.
     percentiles = statistics.quantiles(answered.latencies * 2, n=100, method="inclusive")
     table = Table("What", "Figure", title="Many requests in flight on one connection")
     table.columns[1].justify = "right"
@@ -259,7 +259,7 @@ def parse_arguments() -> argparse.Namespace:
 
 
 async def main(requests: int, callers: int) -> bool:
-    """Make the requests, cut the callers off, and tell whether the numbers add up."""
+    """Make the requests, cut the connection, and return whether the numbers add up."""
     answered = await make_requests(requests, callers)
     cut = await cut_connection(callers)
     Console().print(report(answered, cut))

@@ -1,7 +1,7 @@
-"""Bars of rich beside results as they are: whoever loops over them advances the bar.
+"""Progress bars of rich: the loop over the results advances the bar.
 
-First beside `open_amap`, where some items fail and are counted on a bar of their own, and then beside `as_completed`,
-for captures in a nursery.
+First for `open_amap`, with a second bar that counts the items that fail, and then for `as_completed`, with captures in
+a nursery.
 
     python docs/examples/progress_rich.py --items 200
 """
@@ -21,7 +21,7 @@ LONGEST = 0.05  # seconds that an item takes, at most
 
 
 async def work(item: int) -> int:
-    """Stands for what takes its time and may fail, such as a download: each tenth item does."""
+    """Stands for slow work that may fail, such as a download. Every tenth item fails."""
     await trio.sleep(random.uniform(0, LONGEST))
     if item % 10 == 9:
         raise ConnectionError(f"item {item} was lost")
@@ -55,7 +55,7 @@ async def with_as_completed(items: range, progress: Progress) -> int:
 
 
 async def main(count: int) -> None:
-    """Run both, and print what the items that did not fail add up to."""
+    """Run both, and print the sum of the items that didn't fail."""
     with Progress(console=Console(stderr=True)) as progress:
         totals = [await with_open_amap(range(count), progress), await with_as_completed(range(count), progress)]
     print("open_amap: {}\nas_completed: {}".format(*totals))

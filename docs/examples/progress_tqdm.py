@@ -1,6 +1,6 @@
-"""A bar of tqdm around results as they are: they are async iterators, and that is all it needs.
+"""A progress bar of tqdm around results: tqdm takes any async iterator.
 
-First around `open_amap`, which is told the limit, and then around `as_completed`, for captures in a nursery.
+First around `open_amap`, which has a limit, and then around `as_completed`, with captures in a nursery.
 
     python docs/examples/progress_tqdm.py --items 200
 """
@@ -19,7 +19,7 @@ LONGEST = 0.05  # seconds that an item takes, at most
 
 
 async def work(item: int) -> int:
-    """Stands for what takes its time, such as a download."""
+    """Stands for slow work, such as a download."""
     await trio.sleep(random.uniform(0, LONGEST))
     return item
 
@@ -44,7 +44,7 @@ async def with_as_completed(items: range) -> int:
 
 
 async def main(count: int) -> None:
-    """Run both, and print what they add up to."""
+    """Run both, and print the sums."""
     print("open_amap:", await with_open_amap(range(count)))
     print("as_completed:", await with_as_completed(range(count)))
 

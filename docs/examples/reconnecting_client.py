@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 HOST = "127.0.0.1"
 MESSAGE = struct.Struct("!II")  # a request's number with its question, or with its answer
 RESET_ON_CLOSE = struct.pack("hh" if sys.platform == "win32" else "ii", 1, 0)  # for SO_LINGER
-PATIENCE = 10  # seconds until a request without an answer or an exception counts as hanging
+PATIENCE = 10  # seconds until a request that hasn't ended counts as hanging
 
 
 class ConnectionLostError(Exception):
@@ -42,7 +42,7 @@ class ConnectionLostError(Exception):
 
 
 class Messages:
-    """The framing: what arrives in pieces of any length, as whole messages."""
+    """The framing: turns pieces of any length into whole messages."""
 
     def __init__(self) -> None:
         self._rest = b""
@@ -56,7 +56,7 @@ class Messages:
 
 
 class Connection:
-    """One connection of the client's. Any number of tasks may `ask`, while one is in `read` and another in `write`."""
+    """One of the client's connections. Any number of tasks may `ask` while one is in `read` and another in `write`."""
 
     def __init__(self, stream: trio.abc.Stream) -> None:
         self.requests = FutureMap[int, int](lost=ConnectionLostError)
@@ -72,22 +72,22 @@ class Connection:
         """
         number = next(self._numbers)
         with self.requests.expect(number) as answer:
-            with suppress(trio.BrokenResourceError):  # the connection has ended, which the future tells too
+            with suppress(trio.BrokenResourceError):  # the connection has ended, so the future raises
                 await self._outbox.send(MESSAGE.pack(number, question))
             return await answer
 
     async def read(self) -> None:
         """Settle the futures of the requests that are answered, until the connection ends."""
         messages = Messages()
-        # When the inner block ends, in whatever way, each request in flight fails, and so does each later one.
+        # However the inner block ends, each request in flight fails, and so does each later one.
         with suppress(trio.BrokenResourceError), self.requests:
             async for received in self._stream:
                 for number, answer in messages.split(received):
-                    self.requests.set_result(number, answer)  # False if its caller has left, which is no mistake
+                    self.requests.set_result(number, answer)  # returns False if the caller has left, which is fine
 
     async def write(self) -> None:
         """Send the requests. If the callers sent for themselves, one that is cancelled could leave half a message."""
-        with suppress(trio.BrokenResourceError):  # the reader finds the end of the connection too
+        with suppress(trio.BrokenResourceError):  # the reader notices the end of the connection, too
             async with self._unsent:
                 async for message in self._unsent:
                     await self._stream.send_all(message)
@@ -97,7 +97,7 @@ class Client:
     """Connects again whenever the connection ends. Any number of tasks may `ask`, while one task is in `run`."""
 
     def __init__(self, port: int) -> None:
-        self.connections: list[Connection] = []  # the last one is in use; the others are kept for the account
+        self.connections: list[Connection] = []  # the last one is in use; the others are kept for the statistics
         self._port = port
         self._connected = trio.Event()
 
@@ -105,8 +105,8 @@ class Client:
         """Have the server square a number, once there is a connection.
 
         Raises:
-            ConnectionLostError: If the connection ended before the answer came. Whether to ask again is for the caller
-                to say, since the server may have done the work all the same.
+            ConnectionLostError: If the connection ended before the answer came. The caller has to decide
+                whether to ask again, since the server may have done the work anyway.
         """
         while not self.connections or self.connections[-1].requests.closed:
             await self._connected.wait()
@@ -147,7 +147,7 @@ def how_lost(error: ConnectionLostError) -> str:
 
 
 async def keep_asking(client: Client, questions: Iterator[int], seen: Counter[str]) -> None:
-    """Ask one question after another, and count what comes of each."""
+    """Ask one question after another, and count how each of them ends."""
     for question in questions:
         with trio.move_on_after(PATIENCE) as scope:
             try:
@@ -161,7 +161,7 @@ async def keep_asking(client: Client, questions: Iterator[int], seen: Counter[st
 
 
 async def ask_everything(requests: int, callers: int, cut_every: int) -> tuple[Counter[str], list[Connection]]:
-    """Share the requests out among the callers. Returns what came of them, and the connections that it took."""
+    """Divide the requests among the callers. Returns how they ended, and the connections that were used."""
     seen: Counter[str] = Counter()
     async with trio.open_nursery() as nursery:
         server = partial(serve, cut_every=cut_every)
@@ -177,7 +177,7 @@ async def ask_everything(requests: int, callers: int, cut_every: int) -> tuple[C
 
 
 def report(requests: int, seen: Counter[str], connections: int, left: int) -> Table:
-    """The account as a table."""
+    """The statistics as a table."""
     table = Table("What", "Number", title="Requests to a server that cuts the connection")
     table.columns[1].justify = "right"
     table.add_row("requests", f"{requests:,}", end_section=True)
@@ -211,7 +211,7 @@ def parse_arguments() -> argparse.Namespace:
 
 
 async def main(requests: int, callers: int, cut_every: int) -> bool:
-    """Make the requests, print the account, and tell whether it adds up."""
+    """Make the requests, print the statistics, and return whether they add up."""
     seen, connections = await ask_everything(requests, callers, cut_every)
     left = sum(len(connection.requests) for connection in connections)
     Console().print(report(requests, seen, len(connections), left))
