@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from . import bytes_and_import, maps, records
+from . import bytes_and_import, maps, recorder, records
 from .goals import SCENARIOS, SLOPE_SIZES, Measured
 from .measuring import time_growth, time_in_turn, time_large
 from .report import tables
@@ -56,7 +56,7 @@ def main() -> None:
 def measure(only: str, rounds: int, *, quick: bool) -> Iterator[Series]:
     """Measure everything that has this text in its name."""
     quicker = QUICKER if quick else 1
-    for scenario in SCENARIOS:
+    for scenario in (*SCENARIOS, *recorder.SCENARIOS):
         if only in scenario.name:
             _tell(scenario.name)
             yield from time_in_turn(scenario, scenario.results // quicker, rounds)

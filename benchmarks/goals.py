@@ -7,8 +7,8 @@ import statistics
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from . import bridges, bytes_and_import, cycles, maps, requests, tasks, waits
-from .measuring import AIORESULT, ANYIO, ASYNCIO, BY_HAND, TRIORES, UNCHECKED
+from . import bridges, bytes_and_import, cycles, maps, recorder, requests, tasks, waits
+from .measuring import AIORESULT, ANYIO, ASYNCIO, BY_HAND, RECORDED, TRIORES, UNCHECKED
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -196,6 +196,7 @@ GOALS: tuple[Ratio | Slope | Value | Flatness, ...] = (
     Ratio(cycles.PENDING, TRIORES, UNCHECKED, most=1.05),
     Ratio(cycles.WAIT_ALL, TRIORES, UNCHECKED, most=1.05),
     Ratio(cycles.CHAIN, TRIORES, UNCHECKED),
+    *[Ratio(scenario, RECORDED, TRIORES) for scenario in recorder.SCENARIOS],
     Value(bytes_and_import.PENDING, "bytes", most=80),
     Value(bytes_and_import.DONE, "bytes", most=144),
     *[Slope(scenario, most=1.1) for scenario in SCENARIOS if scenario.growth],

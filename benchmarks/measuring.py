@@ -30,6 +30,7 @@ ANYIO = "anyio"
 TRIO_UTIL = "trio_util"
 ASYNCIO = "asyncio"
 UNCHECKED = "triores without the check for cycles"
+RECORDED = "triores, recorded"
 
 CONTENDERS = (TRIORES, BY_HAND, AIORESULT, ANYIO, TRIO_UTIL, ASYNCIO)
 

@@ -40,6 +40,7 @@ extensions = [
     "misuses",
     "pictures",
     "plots",
+    "recordings",
 ]
 exclude_patterns = ["_build", "examples", "comparison", "plots"]
 
@@ -97,6 +98,7 @@ FULL_NAMES = {  # of what the package imports for type checkers only, and so nam
     "AbstractAsyncContextManager": "contextlib.AbstractAsyncContextManager",
     "AbstractContextManager": "contextlib.AbstractContextManager",
     "Outcome": "outcome.Outcome",
+    "PathLike": "os.PathLike",
     "TrioToken": "trio.lowlevel.TrioToken",
 }
 

@@ -10,6 +10,7 @@ import pathlib
 from typing import TYPE_CHECKING
 
 import triores
+import triores.trace
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -20,8 +21,8 @@ SNAPSHOT = pathlib.Path(__file__).with_name("api.txt")
 def described() -> list[str]:
     """A line for each public name, and for each public member that triores itself defines for it."""
     lines: list[str] = []
-    for name in sorted(triores.__all__):
-        public = getattr(triores, name)
+    names = {name: getattr(triores, name) for name in triores.__all__} | {"trace.Recorder": triores.trace.Recorder}
+    for name, public in sorted(names.items()):
         if not inspect.isclass(public):
             lines.append(signed(name, public))
             continue

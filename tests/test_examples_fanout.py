@@ -315,3 +315,37 @@ async def test_a_server_that_is_gone_or_says_nothing_is_told_of(nursery: trio.Nu
 
     silent = await checker.check(await listen(nursery, say_nothing), 9, "/")
     assert silent.problem == "no answer" or silent.problem.startswith("the connection failed: ")
+
+
+# ---- timelines
+
+
+def timeline_of(path: Path, name: str, *arguments: str | Path) -> str:
+    ran = run_example(name, *arguments, "--trace", path)
+    assert (ran.returncode, ran.stderr) == (0, b"")
+    return path.read_text(encoding="utf-8")
+
+
+def test_the_crawler_saves_a_timeline(tmp_path: Path) -> None:
+    drawn = timeline_of(tmp_path / "run.svg", "crawler.py", "--pages", "9", "--limit", "3")
+    assert len(re.findall(r"<title>fetch\(\d+, &#x27;/\d&#x27;\)\nreturned", drawn)) == 9
+
+
+def test_the_link_checker_saves_a_timeline(tmp_path: Path) -> None:
+    drawn = timeline_of(tmp_path / "run.svg", "link_checker.py", Path(__file__).parents[1] / "docs")
+    assert re.search(r"<title>read_links: \d+ returned; at most \d+ at once", drawn)
+
+
+@pytest.mark.parametrize(
+    ("parse", "arguments"), [(crawler.main, ["crawler"]), (checker.parse_arguments, ["link_checker", "."])]
+)
+def test_a_timeline_needs_a_suffix_that_tells_its_format(
+    parse: Callable[[], object],
+    arguments: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(sys, "argv", [*arguments, "--trace", "run.png"])
+    with pytest.raises(SystemExit, match=r"^2$"):
+        parse()
+    assert capsys.readouterr().err.endswith("error: --trace takes the name of an .svg or a .json file\n")

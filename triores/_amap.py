@@ -29,6 +29,7 @@ from typing import TYPE_CHECKING, Any, Generic, NoReturn, SupportsIndex, TypeVar
 import trio
 from trio.lowlevel import ParkingLot, checkpoint_if_cancelled, disable_ki_protection, enable_ki_protection
 
+from . import _capture
 from ._capture import COROUTINE, ResultCapture
 from ._checks import check_awaitable, close_coroutines, name_of, refuse_uncallable, shown, task_name
 from ._exceptions import is_cancellation, parts
@@ -436,10 +437,13 @@ class _Values(_Engine[ItemT], Generic[ItemT, T]):
     @disable_ki_protection  # it is the user's code that runs here
     async def _do(self, taken: tuple[int, ItemT]) -> None:
         index, item = taken
-        awaitable = self._fn(item)
-        if type(awaitable) is not COROUTINE:
-            check_awaitable(self._fn, awaitable)
-        self.values[index] = await awaitable
+        if _capture.on_begin is None:
+            awaitable = self._fn(item)
+            if type(awaitable) is not COROUTINE:
+                check_awaitable(self._fn, awaitable)
+            self.values[index] = await awaitable
+        else:
+            self.values[index] = await _recorded(self._fn, item)
         self._busy -= 1
         if self._room is not None:
             self._tell_reader()
@@ -674,6 +678,17 @@ def _is_async_generator(source: object) -> bool:
 @disable_ki_protection  # it may be the user's code
 def _next(iterator: Iterator[ItemT]) -> ItemT:
     return next(iterator)
+
+
+async def _recorded(fn: Callable[[ItemT], Awaitable[T]], item: ItemT) -> T:
+    """Make a call of `amap` as a capture, which `triores.trace` can see."""
+    capture: ItemCapture[ItemT, T] = ItemCapture(fn, item)
+    capture._started = True
+    try:
+        await capture._capture()
+        return capture.result()
+    finally:
+        del capture  # a failure's traceback keeps this frame alive
 
 
 def _checked_limit(limit: object, call: str) -> int:

@@ -34,6 +34,9 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
 
+# While `triores.trace` records: called in each task that runs a capture, before the routine. Otherwise None.
+on_begin: Callable[[ResultCapture[Any]], object] | None = None
+
 COROUTINE: Any = CoroutineType  # not as a type, or the type checkers would forget what the coroutine returns
 
 
@@ -194,6 +197,8 @@ class ResultCapture(ResultBase[T_co]):
         try:
             try:
                 self._task = trio.lowlevel.current_task()
+                if on_begin is not None:
+                    on_begin(self)
                 if self._cancel_scope is None:
                     self._settle(Value(await self._call(kwargs)))
                 else:

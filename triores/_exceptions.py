@@ -92,9 +92,14 @@ class TaskCancelledException(TaskFailedException):
     """
 
     def _sentence(self) -> str:
-        whys = list(dict.fromkeys(_why(leaf) for leaf in leaves(self.args[0].exception())))
-        more = f"; and {len(whys) - 3} more" if len(whys) > 3 else ""  # as many as fit on a line
-        return f"{self.args[0]._work()} was cancelled{'; also'.join(whys[:3])}{more}"
+        return f"{self.args[0]._work()} was cancelled{why_cancelled(self.args[0].exception())}"
+
+
+def why_cancelled(exception: BaseException | None) -> str:
+    """Return what is known about a cancellation, as the end of a sentence: its source and reason, or nothing."""
+    whys = list(dict.fromkeys(_why(leaf) for leaf in leaves(exception)))
+    more = f"; and {len(whys) - 3} more" if len(whys) > 3 else ""  # as many as fit on a line
+    return f"{'; also'.join(whys[:3])}{more}"
 
 
 def _why(cancellation: BaseException) -> str:

@@ -3,10 +3,11 @@
 The program serves a site of a few hundred pages on this machine, with cycles and dead links, and crawls it from its
 first page, at most N requests at a time. Links that are found are added to the map that finds them.
 
-    python docs/examples/crawler.py --pages 300 --limit 20
+    python docs/examples/crawler.py --pages 300 --limit 20 --trace run.svg
 
-It shows a progress bar, then the upper levels of the site as a tree, and a table. The exit status is 0 if every page
-was found once, and every dead link too.
+It shows a progress bar, then the upper levels of the site as a tree, and a table. With --trace, the run is recorded,
+and saved as a timeline (.svg) or for Perfetto (.json). The exit status is 0 if every page was found once, and every
+dead link too.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import re
 import sys
 from contextlib import suppress
 from functools import partial
+from pathlib import Path
 from typing import NamedTuple
 
 import trio
@@ -26,6 +28,7 @@ from rich.table import Table
 from rich.tree import Tree
 
 from triores import ItemCapture, open_amap
+from triores.trace import Recorder
 
 HOST = "127.0.0.1"
 SECONDS = 10  # that one request may take
@@ -171,12 +174,19 @@ def main() -> bool:
     parser.add_argument("--pages", type=int, default=300, help="how many pages the site has")
     parser.add_argument("--limit", type=int, default=20, help="how many requests to make at a time")
     parser.add_argument("--seed", type=int, default=1, help="what the links of the site are drawn with")
+    parser.add_argument("--trace", metavar="FILE", type=Path, help="record the run, and save it as this .svg or .json")
     arguments = parser.parse_args()
     if arguments.pages < 1 or arguments.limit < 1:
         parser.error("--pages and --limit have to be at least 1")
-    console = Console()
+    if arguments.trace is not None and arguments.trace.suffix not in (".svg", ".json"):
+        parser.error("--trace takes the name of an .svg or a .json file")
+    console, recorder = Console(), Recorder()
     site = Site(arguments.pages, arguments.seed)
-    return report(site, trio.run(crawl, site, arguments.limit, console), console)
+    instruments = [] if arguments.trace is None else [recorder]
+    found = trio.run(crawl, site, arguments.limit, console, instruments=instruments)
+    if arguments.trace is not None:
+        recorder.save(arguments.trace)
+    return report(site, found, console)
 
 
 if __name__ == "__main__":

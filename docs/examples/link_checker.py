@@ -4,9 +4,10 @@ The server runs on this machine and serves the tree, and nothing that a link or 
 target is asked for once, a few at a time, and each request has a time limit. A link with a fragment is good if the
 target has that anchor. Links to other hosts are left alone.
 
-    python docs/examples/link_checker.py PATH --limit 20 --timeout 5
+    python docs/examples/link_checker.py PATH --limit 20 --timeout 5 --trace run.svg
 
-The exit status is 1 if any link is broken.
+With --trace, the run is recorded, and saved as a timeline (.svg) or for Perfetto (.json). The exit status is 1 if any
+link is broken.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ from rich.table import Table
 from rich.text import Text
 
 from triores import ResultCapture, amap, open_amap
+from triores.trace import Recorder
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -314,14 +316,26 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("path", metavar="PATH", type=Path, help="a directory")
     parser.add_argument("--limit", type=int, default=20, help="how many requests to make at a time")
     parser.add_argument("--timeout", type=float, default=5, help="how many seconds a request may take")
+    parser.add_argument("--trace", metavar="FILE", type=Path, help="record the run, and save it as this .svg or .json")
     arguments = parser.parse_args()
     if not arguments.path.is_dir():
         parser.error(f"{str(arguments.path)!r} is not a directory")
     if arguments.limit < 1 or not arguments.timeout > 0:
         parser.error("--limit has to be at least 1, and --timeout more than 0")
+    if arguments.trace is not None and arguments.trace.suffix not in (".svg", ".json"):
+        parser.error("--trace takes the name of an .svg or a .json file")
     return arguments
 
 
+def run(wanted: argparse.Namespace) -> bool:
+    """Check the links, and save a recording of that if the user asked for one."""
+    recorder = Recorder()
+    instruments = [] if wanted.trace is None else [recorder]
+    good = trio.run(main, wanted.path.resolve(), wanted.limit, wanted.timeout, instruments=instruments)
+    if wanted.trace is not None:
+        recorder.save(wanted.trace)
+    return good
+
+
 if __name__ == "__main__":
-    wanted = parse_arguments()
-    sys.exit(0 if trio.run(main, wanted.path.resolve(), wanted.limit, wanted.timeout) else 1)
+    sys.exit(0 if run(parse_arguments()) else 1)

@@ -1,0 +1,35 @@
+"""What `triores.trace.Recorder` costs while it records: the same work with it and without."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import trio
+
+from triores.trace import Recorder
+
+from . import maps, tasks, waits
+from .measuring import RECORDED, TRIORES, Clock, Scenario
+
+if TYPE_CHECKING:
+    from .measuring import Contender
+
+
+def recorded(contender: Contender) -> Contender:
+    """The same contender, while a recorder records it."""
+
+    async def record(n: int, clock: Clock) -> None:
+        with Recorder():
+            await trio.lowlevel.checkpoint()
+            await contender(n, clock)
+
+    return record
+
+
+def beside_itself(scenario: Scenario) -> Scenario:
+    """A scenario in which triores does the work of another one, recorded and not."""
+    contender = scenario.contenders[TRIORES]
+    return Scenario(f"{scenario.name}, recorded", scenario.results, {TRIORES: contender, RECORDED: recorded(contender)})
+
+
+SCENARIOS = tuple(map(beside_itself, (tasks.CAPTURES, waits.FUTURES, maps.AMAP, maps.OPEN_AMAP)))

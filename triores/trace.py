@@ -1,0 +1,465 @@
+"""A recording of a Trio run: when each task ran, waited and ended, and how captured work ended.
+
+A `Recorder` is a Trio instrument. The rules of what it records:
+
+- Only numbers and short texts are kept, never a task, a result or a value. Whatever has to be looked at once more, such
+  as the result that a task waits for, is held weakly.
+- A *span* is kept when it ends. There are four kinds: a task, from its start to its exit; a call, which is captured
+  work; a run, which is one step of a task, or a part of it; and a wait, until the task is woken. Between a wait and the
+  next run the task was ready, and the loop was busy with others.
+- The spans of one task are strictly nested. So if a call begins or ends in the middle of a step, the step becomes two
+  spans.
+- Times are seconds by the run's clock, since the recording began.
+"""
+
+from __future__ import annotations
+
+import operator
+import threading
+import weakref
+from collections import deque
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple, SupportsIndex, cast
+
+import trio
+from trio.lowlevel import enable_ki_protection
+
+from . import _capture
+from ._amap import ItemCapture
+from ._checks import call_of, shown
+from ._exceptions import why_cancelled
+from ._result import CountDown, ResultBase
+from ._wait import Arrivals
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from os import PathLike
+
+    from trio.lowlevel import Task, TrioToken
+    from typing_extensions import Self
+
+    from ._capture import ResultCapture
+
+_TEXT = 100  # characters, of a name and of what is told about an end
+
+_OF_TRIO = ("<init>", "<TrioToken.run_sync_soon task>")  # tasks that every run has
+
+
+class Span(NamedTuple):
+    """Something that went on for a time."""
+
+    kind: str  # task, call, run or wait
+    track: int  # the number of the task
+    depth: int  # in how many other spans of the track this one lies
+    begin: float
+    end: float
+    name: str
+    ended: str = ""  # value, failure, cancelled or running; nothing if that isn't known
+    detail: str = ""  # which failure it was, or why it was cancelled
+    ran: float = 0.0  # how much of the time the task was running
+    is_row: bool = False  # whether the timeline has a row for it
+    woken_by: tuple[int, float] | None = None  # of a run: which task settled what this one waited for, and when
+
+
+class Recording(NamedTuple):
+    """What was recorded so far."""
+
+    spans: list[Span]
+    seconds: float
+    dropped: int
+
+
+class Recorder(trio.abc.Instrument):
+    """A Trio instrument that records what the tasks of a run do, and saves it as a timeline.
+
+    There are three ways to use it::
+
+        trio.run(main, instruments=[recorder])      # the whole run
+        trio.lowlevel.add_instrument(recorder)      # from here on
+        with recorder:                              # only this block
+            ...
+
+    One recorder records one run at a time. If it is used again, the new recording is appended.
+
+    It keeps numbers and short texts only, never a task, a result or a value, and at most ``limit`` spans. A span is a
+    task, a call, a step in which a task runs, or a wait. How a task ended is known only of captured work: of a
+    `triores.ResultCapture`, and of the calls of `triores.amap` and `triores.open_amap`.
+
+    Args:
+        limit: How many spans to keep. If there are more, the oldest are dropped.
+
+    Raises:
+        TypeError: If ``limit`` isn't an integer.
+        ValueError: If it is less than 1.
+
+    Example:
+        ::
+
+            recorder = triores.trace.Recorder()
+            trio.run(main, instruments=[recorder])
+            recorder.save("run.svg")
+    """
+
+    def __init__(self, limit: int = 100_000) -> None:
+        self._limit = _checked_limit(limit)
+        self._spans: deque[Span] = deque(maxlen=self._limit)
+        self._count = 0  # spans that have ended so far
+        self._tracks = 0
+        self._live: dict[int, _LiveTask] = {}  # by the id of the task, while it is alive
+        self._running: _LiveTask | None = None
+        self._token: TrioToken | None = None  # of the run that is being recorded
+        self._read: Callable[[], float] | None = None  # the time by its clock
+        self._zero = 0.0
+        self._now = 0.0
+
+    # ---- for the user
+
+    @property
+    def dropped(self) -> int:
+        """How many spans were dropped because there were more than ``limit``."""
+        return self._count - len(self._spans)
+
+    def save(self, path: str | PathLike[str]) -> None:
+        """Write what was recorded so far to a file. This can also be called while the run goes on.
+
+        Args:
+            path: Its suffix decides about the format. ``.json`` is the trace event format, which
+                https://ui.perfetto.dev and Chrome's ``chrome://tracing`` open; ``.svg`` is a timeline for a browser.
+
+        Raises:
+            ValueError: If the suffix is neither of them.
+            OSError: If the file can't be written.
+        """
+        path = Path(path)
+        if path.suffix == ".json":
+            from ._chrome_trace import written  # only whoever saves needs it
+        elif path.suffix == ".svg":
+            from ._timeline import written
+        else:
+            raise ValueError(
+                f"the suffix {path.suffix!r} doesn't say which format to write; call 'recorder.save(\"run.json\")' or "
+                "'recorder.save(\"run.svg\")'"
+            )
+        path.write_text(written(self._recording()), encoding="utf-8")
+
+    def __enter__(self) -> Self:
+        """Record the Trio run that this is called in.
+
+        Raises:
+            RuntimeError: If the recorder is recording already, or there is no Trio run here.
+        """
+        if self._read is not None:
+            raise RuntimeError(f"{self!r} is recording already; for another recording, make another Recorder")
+        trio.lowlevel.add_instrument(self)
+        self._begin()
+        return self
+
+    def __exit__(self, *_exc_info: object) -> None:
+        with suppress(KeyError):  # Trio has removed it, since one of its methods has failed
+            trio.lowlevel.remove_instrument(self)
+        self._end()
+
+    def __repr__(self) -> str:
+        state = "" if self._read is None else "recording, "
+        return f"<Recorder: {state}{len(self._spans)} spans, {self.dropped} dropped>"
+
+    # ---- what Trio calls
+
+    def task_spawned(self, task: Task) -> None:
+        """A method of Trio's instruments."""
+        self._find(task)
+
+    def task_scheduled(self, task: Task) -> None:
+        """A method of Trio's instruments."""
+        self._find(task).wake(self._now, self._running)
+
+    def before_task_step(self, task: Task) -> None:
+        """A method of Trio's instruments."""
+        self._running = self._find(task)
+        self._running.begin_step(self._now)
+
+    def after_task_step(self, task: Task) -> None:
+        """A method of Trio's instruments."""
+        if self._running is None:  # this was made an instrument in the middle of the step
+            self.before_task_step(task)
+        live, self._running = self._live.get(id(task)), None
+        if live is not None:  # otherwise it has exited
+            live.end_step(self._tick(), task.custom_sleep_data)
+
+    def task_exited(self, task: Task) -> None:
+        """A method of Trio's instruments."""
+        live = self._find(task)
+        live.end(self._now, live.ended)
+        del self._live[id(task)]
+
+    def after_run(self) -> None:
+        """A method of Trio's instruments."""
+        self._end()
+
+    # ---- recording
+
+    def _begin(self) -> None:
+        """Begin with the run here, after what was recorded before."""
+        self._token = trio.lowlevel.current_trio_token()
+        self._read = trio.lowlevel.current_clock().current_time
+        self._zero = self._read() - self._now
+        _listen(self)
+        if trio.lowlevel.in_trio_task():
+            self._running = self._find(trio.lowlevel.current_task())
+            self._running.begin_step(self._now)
+
+    def _end(self) -> None:
+        _listen_no_more(self)
+        for live in self._live.values():
+            live.end(self._now, "running")
+        self._live.clear()
+        self._running = self._token = self._read = None
+
+    def _tick(self) -> float:
+        if self._read is None:
+            self._begin()
+            assert self._read is not None
+        self._now = self._read() - self._zero
+        return self._now
+
+    def _find(self, task: Task) -> _LiveTask:
+        self._tick()
+        live = self._live.get(id(task))
+        return self._follow(task) if live is None else live
+
+    def _follow(self, task: Task) -> _LiveTask:
+        if self._token is not trio.lowlevel.current_trio_token():
+            self._change_run()
+        self._tracks += 1
+        key = id(task)
+        # If the task exits unseen, while this is no instrument, its id is free again.
+        alive = weakref.ref(task, partial(self._forget, key))
+        name = _cut(task.name.rpartition("<locals>.")[2])
+        live = self._live[key] = _LiveTask(self._tracks, name, self._now, self._keep, alive)
+        return live
+
+    def _forget(self, key: int, _gone: object) -> None:
+        live = self._live.pop(key, None)
+        if live is not None:
+            live.end(self._now, "running")
+            if not self._live:
+                self._end()
+
+    def _change_run(self) -> None:
+        assert self._token is not None
+        try:
+            self._token.run_sync_soon(_nothing, idempotent=True)
+        except trio.RunFinishedError:  # the recorder had been removed from it, and so wasn't told
+            self._end()
+            self._begin()
+        else:
+            raise RuntimeError(f"{self!r} is recording another Trio run; for this one, make another Recorder")
+
+    def _keep(self, span: Span) -> None:
+        self._count += 1
+        self._spans.append(span)
+
+    def _begin_call(self, capture: ResultCapture[Any], task: Task) -> None:
+        live = self._live.get(id(task))
+        if live is None or live is not self._running:
+            return  # a task of another run, or the recorder was removed from this one
+        call = _Call(self, live, _cut(call_of(capture.routine, capture.args)))
+        capture._register(call, trio.lowlevel.current_trio_token())
+        live.begin_call(call, self._tick(), is_item=isinstance(capture, ItemCapture))
+
+    def _end_call(self, call: _Call, ended: str, detail: str) -> None:
+        if self._running is call.live:
+            call.live.end_call(call, self._tick(), ended, detail)
+
+    def _recording(self) -> Recording:
+        running = self._running
+        if running and trio.lowlevel.in_trio_task() and self._live.get(id(trio.lowlevel.current_task())) is running:
+            self._tick()  # a step may be long
+        now = self._now
+        live = [span for task in [*self._live.values()] for span in task.open_spans(now, "running")]
+        return Recording([*self._spans, *live], now, self.dropped)
+
+
+class _Call:
+    """Captured work that goes on, as a waiter of its result, which tells it how the work has ended."""
+
+    __slots__ = ("begin", "is_row", "live", "name", "ran", "recorder")
+
+    def __init__(self, recorder: Recorder, live: _LiveTask, name: str) -> None:
+        self.recorder = recorder
+        self.live = live
+        self.name = name
+        self.begin = self.ran = 0.0  # `ran`: how long the task had run before
+        self.is_row = False
+
+    def settled(self, result: ResultBase[Any], /) -> None:
+        error = result.exception()
+        if error is None:
+            self.recorder._end_call(self, "value", "")
+        elif result.cancelled():
+            self.recorder._end_call(self, "cancelled", _cut(why_cancelled(error).strip(" ,")))
+        else:
+            self.recorder._end_call(self, "failure", _cut(shown(error)))
+
+
+class _LiveTask:
+    """What is known about a task that has not exited yet."""
+
+    __slots__ = (
+        *("alive", "begin", "calls", "captured", "detail", "ended", "is_asleep", "is_ready", "keep", "name", "ran"),
+        *("since", "steps", "target", "track", "waits_for", "woken_by"),
+    )
+
+    def __init__(
+        self, track: int, name: str, now: float, keep: Callable[[Span], None], alive: weakref.ref[Task]
+    ) -> None:
+        self.track = track
+        self.name = name
+        self.keep = keep
+        self.alive = alive
+        self.begin = self.since = now  # `since`: when the latest step or wait began
+        self.ran = 0.0
+        self.steps = 0
+        self.calls: list[_Call] = []  # those that go on, each inside the one before
+        self.captured = False  # whether it was started to do captured work
+        self.ended = ""
+        self.detail = ""
+        self.is_ready = True  # woken, and not running yet
+        self.is_asleep = False
+        self.waits_for = ""
+        self.target: Callable[[], ResultBase[Any] | trio.Event | None] = _nothing
+        self.woken_by: tuple[int, float] | None = None
+
+    def begin_step(self, now: float) -> None:
+        self.is_ready = self.is_asleep = False
+        self.since = now
+        self.steps += 1
+
+    def end_step(self, now: float, sleep_data: object) -> None:
+        self._cut_step(now)
+        if not self.is_ready:  # else it was woken before the step was over, as by a mere checkpoint
+            self.is_asleep = True
+            self.waits_for, self.target = _awaited(sleep_data)
+
+    def wake(self, now: float, waker: _LiveTask | None) -> None:
+        if self.is_asleep:
+            self.keep(Span("wait", self.track, len(self.calls) + 1, self.since, now, self.waits_for))
+            target = self.target()
+            if waker is not None and target is not None and _is_done(target):
+                self.woken_by = waker.track, now
+            self.is_asleep = False
+            self.target = _nothing
+        self.is_ready = True
+
+    def begin_call(self, call: _Call, now: float, *, is_item: bool) -> None:
+        self._cut_step(now)
+        if is_item or (self.steps == 1 and not self.calls):
+            self.captured = True
+        call.is_row = self.captured and not self.calls
+        call.begin, call.ran = now, self.ran
+        self.calls.append(call)
+
+    def end_call(self, call: _Call, now: float, ended: str, detail: str) -> None:
+        self._cut_step(now)
+        while self.calls[-1] is not call:  # one that ended unseen
+            self.keep(self._span_of(len(self.calls), now, ""))
+            self.calls.pop()
+        self.keep(self._span_of(len(self.calls), now, ended, detail))
+        self.calls.pop()
+        if call.is_row:
+            self.ended, self.detail = ended, detail
+
+    def end(self, now: float, ended: str) -> None:
+        for span in self.open_spans(now, ended):
+            self.keep(span)
+
+    def open_spans(self, now: float, ended: str) -> Iterator[Span]:
+        """Yield the spans that haven't ended yet, as if they ended now."""
+        ran = self.ran
+        if self.is_asleep:
+            yield Span("wait", self.track, len(self.calls) + 1, self.since, now, self.waits_for)
+        elif not self.is_ready:
+            yield self._step(now)
+            ran += now - self.since
+        for depth in range(len(self.calls), 0, -1):
+            yield self._span_of(depth, now, "running")
+        yield Span(
+            *("task", self.track, 0, self.begin, now, self.name, ended, self.detail, ran),
+            is_row=not self.captured and self.name not in _OF_TRIO,
+        )
+
+    def _cut_step(self, now: float) -> None:
+        self.keep(self._step(now))
+        self.ran += now - self.since
+        self.since = now
+        self.woken_by = None
+
+    def _step(self, now: float) -> Span:
+        return Span("run", self.track, len(self.calls) + 1, self.since, now, "running", woken_by=self.woken_by)
+
+    def _span_of(self, depth: int, now: float, ended: str, detail: str = "") -> Span:
+        call = self.calls[depth - 1]
+        return Span(
+            "call", self.track, depth, call.begin, now, call.name, ended, detail, self.ran - call.ran, call.is_row
+        )
+
+
+def _awaited(sleep_data: object) -> tuple[str, Callable[[], ResultBase[Any] | trio.Event | None]]:
+    """What a task that sleeps waits for, as text, and as a weak reference to what will be done when it is woken."""
+    if isinstance(sleep_data, ResultBase):
+        return _cut(f"waiting for {sleep_data._name()}"), weakref.ref(cast("ResultBase[object]", sleep_data))
+    if isinstance(sleep_data, CountDown):
+        return f"waiting for {len(sleep_data.results)} results", weakref.ref(sleep_data.event)
+    if isinstance(sleep_data, Arrivals) and sleep_data._event is not None:
+        return "waiting for the next result", weakref.ref(sleep_data._event)
+    return "waiting", _nothing
+
+
+def _is_done(target: ResultBase[Any] | trio.Event) -> bool:
+    return target.is_set() if isinstance(target, trio.Event) else target.is_done()
+
+
+def _nothing() -> None:
+    return None
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= _TEXT else f"{text[: _TEXT - 1]}…"
+
+
+def _checked_limit(limit: object) -> int:
+    if isinstance(limit, bool) or not isinstance(limit, SupportsIndex):
+        raise TypeError(f"limit is how many spans are kept, an integer such as 100_000, not {shown(limit)}")
+    checked = operator.index(limit)
+    if checked < 1:
+        raise ValueError(f"limit is how many spans are kept, at least 1, not {checked}")
+    return checked
+
+
+# ---- the hook in captures
+
+_recording: tuple[Recorder, ...] = ()  # in whatever threads they are
+_changing = threading.Lock()
+
+
+def _listen(recorder: Recorder) -> None:
+    global _recording  # noqa: PLW0603 # the hook is one for the whole process
+    with _changing:
+        _recording = (*_recording, recorder)
+        _capture.on_begin = _begin_call
+
+
+def _listen_no_more(recorder: Recorder) -> None:
+    global _recording  # noqa: PLW0603 # the same
+    with _changing:
+        _recording = tuple(other for other in _recording if other is not recorder)
+        _capture.on_begin = _begin_call if _recording else None
+
+
+@enable_ki_protection
+def _begin_call(capture: ResultCapture[Any]) -> None:
+    task = trio.lowlevel.current_task()
+    for recorder in _recording:
+        recorder._begin_call(capture, task)
