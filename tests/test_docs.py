@@ -3,7 +3,8 @@
 The Python blocks of a page run in their order and in one namespace, so a page may build up a program piece by piece. A
 block that awaits outside of a function runs as one typed at ``python -m trio`` does. An ``output`` block holds what the
 Python block before it prints, or what each block of the set of tabs before it prints; without one, nothing is printed.
-Trio's clock is a mock one, so that sleeping costs no time.
+Trio's clock is a mock one, so that sleeping costs no time. Where a block prints its own lines, as a dump does, it is as
+if it were a file ``app.py``.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ import trio.testing
 from _examples import run_example
 
 import triores
+from triores import debug
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
@@ -34,6 +36,7 @@ SHELL = re.compile(
     r"pip install (\.|triores|tqdm rich)"
     r"|python -m trio"
     r"|pytest -p triores\.pytest_plugin"
+    r"|python -m triores 12345"
     r"|python3 -m venv \.venv && \.venv/bin/pip install -q nox && \.venv/bin/nox -s (demo|tests)"
     rf"|python (?P<program>{'|'.join(map(re.escape, sorted(EXAMPLES)))}).*"
 )
@@ -102,7 +105,11 @@ def run(source: str, name: str, line: int, namespace: dict[str, Any]) -> str:
         awaiting = eval(code, namespace)
         if inspect.iscoroutine(awaiting):
             trio.run(lambda: awaiting)
-    return printed.getvalue()
+    return re.sub(
+        rf'File "{re.escape(name)}", line (\d+)',
+        lambda place: f'File "app.py", line {int(place[1]) - line + 1}',
+        printed.getvalue(),
+    )
 
 
 @pytest.fixture
@@ -200,7 +207,7 @@ def test_the_page_on_asyncio_shows_a_pair_for_all_of_asyncios_futures() -> None:
 def test_each_public_name_is_in_the_reference() -> None:
     pages = "\n".join(path.read_text(encoding="utf-8") for path in (DOCS / "reference").glob("*.md"))
     documented = set(re.findall(r"^\.\. auto\w+:: (\w+)", pages, re.MULTILINE))
-    assert documented == {*triores.__all__, "Recorder"}
+    assert documented == {*triores.__all__, *debug.__all__, "Recorder"}
 
 
 @pytest.mark.parametrize("page", sorted((DOCS / "how-to").glob("from-*.md")), ids=page_id)

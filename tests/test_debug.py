@@ -1,0 +1,1431 @@
+"""What a program tells about what it waits for, and that telling it changes nothing."""
+
+from __future__ import annotations
+
+import concurrent.futures
+import io
+import json
+import os
+import runpy
+import signal
+import subprocess
+import sys
+import threading
+import time
+from contextlib import ExitStack, contextmanager, suppress
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import trio
+from _helpers import Boom, no_cycles
+from trio.testing import MockClock, wait_all_tasks_blocked
+
+import triores.__main__
+from triores import (
+    Future,
+    FutureMap,
+    ResultBase,
+    ResultCapture,
+    SingleFlight,
+    _inspect,
+    _runs,
+    _stacks,
+    amap,
+    as_completed,
+    debug,
+    first_success,
+    gather,
+    open_amap,
+    race,
+    results_to_channel,
+    run_in_executor,
+    wait_all,
+    wait_any,
+    wrap_future,
+)
+from triores._graph import OUTSIDE, SOMEBODY, Need, reached
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterator
+
+    from triores.debug import Snapshot, TaskInfo
+
+
+def dumped(**options: Any) -> str:
+    file = io.StringIO()
+    debug.dump(file, **options)
+    return file.getvalue()
+
+
+def only(name: str, graph: Snapshot | None = None) -> TaskInfo:
+    """The task whose name ends like that."""
+    (task,) = (task for task in (graph or debug.snapshot()).tasks if task.name.endswith(name))
+    return task
+
+
+@pytest.fixture
+async def nursery() -> AsyncIterator[trio.Nursery]:
+    """Tasks that are cancelled at the end of the test."""
+    async with trio.open_nursery() as nursery:
+        yield nursery
+        nursery.cancel_scope.cancel()
+
+
+@pytest.fixture
+def alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let it seem that this process has no other thread, such as those in which the test suite runs other programs."""
+    monkeypatch.setattr(sys, "_current_frames", lambda: {threading.get_ident(): sys._getframe()})
+
+
+async def blocked(nursery: trio.Nursery, fn: Callable[..., Awaitable[object]], *args: Any) -> TaskInfo:
+    """What the dump knows of a task that has called this function."""
+    nursery.start_soon(fn, *args, name="blocked")
+    await wait_all_tasks_blocked()
+    return only("blocked")
+
+
+# ---- what a task waits for
+
+
+async def test_a_task_waits_for_the_capture_that_another_task_runs(nursery: trio.Nursery) -> None:
+    async def fetch(_url: str) -> None:
+        await trio.sleep_forever()
+
+    async def read(page: ResultBase[None]) -> None:
+        await page
+
+    page = ResultCapture.start_soon(nursery, fetch, "http://x")
+    nursery.start_soon(read, page)
+    await wait_all_tasks_blocked()
+    graph = debug.snapshot()
+    owner, reader = only("fetch('http://x')", graph), only("read", graph)
+    assert reader.state == f"waits for {owner.name}, which task #{owner.number} runs"
+    assert (reader.function, reader.file) == ("read", __file__)
+    assert owner.state == "sleeps until it is cancelled"
+    assert graph.owner_of(page) == owner
+    assert graph.waiters_of(page) == (reader,)
+    assert (reader.needs, reader.verdict, owner.verdict) == ((owner.number,), "", "")
+
+
+async def test_a_task_waits_for_all_of_several(nursery: trio.Nursery) -> None:
+    done = Future[int]()
+    done.set_result(1)
+    task = await blocked(nursery, wait_all, [done, *(Future[int]() for _ in range(5))])
+    assert task.state.startswith(
+        "waits for all of 6 results, 5 of them pending: Future 1, which nobody is known to settle; "
+    )
+    assert task.state.endswith("; ...")
+    assert len(task.results) == 5
+
+
+async def _first_of(results: list[ResultBase[Any]]) -> None:
+    async for _ in as_completed(results):
+        pass
+
+
+async def _sent(results: list[ResultBase[Any]]) -> None:
+    send, receive = trio.open_memory_channel[ResultBase[Any]](10)
+    with receive:
+        await results_to_channel(results, send)
+
+
+@pytest.mark.parametrize("wait", [wait_any, _first_of, _sent])
+async def test_a_task_waits_for_the_first_of_several(wait: Callable[..., Any], nursery: trio.Nursery) -> None:
+    one, two = Future[int](), Future[int]()
+    task = await blocked(nursery, wait, [one, two])
+    assert task.state.startswith("waits for the first of 2 pending results: Future 1, which ")
+    assert debug.snapshot().waiters_of(two) == (task,)
+
+
+async def test_a_parent_waits_at_the_end_of_its_nursery(nursery: trio.Nursery) -> None:
+    async def parent(count: int) -> None:
+        async with trio.open_nursery() as inner:
+            for _ in range(count):
+                inner.start_soon(trio.sleep_forever)
+
+    task = await blocked(nursery, parent, 2)
+    assert task.state == "waits at the end of a nursery for 2 tasks"
+    assert task.needs == (task.number + 1, task.number + 2)
+    nursery.start_soon(parent, 1)
+    await wait_all_tasks_blocked()
+    assert only("parent").state == f"waits at the end of a nursery for task #{only('parent').number + 1}"
+
+
+async def test_a_parent_waits_for_what_nursery_start_starts(nursery: trio.Nursery) -> None:
+    async def parent() -> None:
+        async with trio.open_nursery() as inner:
+            elsewhere.start_soon(inner.start, start)
+            await trio.sleep(0)
+            await trio.sleep(0)
+
+    async def start(task_status: trio.TaskStatus[None]) -> None:
+        await trio.sleep_forever()
+
+    async with trio.open_nursery() as elsewhere:
+        task = await blocked(nursery, parent)
+        graph = debug.snapshot()
+        starter = only("Nursery.start", graph)
+        assert task.state == "waits at the end of a nursery for 0 tasks, and 1 that nursery.start is starting"
+        assert starter.state == f"waits in nursery.start until task #{starter.number + 1} calls started()"
+        elsewhere.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize(
+    ("call", "state"),
+    [
+        (gather, "gather waits for 2 tasks"),
+        (race, "race waits for the first of 2 tasks"),
+        (first_success, "first_success waits for the first of 2 tasks"),
+    ],
+)
+async def test_a_call_waits_for_its_tasks(call: Callable[..., Any], state: str, nursery: trio.Nursery) -> None:
+    assert (await blocked(nursery, call, trio.sleep_forever, trio.sleep_forever)).state == state
+
+
+async def test_a_map_waits_for_its_workers_and_its_reader_for_the_next_result(nursery: trio.Nursery) -> None:
+    async def stay(item: int) -> None:
+        await trio.sleep_forever()
+
+    async def items() -> AsyncIterator[int]:
+        yield 1
+        await trio.sleep_forever()
+
+    async def read() -> None:
+        async with open_amap(stay, items()) as results:
+            async for _ in results:
+                pass
+
+    assert (await blocked(nursery, amap, stay, [1, 2])).state.startswith("a map waits for 2 tasks")
+    nursery.start_soon(read)
+    await wait_all_tasks_blocked()
+    assert only("read").state == "waits for the next result of a map"
+    assert "2 tasks like #" in dumped()
+    assert "stay(1)" in dumped()
+
+
+async def test_callers_wait_for_the_task_of_a_shared_call(nursery: trio.Nursery) -> None:
+    async def load(key: str) -> None:
+        await trio.sleep_forever()
+
+    async def ask() -> None:
+        await flights.run("a", load, "a")
+
+    flights = SingleFlight[str, None](nursery)
+    nursery.start_soon(ask)
+    nursery.start_soon(ask)
+    await wait_all_tasks_blocked()
+    assert "2 tasks like" in dumped()
+    assert "waits for load('a'), which task #" in dumped()
+
+
+async def test_a_task_waits_for_a_lock_that_another_task_holds(nursery: trio.Nursery) -> None:
+    lock = trio.StrictFIFOLock()
+
+    async def hold() -> None:
+        async with lock:
+            await trio.sleep_forever()
+
+    async def enter() -> None:
+        async with lock:
+            pass
+
+    nursery.start_soon(hold)
+    await wait_all_tasks_blocked()
+    task = await blocked(nursery, enter)
+    assert task.state == f"waits for a StrictFIFOLock that task #{only('hold').number} holds"
+    assert task.needs == (only("hold").number,)
+
+
+async def test_a_lock_of_a_task_that_is_not_shown(nursery: trio.Nursery) -> None:
+    lock = trio.Lock()
+    release = trio.Event()
+
+    async def hold() -> None:
+        async with lock:
+            await release.wait()
+
+    trio.lowlevel.spawn_system_task(hold, name="<hidden>")
+    await wait_all_tasks_blocked()
+    assert (await blocked(nursery, lock.acquire)).state == "waits for a lock"
+    release.set()
+
+
+async def test_a_task_waits_for_a_token_of_a_limiter(nursery: trio.Nursery) -> None:
+    limiter = trio.CapacityLimiter(1)
+    await limiter.acquire_on_behalf_of("somebody")
+    assert (await blocked(nursery, limiter.acquire)).state == "waits for a token of a CapacityLimiter; 1 are in use"
+
+
+async def _notified() -> None:
+    condition = trio.Condition()
+    async with condition:
+        await condition.wait()
+
+
+async def _received() -> None:
+    send, receive = trio.open_memory_channel[int](0)
+    with send:
+        async for _ in receive:
+            pass
+
+
+async def _accepted() -> None:
+    send, receive = trio.open_memory_channel[int](0)
+    with receive:
+        await send.send(1)
+
+
+async def _readable() -> None:
+    one, two = trio.socket.socketpair()
+    with one, two:
+        await one.recv(1)
+
+
+@pytest.mark.parametrize(
+    ("wait", "state"),
+    [
+        (lambda: trio.Event().wait(), "waits for a trio.Event"),
+        (lambda: trio.Semaphore(0).acquire(), "waits for a trio.Semaphore"),
+        (lambda: trio.lowlevel.ParkingLot().park(), "is parked"),
+        (_notified, "waits for a trio.Condition"),
+        (_received, "waits for an item of a memory channel"),
+        (_accepted, "waits for room in a memory channel"),
+        (_readable, "waits in Trio's "),
+        (partial(trio.sleep, 1000), "sleeps"),
+    ],
+)
+async def test_a_task_waits_in_trio(wait: Callable[[], Any], state: str, nursery: trio.Nursery) -> None:
+    task = await blocked(nursery, wait)
+    assert task.state.startswith(state)
+    assert not task.verdict
+
+
+async def test_a_task_that_is_about_to_run_says_so(nursery: trio.Nursery) -> None:
+    nursery.start_soon(trio.sleep_forever, name="new")
+    assert only("new").state == "is about to run"
+    (running,) = (task for task in debug.snapshot().tasks if task.state == "is running")
+    assert running.function == "test_a_task_that_is_about_to_run_says_so"
+
+
+async def test_a_time_limit_of_the_task_itself_is_shown(nursery: trio.Nursery, mock_clock: MockClock) -> None:
+    async def limited() -> None:
+        with trio.move_on_after(5):
+            await Future[int]()
+
+    task = await blocked(nursery, limited)
+    assert task.time_left == 5
+    assert "(5 s left)" in dumped()
+
+
+async def test_a_worker_thread_is_shown_with_the_line_it_is_at(nursery: trio.Nursery) -> None:
+    release = threading.Event()
+
+    async def work() -> None:
+        await trio.to_thread.run_sync(release.wait)
+
+    try:
+        nursery.start_soon(work, name="a worker")
+        while "is in wait, File" not in only("a worker").state:
+            await trio.sleep(0)
+        assert only("a worker").state.startswith("waits for a thread (thread 'wait from a worker' is in ")
+    finally:
+        release.set()
+
+
+async def test_one_of_several_threads_with_the_same_name_is_not_guessed(nursery: trio.Nursery) -> None:
+    async def wait() -> None:
+        await trio.to_thread.run_sync(release.wait)
+
+    release = threading.Event()
+    try:
+        for _ in range(2):
+            nursery.start_soon(wait, name="twin")
+        while sum(thread.name == "wait from twin" for thread in threading.enumerate()) < 2:
+            await trio.sleep(0)
+        assert {task.state for task in debug.snapshot().tasks if task.name == "twin"} == {"waits for a thread"}
+    finally:
+        release.set()
+
+
+async def test_a_call_in_an_executor_is_shown_with_its_thread(nursery: trio.Nursery) -> None:
+    release = threading.Event()
+
+    def compute() -> None:
+        release.wait()
+
+    with concurrent.futures.ThreadPoolExecutor(1, "pool") as pool:
+        try:
+            nursery.start_soon(run_in_executor, pool, compute, name="first")
+            while "waits for a call in an executor (thread 'pool_0' is in " not in only("first").state:
+                await trio.sleep(0)
+            task = await blocked(nursery, run_in_executor, pool, compute)
+            assert task.state == "waits for an executor, in whose queue its call is"
+        finally:
+            release.set()
+
+
+async def test_a_call_in_another_process_has_no_thread_here(nursery: trio.Nursery) -> None:
+    class Elsewhere:
+        def submit(self, fn: object, *args: object) -> Any:
+            return future
+
+    future = concurrent.futures.Future[int]()
+    future.set_running_or_notify_cancel()
+    task = await blocked(nursery, partial(run_in_executor, Elsewhere(), print))
+    assert task.state == "waits for a call in an executor"
+    future.set_result(1)
+
+
+async def test_a_future_of_another_library_is_settled_by_it(nursery: trio.Nursery, alone: None) -> None:
+    future = concurrent.futures.Future[int]()
+    task = await blocked(nursery, wrap_future(future).wait_done)
+    assert task.state == "waits for Future 1, which another library settles"
+    assert not task.verdict
+
+
+async def test_a_capture_that_is_not_running_says_so(nursery: trio.Nursery) -> None:
+    capture = ResultCapture(trio.sleep, 0)
+    assert (await blocked(nursery, capture.wait_done)).state == "waits for sleep(0), which isn't started"
+    new = ResultCapture.start_soon(nursery, trio.sleep, 0)
+    nursery.start_soon(new.wait_done)
+    assert debug.explain(Future[int]()).startswith("this Future is pending, and no task waits for it or is known to")
+    await new.wait_done()
+
+
+# ---- who owes it
+
+
+async def test_a_task_owes_the_future_of_its_must_set_block(nursery: trio.Nursery) -> None:
+    future = Future[int]()
+    done = Future[int]()
+    done.set_result(1)
+
+    async def owe() -> None:
+        with done.must_set(), future.must_set():
+            await trio.sleep_forever()
+
+    nursery.start_soon(owe)
+    task = await blocked(nursery, future.wait_done)
+    owner = only("owe")
+    assert task.state == f"waits for Future 1, which task #{owner.number} has to settle"
+    assert debug.snapshot().owner_of(future) == owner
+    assert owner.owes == (1,)
+
+
+async def test_a_block_inside_of_another_manager_counts(nursery: trio.Nursery) -> None:
+    one, two = Future[int](), Future[int]()
+
+    @contextmanager
+    def managed() -> Generator[None]:
+        with one.must_set():
+            yield
+
+    async def owe() -> None:
+        with managed(), ExitStack() as stack:
+            stack.enter_context(two.must_set())
+            await trio.sleep_forever()
+
+    nursery.start_soon(owe)
+    await wait_all_tasks_blocked()
+    graph = debug.snapshot()
+    assert graph.owner_of(one) == graph.owner_of(two) == only("owe", graph)
+
+
+async def test_the_reader_of_a_connection_owes_the_responses(nursery: trio.Nursery) -> None:
+    requests = FutureMap[str, int]()
+
+    async def read() -> None:
+        with requests:
+            await trio.sleep_forever()
+
+    async def ask(key: str) -> None:
+        with requests.expect(key) as answer:
+            await answer
+
+    task = await blocked(nursery, ask, "secret")
+    assert task.state == "waits for Future 1 (request 'secret'), which nobody reads"
+    nursery.start_soon(read)
+    await wait_all_tasks_blocked()
+    answer = requests["secret"]
+    graph = debug.snapshot()
+    assert only("blocked").state == f"waits for Future 1 (request 'secret'), which task #{only('read').number} reads"
+    assert graph.owner_of(answer) == only("read", graph)
+    assert "secret" not in dumped(args=False)
+    assert "(a request)" in dumped(args=False)
+
+
+async def test_blocks_that_are_left_owe_nothing(nursery: trio.Nursery) -> None:
+    requests = FutureMap[str, int]()
+    kept: list[object] = []
+
+    async def hold() -> None:
+        block = requests.expect("a")
+        with block as answer, requests:
+            answer.set_result(1)
+            kept.append(requests)
+            await trio.sleep_forever()
+
+    nursery.start_soon(hold)
+    await wait_all_tasks_blocked()
+    assert debug.snapshot().pending == ()
+
+
+# ---- who can't go on
+
+
+async def test_a_circle_through_a_lock_is_proven(nursery: trio.Nursery) -> None:
+    lock = trio.Lock()
+
+    async def first() -> None:
+        async with lock:
+            await second_result
+
+    async def second() -> None:
+        await trio.lowlevel.checkpoint()
+        async with lock:
+            pass
+
+    started = ResultCapture.start_soon(nursery, first)
+    second_result = ResultCapture.start_soon(nursery, partial(_after, started, second))
+    await wait_all_tasks_blocked()
+    graph = debug.snapshot()
+    ((one, two),) = graph.deadlocks()
+    assert {one.verdict, two.verdict} == {"!!"}
+    assert f"a circle: #{one.number} {one.name} -> #{two.number} {two.name} -> #{one.number}\n" in dumped()
+    assert "!! 2 tasks can't go on: nothing but a cancellation can help\n" in dumped()
+    assert "!!" in debug.explain(started)
+
+
+async def _after(_result: object, fn: Callable[[], Awaitable[None]]) -> None:
+    with trio.CancelScope():  # of its own, so that the wait may be left by it
+        for _ in range(5):
+            await trio.lowlevel.checkpoint()
+        await fn()
+
+
+async def test_who_waits_for_a_circle_cannot_go_on_either_but_is_not_its_root(nursery: trio.Nursery) -> None:
+    one, two = trio.Lock(), trio.Lock()
+
+    async def take(first: trio.Lock, second: trio.Lock) -> None:
+        async with first:
+            await wait_all_tasks_blocked()
+            async with second:
+                pass
+
+    nursery.start_soon(take, one, two, name="left")
+    nursery.start_soon(take, two, one, name="right")
+    await wait_all_tasks_blocked(0.01)
+    task = await blocked(nursery, one.acquire)
+    assert task.verdict == "!!"
+    (group,) = debug.snapshot().deadlocks()
+    assert {task.name for task in group} == {"left", "right"}
+
+
+async def test_a_time_limit_of_its_own_lets_a_task_go_on(nursery: trio.Nursery) -> None:
+    lock = trio.Lock()
+
+    async def take_twice() -> None:
+        async with lock:
+            with trio.move_on_after(1000):
+                await waiting
+
+    async def wait() -> None:
+        async with lock:
+            pass
+
+    nursery.start_soon(take_twice)
+    waiting = ResultCapture.start_soon(nursery, partial(_after, None, wait))
+    await wait_all_tasks_blocked()
+    assert debug.snapshot().deadlocks() == ()
+
+
+async def test_a_time_limit_outside_of_a_shield_does_not_help(nursery: trio.Nursery) -> None:
+    async def wait_for_itself() -> None:
+        with trio.move_on_after(1000), trio.CancelScope(shield=True), future.must_set():
+            await future
+
+    future = Future[int]()
+    task = await blocked(nursery, wait_for_itself)
+    assert (task.time_left, task.verdict) == (None, "??")
+    future.set_result(1)
+
+
+async def test_a_task_whose_sleep_could_not_be_aborted_still_sleeps(nursery: trio.Nursery) -> None:
+    async def parent() -> None:
+        async with trio.open_nursery() as inner:
+            inner.start_soon(child)
+            inner.cancel_scope.cancel()
+
+    async def child() -> None:
+        with trio.CancelScope(shield=True) as scope:
+            scopes.append(scope)
+            await trio.sleep_forever()
+
+    scopes: list[trio.CancelScope] = []
+    assert (await blocked(nursery, parent)).state.startswith("waits at the end of a nursery for task #")
+    scopes[0].cancel()
+
+
+async def test_a_reader_that_calls_its_own_connection_is_suspected(nursery: trio.Nursery) -> None:
+    requests = FutureMap[int, int]()
+
+    async def read() -> None:
+        with requests, requests.expect(1) as answer:
+            await answer
+
+    nursery.start_soon(read)
+    await wait_all_tasks_blocked()
+    graph = debug.snapshot()
+    ((task,),) = graph.deadlocks()
+    assert (task, task.verdict) == (only("read", graph), "??")
+    assert f"a circle: #{task.number} {task.name} -> #{task.number}\n" in dumped()
+    assert "?? 1 task can't go on, unless another thread or somebody unknown helps\n" in dumped()
+
+
+def _hang(wait: Callable[[], Awaitable[object]], look: Callable[[], object]) -> object:
+    """Run a program in which nothing is left but a wait, and look at it."""
+    looked: list[object] = []
+
+    async def main() -> None:
+        with trio.CancelScope() as scope:
+            trio.lowlevel.spawn_system_task(watch, scope, name="<watch>")
+            await wait()
+
+    async def watch(scope: trio.CancelScope) -> None:
+        await wait_all_tasks_blocked()
+        looked.append(look())
+        scope.cancel()
+
+    trio.run(main)
+    return looked[0]
+
+
+@pytest.mark.parametrize("wait", [lambda: Future[int]().wait_done(), lambda: trio.Event().wait()])
+def test_a_task_that_nobody_can_help_is_proven_if_there_is_no_other_thread(
+    wait: Callable[[], Any], alone: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = _hang(wait, dumped)
+    assert "no task is known to help #1 " in str(text)
+    assert "!! #1 " in str(text)
+    monkeypatch.setattr(_runs, "IS_GUEST", "_no_such_name")  # it may be a guest then, whose host helps
+    assert "?? #1 " in str(_hang(wait, dumped))
+
+
+def test_a_task_that_only_another_thread_could_help_is_suspected(monkeypatch: pytest.MonkeyPatch) -> None:
+    frames = {1: sys._getframe(), threading.get_ident(): sys._getframe()}
+    monkeypatch.setattr(sys, "_current_frames", lambda: frames)
+    assert "?? #1 " in str(_hang(lambda: Future[int]().wait_done(), dumped))
+
+
+@pytest.mark.parametrize("wait", [trio.sleep_forever, partial(trio.sleep, 1000), _readable])
+def test_a_task_that_waits_for_the_world_can_go_on(wait: Callable[[], Any], alone: None) -> None:
+    graph: Any = _hang(wait, debug.snapshot)
+    assert graph.deadlocks() == ()
+    assert [task.verdict for task in graph.tasks] == [""]
+
+
+async def test_a_chain_of_many_tasks_is_no_problem(nursery: trio.Nursery) -> None:
+    lock = trio.Lock()
+
+    async def link(before: ResultBase[None]) -> None:
+        await before
+
+    async def hold() -> None:
+        async with lock:
+            await last[0]
+
+    last: list[ResultBase[None]] = [ResultCapture.start_soon(nursery, partial(_after, None, lock.acquire))]
+    nursery.start_soon(hold, name="hold")
+    for _ in range(300):
+        last[0] = ResultCapture.start_soon(nursery, partial(_after, None, partial(link, last[0])))
+    await wait_all_tasks_blocked(0.01)
+    ((*group,),) = debug.snapshot().deadlocks()
+    assert len(group) == 302
+    assert " 291 more tasks -> #" in dumped()
+
+
+async def test_many_deadlocks_are_counted(nursery: trio.Nursery) -> None:
+    async def wait_for_itself() -> None:
+        future = Future[int]()
+        with future.must_set():
+            await future
+
+    for _ in range(7):
+        nursery.start_soon(wait_for_itself)
+    await wait_all_tasks_blocked()
+    assert "   ... and 2 more such groups\n" in dumped()
+
+
+# ---- the text
+
+
+async def test_a_thousand_captures_with_large_arguments_are_a_page(nursery: trio.Nursery) -> None:
+    async def fetch(_data: str, _more: dict[str, str]) -> None:
+        await trio.sleep_forever()
+
+    for number in range(1000):
+        ResultCapture.start_soon(nursery, fetch, f"{number}" * 10_000, {"key": "x" * 10_000})
+    await wait_all_tasks_blocked()
+    text = dumped()
+    assert "1,000 tasks like #" in text
+    assert len(text.splitlines()) < 20
+    assert len(text) < 3000
+    assert "key" not in dumped(args=False)
+
+
+async def test_a_long_list_is_cut_and_what_cannot_go_on_comes_first(nursery: trio.Nursery) -> None:
+    async def wait_for_itself() -> None:
+        future = Future[int]()
+        with future.must_set():
+            await future
+
+    for number in range(30):
+        nursery.start_soon(trio.sleep_forever, name=f"sleeper {number}")
+    nursery.start_soon(wait_for_itself)
+    await wait_all_tasks_blocked()
+    lines = dumped().splitlines()
+    assert any(line.startswith("?? ") and "wait_for_itself" in line for line in lines)
+    assert any("... and 20 tasks more" in line for line in lines)
+
+
+async def test_a_deep_tree_is_cut(nursery: trio.Nursery) -> None:
+    async def nest_down(levels: int) -> None:
+        if not levels:
+            await trio.sleep_forever()
+        async with trio.open_nursery() as inner:
+            inner.start_soon(nest_down, levels - 1)
+
+    nursery.start_soon(nest_down, 300)
+    await wait_all_tasks_blocked()
+    text = dumped()
+    assert "... and tasks below #" in text
+    assert len(text.splitlines()) < 100
+
+
+async def test_a_wide_and_deep_tree_is_cut(nursery: trio.Nursery) -> None:
+    async def nest(levels: int, name: str) -> None:
+        async with trio.open_nursery() as inner:
+            for number in range(10):
+                if levels:
+                    inner.start_soon(nest, levels - 1, name, name=f"{name}{number}")
+                else:
+                    inner.start_soon(trio.sleep_forever, name=f"{name}{number}")
+
+    nursery.start_soon(nest, 1, "a", name="a")
+    nursery.start_soon(nest, 1, "b", name="b")
+    await wait_all_tasks_blocked()
+    text = dumped()
+    assert "... and more tasks, which are left out here" in text
+    assert len(text.splitlines()) < 320
+
+
+async def test_equal_subtrees_are_one_entry(nursery: trio.Nursery) -> None:
+    async def parent() -> None:
+        await gather(trio.sleep_forever, trio.sleep_forever)
+
+    for _ in range(3):
+        nursery.start_soon(parent)
+    await wait_all_tasks_blocked()
+    text = dumped()
+    assert "3 tasks like #" in text
+    assert text.count("2 tasks like #") == 1
+
+
+def test_a_dump_of_a_small_program() -> None:
+    async def answer(_question: str) -> None:
+        await future
+
+    async def main() -> None:
+        async with trio.open_nursery() as nursery:
+            ResultCapture.start_soon(nursery, answer, "what?")
+            await wait_all_tasks_blocked()
+            text.append(dumped())
+            future.set_result(42)
+
+    future = Future[int]()
+    text: list[str] = []
+    trio.run(main)
+    title, empty, first, where, second, where_second = text[0].splitlines()
+    assert (title, empty) == ("Trio run: 2 tasks", "")
+    assert first.endswith("main: is running")
+    assert where.startswith(f'   │    File "{__file__}", line ')
+    assert second == "   └─ #2 answer('what?'): waits for Future 1, which nobody is known to settle"
+    assert where_second.startswith(f'           File "{__file__}", line ')
+
+
+# ---- whatever happens
+
+
+class _Broken(io.StringIO):
+    def write(self, text: str) -> int:
+        raise Boom
+
+
+class _Ascii(io.StringIO):
+    def write(self, text: str) -> int:
+        return super().write(text.encode("ascii").decode())
+
+
+async def test_a_dump_into_a_broken_file_raises_nothing(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    debug.dump(_Broken())
+    monkeypatch.setattr(sys, "stderr", None)
+    debug.dump()
+    assert capfd.readouterr().err == ""
+    monkeypatch.setattr(sys, "stderr", _Broken())
+    debug.dump()
+    assert "Trio run" in capfd.readouterr().err
+
+
+async def test_a_dump_into_an_ascii_file_draws_the_tree_in_ascii(nursery: trio.Nursery) -> None:
+    nursery.start_soon(trio.sleep_forever, name="né")
+    file = _Ascii()
+    debug.dump(file)
+    assert "`- " in file.getvalue()
+    assert "n\\xe9" in file.getvalue()
+
+
+def test_a_dump_without_a_run_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(debug, "all_runs", list)  # the garbage of other tests may hold one that has crashed
+    assert dumped() == "There is no Trio run in this process.\n"
+    monkeypatch.setattr(debug, "all_runs", _fails)
+    assert dumped() == "This program can't be dumped: Boom()\n"
+
+
+def _fails(*_args: object, **_kwargs: object) -> Any:
+    raise Boom
+
+
+async def test_a_run_that_cannot_be_read_is_no_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(debug, "snapshot_of", _fails)
+    assert dumped() == "Trio run: it can't be dumped: Boom()\n"
+    assert debug.explain(Future[int]()) == "Future: it can't be explained, since that raised Boom"
+
+
+async def test_an_odd_task_does_not_hide_the_others(nursery: trio.Nursery) -> None:
+    class Odd:
+        def __repr__(self) -> str:
+            raise Boom
+
+        @property  # type: ignore[misc] # this is the oddity
+        def __class__(self) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride] # the same
+            raise Boom
+
+    async def hold(_odd: object) -> None:
+        with suppress(ValueError):
+            await trio.sleep_forever()
+
+    ResultCapture.start_soon(nursery, hold, Odd())
+    await wait_all_tasks_blocked()
+    assert "hold(<Odd whose repr() raised Boom>)" in dumped()
+
+
+async def test_a_task_that_cannot_be_read_is_named(nursery: trio.Nursery, monkeypatch: pytest.MonkeyPatch) -> None:
+    nursery.start_soon(trio.sleep_forever, name="odd")
+    await wait_all_tasks_blocked()
+    monkeypatch.setattr("triores._inspect.steps_of", _fails)
+    monkeypatch.setattr("triores._inspect.is_asleep", _fails)
+    assert only("odd").state == "can't be looked at: Boom"
+    monkeypatch.setattr("triores._inspect._short", _fails)
+    assert "a task that can't be looked at (Boom): can't be looked at: Boom" in dumped()
+
+
+class _Awaitable:
+    def __await__(self) -> Generator[Any, Any, None]:
+        yield from trio.sleep_forever().__await__()
+
+
+class _Opaque:
+    """An awaitable that tells nothing about what it awaits."""
+
+    def __init__(self) -> None:
+        self._steps: Any = iter(trio.sleep_forever().__await__())
+
+    def __await__(self) -> Iterator[Any]:
+        return self
+
+    def __iter__(self) -> Iterator[Any]:
+        return self
+
+    def __next__(self) -> Any:
+        return next(self._steps)
+
+    def send(self, value: Any) -> Any:
+        return self._steps.send(value)
+
+    def throw(self, *error: Any) -> Any:
+        return self._steps.throw(*error)
+
+
+async def _generated() -> None:
+    async def numbers() -> AsyncIterator[int]:
+        await trio.sleep_forever()
+        yield 1
+
+    async for _ in numbers():
+        pass
+
+
+async def _awaited(obj: Any) -> None:
+    await obj
+
+
+async def test_a_wait_is_found_behind_generators_and_wrappers(nursery: trio.Nursery) -> None:
+    assert (await blocked(nursery, _generated)).function == "numbers"
+    nursery.start_soon(_awaited, _Awaitable(), name="awaitable")
+    nursery.start_soon(_awaited, _Opaque(), name="opaque")
+    nursery.start_soon(_awaited, Future[int](), name="future")
+    await wait_all_tasks_blocked()
+    assert only("awaitable").state == "sleeps until it is cancelled"
+    assert only("awaitable").function == "__await__"
+    assert only("opaque").state == "sleeps"
+    assert only("future").function == "_awaited"
+
+
+async def test_depth_is_bounded(nursery: trio.Nursery, monkeypatch: pytest.MonkeyPatch) -> None:
+    nursery.start_soon(_awaited, Future[int](), name="deep")
+    await wait_all_tasks_blocked()
+    monkeypatch.setattr(_stacks, "_DEEP", 1)
+    assert only("deep").function == "_awaited"
+
+
+async def test_a_thread_that_has_just_ended_has_no_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    frames: dict[int, Any] = {}
+    monkeypatch.setattr(sys, "_current_frames", lambda: frames)
+    assert _stacks.place_of_thread(threading.current_thread().name) == f" (thread {threading.current_thread().name!r})"
+    frames[threading.get_ident() + 1] = None
+    assert set(_stacks.places_on_stacks()) == set()
+
+
+async def test_a_block_is_found_if_its_end_and_its_object_are_apart() -> None:
+    """From Python 3.14 on, they are on a coroutine's stack."""
+    requests = FutureMap[int, int]()
+    end = FutureMap[int, int].__exit__
+    assert list(_inspect._entered([end, requests])) == [requests]
+    assert list(_inspect._entered([requests])) == []
+
+
+def test_what_needs_nothing_can_go_on() -> None:
+    needs: dict[object, Need] = {
+        "free": Need([]),
+        "all": Need(["free", OUTSIDE]),
+        "any": Need(["stuck", "free"], every=False),
+        "nothing": Need([], every=False),
+        "stuck": Need(["free", "stuck"]),
+        "helped": Need([SOMEBODY]),
+    }
+    assert reached(needs, []) == {OUTSIDE, "free", "all", "any"}
+    assert reached(needs, ["any"]) == {OUTSIDE, SOMEBODY, "free", "all", "any", "helped"}
+
+
+def test_nothing_is_kept_alive_and_nothing_changes() -> None:
+    async def work(future: Future[int]) -> None:
+        with future.must_set():
+            await future
+
+    async def main() -> Snapshot:
+        future = watch(Future[int]())
+        async with trio.open_nursery() as nursery:
+            capture = watch(ResultCapture.start_soon(nursery, work, future))
+            await wait_all_tasks_blocked()
+            before = future.statistics(), capture.statistics()
+            graph = debug.snapshot()
+            dumped()
+            debug.explain(future)
+            assert (future.statistics(), capture.statistics()) == before
+            assert len(graph.waiters_of(future)) == 1
+            future.set_result(1)
+        return graph
+
+    with no_cycles() as watch:
+        graph = trio.run(main)
+    assert len(graph.tasks) == 2
+
+
+async def test_json_tells_it_all(nursery: trio.Nursery) -> None:
+    future = Future[int]()
+
+    async def owe() -> None:
+        with future.must_set():
+            await future
+
+    nursery.start_soon(owe)
+    await wait_all_tasks_blocked()
+    told = json.loads(debug.snapshot().to_json())
+    (number,) = told["deadlocks"][0]
+    assert told["tasks"][number - 1]["verdict"] == "??"
+    assert told["pending"] == [
+        {
+            "number": 1,
+            "name": "Future 1",
+            "owners": [number],
+            "owed": f"which task #{number} has to settle",
+            "waiters": [number],
+        }
+    ]
+
+
+async def test_results_that_the_snapshot_does_not_know_have_no_waiters() -> None:
+    graph = debug.snapshot()
+    assert graph.waiters_of(Future[int]()) == ()
+    assert graph.owner_of(Future[int]()) is None
+
+
+@pytest.mark.parametrize(
+    "name",
+    [name for name in vars(_runs) if name.isupper() and name != "TYPE_CHECKING"],
+)
+async def test_a_dump_is_plainer_if_trio_lacks_a_name(
+    name: str, nursery: trio.Nursery, monkeypatch: pytest.MonkeyPatch, mock_clock: MockClock
+) -> None:
+    async def parent() -> None:
+        with trio.move_on_after(5):
+            await gather(partial(Future[int]().wait_done), partial(trio.sleep, 1))
+
+    monkeypatch.setattr(_runs, name, "_no_such_name")
+    nursery.start_soon(parent)
+    debug.watch(1, io.StringIO())
+    await wait_all_tasks_blocked()
+    assert "parent" in dumped()
+    assert _runs.all_runs(trio.lowlevel.current_trio_token()) is not None
+
+
+async def test_without_knowing_who_sleeps_nobody_is_called_stuck(
+    nursery: trio.Nursery, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def owe() -> None:
+        with future.must_set():
+            await future
+
+    future = Future[int]()
+    nursery.start_soon(owe)
+    await wait_all_tasks_blocked()
+    assert only("owe").verdict == "??"
+    monkeypatch.setattr(_runs, "NEXT_STEP", "_no_such_name")
+    assert only("owe").verdict == ""
+    assert only("owe").state.startswith("waits for Future 1")
+
+
+# ---- from elsewhere
+
+
+@pytest.fixture
+def usr1() -> Generator[int]:
+    before = signal.getsignal(signal.SIGUSR1)
+    yield signal.SIGUSR1
+    debug.unregister(signal.SIGUSR1)
+    signal.signal(signal.SIGUSR1, before)
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGUSR1"), reason="there are no such signals")
+def test_a_signal_dumps_while_trio_sleeps(usr1: int) -> None:
+    file = io.StringIO()
+    debug.register(usr1, file)
+
+    async def main() -> None:
+        with trio.move_on_after(5) as scope:
+            trio.lowlevel.current_trio_token().run_sync_soon(os.kill, os.getpid(), usr1)
+            threading.Timer(0.05, signal.pthread_kill, (threading.main_thread().ident, usr1)).start()
+            while file.getvalue().count("Trio run") < 2:
+                await trio.sleep(0.01)
+        assert not scope.cancelled_caught
+
+    trio.run(main)
+    assert "test_a_signal_dumps_while_trio_sleeps" in file.getvalue()
+    assert debug.unregister(usr1)
+    assert not debug.unregister(usr1)
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGUSR1"), reason="there are no such signals")
+def test_unregister_puts_the_first_handler_back(usr1: int) -> None:
+    def before(*_args: object) -> None:
+        pass
+
+    signal.signal(usr1, before)
+    debug.register(usr1)
+    debug.register(usr1)
+    debug.unregister(usr1)
+    assert signal.getsignal(usr1) is before
+
+
+def test_a_handler_that_python_does_not_know_becomes_the_default(monkeypatch: pytest.MonkeyPatch) -> None:
+    handlers: list[object] = []
+
+    def set_handler(_signum: int, handler: object) -> None:
+        handlers.append(handler)
+
+    monkeypatch.setattr(signal, "signal", set_handler)
+    debug.register(1)
+    assert debug.unregister(1)
+    assert handlers[-1] == signal.SIG_DFL
+
+
+async def test_a_signal_shows_runs_of_all_threads(usr1: int) -> None:
+    file = io.StringIO()
+    debug.register(usr1, file)
+    ready, release = threading.Event(), trio.Event()
+
+    async def elsewhere() -> None:
+        tokens.append(trio.lowlevel.current_trio_token())
+        ready.set()
+        await release.wait()
+
+    tokens: list[trio.lowlevel.TrioToken] = []
+    thread = threading.Thread(target=trio.run, args=(elsewhere,))
+    thread.start()
+    ready.wait()
+    try:
+        os.kill(os.getpid(), usr1)
+        assert "Trio run 1 of " in file.getvalue()
+        assert "elsewhere: " in file.getvalue()
+    finally:
+        tokens[0].run_sync_soon(release.set)
+        thread.join()
+
+
+def test_a_guest_is_shown_while_its_host_runs() -> None:
+    import asyncio
+
+    async def main() -> None:
+        future = Future[int]()
+        tokens.append((trio.lowlevel.current_trio_token(), future))
+        await future
+
+    async def host() -> str:
+        done = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        trio.lowlevel.start_guest_run(
+            main, run_sync_soon_threadsafe=loop.call_soon_threadsafe, done_callback=lambda _: done.set()
+        )
+        while not tokens or not tokens[0][1].statistics().waiters:
+            await asyncio.sleep(0.001)
+        text = dumped()
+        tokens[0][0].run_sync_soon(tokens[0][1].set_result, 1)
+        await done.wait()
+        return text
+
+    tokens: list[tuple[trio.lowlevel.TrioToken, Future[int]]] = []
+    text = asyncio.run(host())
+    assert "?? #1 " in text
+    assert "waits for Future 1, which nobody is known to settle" in text
+
+
+def test_a_snapshot_from_another_thread() -> None:
+    async def main() -> None:
+        token = trio.lowlevel.current_trio_token()
+        graph = await trio.to_thread.run_sync(partial(debug.snapshot, trio_token=token))
+        assert [task.state[:18] for task in graph.tasks] == ["waits for a thread"]
+        assert len(debug.snapshot(trio_token=token).tasks) == 1
+
+    trio.run(main)
+
+
+def test_a_snapshot_of_a_run_that_does_not_return_to_trio(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(debug, "_PATIENCE", 0)
+    found: list[Snapshot] = []
+
+    async def main() -> None:
+        token = trio.lowlevel.current_trio_token()
+        thread = threading.Thread(target=lambda: found.append(debug.snapshot(trio_token=token)))
+        thread.start()
+        thread.join()
+
+    trio.run(main)
+    ((task,),) = (graph.tasks for graph in found)
+    assert task.state == "is running"
+    assert task.file == threading.__file__
+
+
+def test_a_run_that_cannot_be_found_or_read_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(debug, "_PATIENCE", 0)
+    errors: list[str] = []
+
+    def look(token: trio.lowlevel.TrioToken) -> None:
+        try:
+            debug.snapshot(trio_token=token)
+        except RuntimeError as error:
+            errors.append(str(error))
+
+    def changes(*_args: object, **_kwargs: object) -> Any:
+        raise RuntimeError("set changed size during iteration")
+
+    def none(_token: object) -> list[Any]:
+        return []
+
+    async def main() -> None:
+        for name, replacement in (("snapshot_of", changes), ("all_runs", none)):
+            monkeypatch.setattr(debug, name, replacement)
+            thread = threading.Thread(target=look, args=(trio.lowlevel.current_trio_token(),))
+            thread.start()
+            thread.join()
+
+    trio.run(main)
+    assert errors == ["set changed size during iteration", errors[1]]
+    assert "can't be found by other means" in errors[1]
+
+
+def test_a_snapshot_needs_a_run() -> None:
+    with pytest.raises(RuntimeError, match="there is no Trio run here; call this in one, or pass 'trio_token="):
+        debug.snapshot()
+
+    async def main() -> trio.lowlevel.TrioToken:
+        return trio.lowlevel.current_trio_token()
+
+    with pytest.raises(RuntimeError, match="has ended"):
+        debug.snapshot(trio_token=trio.run(main))
+
+
+def test_a_clock_that_fails_leaves_out_the_times() -> None:
+    class Clock(trio.abc.Clock):
+        broken = False
+
+        def start_clock(self) -> None:
+            pass
+
+        def current_time(self) -> float:
+            if self.broken:
+                raise Boom
+            return time.monotonic()
+
+        def deadline_to_sleep_time(self, deadline: float) -> float:
+            return deadline - time.monotonic()
+
+    async def main() -> None:
+        with trio.move_on_after(1000):
+            clock.broken = True
+            assert debug.snapshot().tasks[0].time_left is None
+            clock.broken = False
+            assert debug.snapshot().tasks[0].time_left is not None
+
+    clock = Clock()
+    trio.run(main, clock=clock)
+
+
+# ---- watch
+
+
+async def test_watch_dumps_once_when_a_task_has_waited_that_long(
+    nursery: trio.Nursery, autojump_clock: MockClock
+) -> None:
+    file = io.StringIO()
+    debug.watch(30, file)
+    await trio.sleep(100)
+    assert file.getvalue() == ""
+    started = trio.current_time()
+    nursery.start_soon(Future[int]().wait_done, name="waiter")
+    while not file.getvalue():
+        assert trio.current_time() < started + 40
+        await trio.sleep(1)
+    assert trio.current_time() >= started + 30
+    text = file.getvalue()
+    assert "waiter: waits for Future 1, which nobody is known to settle (for 30 s or more)" in text
+    await trio.sleep(100)
+    assert file.getvalue() == text
+
+
+async def test_watch_does_not_count_a_wait_that_goes_on_to_another_result(
+    nursery: trio.Nursery, autojump_clock: MockClock
+) -> None:
+    async def read() -> None:
+        async for _ in as_completed(futures):
+            pass
+
+    futures = [Future[int]() for _ in range(10)]
+    file = io.StringIO()
+    debug.watch(30, file)
+    nursery.start_soon(read)
+    for future in futures:
+        await trio.sleep(20)
+        future.set_result(1)
+    assert file.getvalue() == ""
+
+
+async def test_watch_refuses_what_is_no_number_of_seconds() -> None:
+    with pytest.raises(TypeError, match="watch takes a positive, finite number of seconds, not 'x'"):
+        debug.watch("x")  # type: ignore[arg-type] # this is the mistake
+    with pytest.raises(ValueError, match="positive, finite"):
+        debug.watch(0)
+
+
+def test_watch_needs_a_run() -> None:
+    with pytest.raises(RuntimeError, match=r"inside trio\.run"):
+        debug.watch(1)
+
+
+# ---- explain
+
+
+async def test_explain_tells_who_owes_a_result_and_who_waits(nursery: trio.Nursery) -> None:
+    async def work(_n: int) -> None:
+        await trio.sleep_forever()
+
+    capture = ResultCapture.start_soon(nursery, work, 1)
+    for _ in range(7):
+        nursery.start_soon(capture.wait_done)
+    await wait_all_tasks_blocked()
+    first, owner, waits, *waiters, more = debug.explain(capture).splitlines()
+    number = only("work(1)").number
+    assert first == f"work(1), which task #{number} runs, is pending"
+    assert owner.startswith(f"  owed by task #{number} ")
+    assert "work(1): sleeps until it is cancelled (File " in owner
+    assert waits == "  waits: 7, callbacks: 0"
+    assert len(waiters) == 5
+    assert more == "    ... and 2 more tasks"
+
+
+async def test_explain_tells_how_a_result_ended() -> None:
+    async def fail() -> None:
+        raise Boom
+
+    value, failed = Future[int](), Future[int]()
+    value.set_result(3)
+    failed.set_exception(Boom())
+    assert debug.explain(value) == "this Future succeeded: 3"
+    assert debug.explain(failed) == "this Future failed: Boom()"
+    capture = ResultCapture(fail, suppress_exception=True)
+    await capture.run()
+    assert debug.explain(capture).startswith("fail() failed: Boom()\n  raised in: File ")
+    assert debug.explain(capture).endswith(", in fail")
+    cancelled = Future[int]()
+    cancelled.cancel("the user left")
+    assert "was cancelled" in debug.explain(cancelled)
+    assert "the user left" in debug.explain(cancelled)
+
+
+def test_explain_outside_of_a_run() -> None:
+    assert debug.explain(Future[int]()).endswith("belongs to no Trio run yet, so nobody waits for it")
+    with pytest.raises(TypeError, match="explain takes a result of triores, not 3"):
+        debug.explain(3)  # type: ignore[arg-type] # this is the mistake
+
+
+# ---- python -m triores
+
+
+def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+    assert triores.__main__.main(arguments) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    return line
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells which signals a process handles")
+def test_the_command_has_another_process_dump(tmp_path: Path) -> None:
+    program = (
+        "import signal, sys, trio, triores.debug\n"
+        "async def main():\n"
+        "    print('ready', flush=True)\n"
+        "    await trio.sleep_forever()\n"
+        "if len(sys.argv) > 1: triores.debug.register(signal.SIGUSR1)\n"
+        "trio.run(main)\n"
+    )
+    for arguments, code in (([], 1), (["register"], 0)):
+        with subprocess.Popen(
+            [sys.executable, "-c", program, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        ) as process:
+            try:
+                assert process.stdout is not None
+                assert process.stderr is not None
+                assert process.stdout.readline() == "ready\n"
+                if not hasattr(sys, "remote_exec"):
+                    assert triores.__main__.main([str(process.pid)]) == code
+                if not code:
+                    assert process.stderr.readline() == "Trio run: 1 task\n"
+                assert process.poll() is None
+            finally:
+                process.kill()
+
+
+def test_the_command_refuses_what_it_cannot_ask(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    here = str(os.getpid())
+    monkeypatch.delattr(sys, "remote_exec", raising=False)
+    assert refused(capsys, "0") == "triores: 0 isn't the number of a process"
+    assert refused(capsys, here, "--signal", "NOPE") == "triores: there is no signal 'NOPE' on this system"
+    monkeypatch.setattr(triores.__main__, "PROC", tmp_path)
+    assert "this system doesn't tell whether process" in refused(capsys, here)
+    (tmp_path / "self").mkdir()
+    (tmp_path / "self" / "status").write_text("SigCgt:\t0\n")
+    assert refused(capsys, "1234") == "triores: there is no process 1234"
+    (tmp_path / "1234").mkdir()
+    status = tmp_path / "1234" / "status"
+    status.write_text("Name:\tx\n")
+    assert "this system doesn't tell" in refused(capsys, "1234")
+    status.write_text("SigCgt:\t0000000000000000\n")
+    assert "has no handler for SIGUSR1, and would be ended by it; add" in refused(capsys, "1234")
+
+
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        (ProcessLookupError(), "there is no process 1234"),
+        (PermissionError(), "process 1234 belongs to somebody else"),
+        (RuntimeError("no"), "process 1234 can't be asked: no"),
+    ],
+)
+def test_the_command_says_in_a_line_what_went_wrong(
+    error: Exception,
+    line: str,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def kill(_pid: int, _signum: int) -> None:
+        raise error
+
+    def handles(_pid: int, _signum: int) -> bool:
+        return True
+
+    monkeypatch.setattr(triores.__main__, "_handles", handles)
+    monkeypatch.setattr(os, "kill", kill)
+    assert refused(capsys, "1234") == f"triores: {line}"
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGSTOP"), reason="there are no such signals")
+def test_the_command_has_a_newer_python_run_a_dump(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sent: list[tuple[int, int]] = []
+    scripts: list[str] = []
+
+    def remote_exec(pid: int, path: str) -> None:
+        assert pid == 1234
+        scripts.append(path)
+        exec(Path(path).read_text(encoding="utf-8"), {})
+
+    def handles(_pid: int, _signum: int) -> bool:
+        return False
+
+    def kill(pid: int, signum: int) -> None:
+        sent.append((pid, signum))
+
+    monkeypatch.setattr(triores.__main__, "_handles", handles)
+    monkeypatch.setattr(os, "kill", kill)
+    monkeypatch.setattr(debug, "all_runs", list)
+    monkeypatch.setattr(sys, "remote_exec", remote_exec, raising=False)
+    assert triores.__main__.main(["1234"]) == 0
+    assert sent == [(1234, signal.SIGSTOP), (1234, signal.SIGCONT)]
+    assert capsys.readouterr().err == "There is no Trio run in this process.\n"
+    assert not Path(scripts[0]).exists()
+
+    def fails(_pid: int, path: str) -> None:
+        scripts.append(path)
+        raise PermissionError
+
+    monkeypatch.setattr(sys, "remote_exec", fails, raising=False)
+    assert refused(capsys, "1234") == "triores: process 1234 belongs to somebody else"
+    assert not Path(scripts[1]).exists()
+
+
+def test_the_command_is_a_module(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(sys, "argv", ["triores", "0"])
+    monkeypatch.delitem(sys.modules, "triores.__main__")
+    with pytest.raises(SystemExit, match="1"):
+        runpy.run_module("triores", run_name="__main__")
+    assert "isn't the number of a process" in capsys.readouterr().err
+
+
+def test_importing_triores_does_not_load_it() -> None:
+    code = "import sys, triores; assert not {'triores.debug', 'triores._inspect'} & set(sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True)

@@ -1,0 +1,215 @@
+"""Who waits for what in a Trio run, as a frozen picture, and which tasks can't go on.
+
+A picture holds numbers and bounded text: no task, no frame and no value, and results only by weak references. So
+keeping one keeps nothing else alive.
+
+Which tasks can go on is a least fixed point. A task goes on if it has what it needs: each of some nodes, or any of
+them. A node is a task, a result, or one of two that stand for the rest of the world:
+
+- `OUTSIDE` is what comes by itself: time, the network, a thread that works for a task.
+- `SOMEBODY` is whoever might call ``set_result``, ``event.set()`` or ``send``: it is there while any task can go on.
+
+What isn't reached from there can't go on. In the strict reading, other threads may be somebody too, as what they do
+can't be known, and a result isn't tied to those who promised to settle it. What can't go on even so is proven (``!!``).
+In the other reading only tasks of this run are somebody, and promises bind: what can't go on then is suspected
+(``??``).
+"""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable, Mapping, Sequence
+    from weakref import ReferenceType
+
+    from ._result import ResultBase
+
+Verdict: TypeAlias = Literal["", "!!", "??"]
+
+OUTSIDE = "outside"
+SOMEBODY = "somebody"
+
+
+@dataclass(frozen=True)
+class TaskInfo:
+    """A task, as it was when the picture was taken.
+
+    Attributes:
+        number: What the dump calls it: ``#3``.
+        name: The task's name, or the captured call that it runs.
+        parent: The number of the task whose nursery it runs in, or None for the main task and for system tasks.
+        state: What it waits for, in words.
+        file: Of its own code that waits, or None if that isn't known.
+        line: In that file.
+        function: In that file.
+        results: The numbers of the pending results that it waits for.
+        owes: The numbers of the pending results that it has to settle.
+        needs: The numbers of the tasks that it waits for, as far as they are known.
+        verdict: ``!!`` if nothing but a cancellation can help it; ``??`` if that is likely.
+        waited: For how many seconds `watch` has seen it wait, or None.
+        time_left: The seconds until a time limit of its own ends the wait, or None.
+    """
+
+    number: int
+    name: str
+    parent: int | None
+    state: str
+    file: str | None
+    line: int | None
+    function: str | None
+    results: tuple[int, ...]
+    owes: tuple[int, ...]
+    needs: tuple[int, ...]
+    verdict: Literal["", "!!", "??"]
+    waited: float | None
+    time_left: float | None
+    kind: tuple[object, ...]  # equal for tasks that do the same
+
+
+@dataclass(frozen=True)
+class ResultInfo:
+    """A pending result that a task waits for, or has to settle.
+
+    Attributes:
+        number: From 1.
+        name: The call that it captures, or its type and number.
+        owners: The numbers of the tasks that have to settle it, as far as they are known.
+        owed: By whom, as a relative clause: ``which task #2 runs``.
+        waiters: The numbers of the tasks that wait for it.
+    """
+
+    number: int
+    name: str
+    owners: tuple[int, ...]
+    owed: str
+    waiters: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """Who waits for what in a run, at one moment.
+
+    It holds numbers and short texts, and keeps no task and no result alive.
+
+    Attributes:
+        tasks: All tasks of the run but Trio's own, parents before their children.
+        pending: The pending results that tasks wait for, or have to settle.
+    """
+
+    tasks: tuple[TaskInfo, ...]
+    pending: tuple[ResultInfo, ...]
+    _numbers: Mapping[int, tuple[ReferenceType[ResultBase[Any]], int]]  # of the results, by id
+
+    def waiters_of(self, result: ResultBase[Any]) -> tuple[TaskInfo, ...]:
+        """Return the tasks that wait for a result."""
+        info = self._info_of(result)
+        return () if info is None else tuple(self.tasks[number - 1] for number in info.waiters)
+
+    def owner_of(self, result: ResultBase[Any]) -> TaskInfo | None:
+        """Return the task that has to settle a result, or None if none is known. If there are several, the first."""
+        info = self._info_of(result)
+        return None if info is None or not info.owners else self.tasks[info.owners[0] - 1]
+
+    def deadlocks(self) -> tuple[tuple[TaskInfo, ...], ...]:
+        """Return the groups of tasks that hold one another, and the single tasks that nobody can help.
+
+        They are the roots of what can't go on, proven or suspected: other tasks may wait for them in turn.
+        """
+        stuck = {task.number: list(task.needs) for task in self.tasks if task.verdict}
+        for number, needs in stuck.items():
+            stuck[number] = [need for need in needs if need in stuck]
+        return tuple(
+            tuple(self.tasks[number - 1] for number in group)
+            for group in components(stuck)
+            if all(need in group for number in group for need in stuck[number])
+        )
+
+    def to_json(self) -> str:
+        """Return all of it as JSON, for programs that look for hangs."""
+        tasks = [asdict(task) for task in self.tasks]
+        for task in tasks:
+            del task["kind"]
+        deadlocks = [[task.number for task in group] for group in self.deadlocks()]
+        return json.dumps(
+            {"tasks": tasks, "pending": [asdict(result) for result in self.pending], "deadlocks": deadlocks}
+        )
+
+    def _info_of(self, result: ResultBase[Any]) -> ResultInfo | None:
+        reference, number = self._numbers.get(id(result), (None, 0))
+        return None if reference is None or reference() is not result else self.pending[number - 1]
+
+
+class Need(NamedTuple):
+    """What a node needs in order to go on: each of some nodes, or any of them."""
+
+    nodes: Collection[object]
+    every: bool = True
+
+
+def reached(needs: Mapping[object, Need], somebody: Iterable[object]) -> set[object]:
+    """Return the nodes that can go on; ``somebody`` are those of which any one stands for `SOMEBODY`."""
+    waiting: dict[object, int] = {}
+    dependents: defaultdict[object, list[object]] = defaultdict(list)
+    able: list[object] = [OUTSIDE]
+    helpers = set(somebody)
+    for node, need in needs.items():
+        waiting[node] = (len(need.nodes) if need.every else min(1, len(need.nodes))) or -1
+        for needed in need.nodes:
+            dependents[needed].append(node)
+        if need.every and not need.nodes:
+            able.append(node)
+    seen: set[object] = set(able)
+    for node in able:  # it grows meanwhile
+        enabled = list(dependents[node])
+        if node in helpers and SOMEBODY not in seen:
+            seen.add(SOMEBODY)
+            able.append(SOMEBODY)
+        for dependent in enabled:
+            waiting[dependent] -= 1
+            if waiting[dependent] == 0 and dependent not in seen:
+                seen.add(dependent)
+                able.append(dependent)
+    return seen
+
+
+def components(graph: Mapping[int, Sequence[int]]) -> list[list[int]]:
+    """Return the strongly connected components of a graph, by Kosaraju's algorithm, without recursion."""
+    backwards: defaultdict[int, list[int]] = defaultdict(list)
+    for node, following in graph.items():
+        for after in following:
+            backwards[after].append(node)
+    seen: set[int] = set()
+    groups: list[list[int]] = []
+    for start in reversed(_as_left(graph)):
+        if start not in seen:
+            seen.add(start)
+            group = [start]
+            for node in group:  # it grows meanwhile
+                before = [one for one in backwards[node] if one not in seen]
+                seen.update(before)
+                group.extend(dict.fromkeys(before))
+            groups.append(sorted(group))
+    return sorted(groups)
+
+
+def _as_left(graph: Mapping[int, Sequence[int]]) -> list[int]:
+    """Return the nodes in the order in which a depth-first search leaves them."""
+    left: list[int] = []
+    seen: set[int] = set()
+    for start in graph:
+        stack = [(start, iter(graph[start]))] if start not in seen else []
+        seen.add(start)
+        while stack:
+            node, following = stack[-1]
+            after = next((one for one in following if one not in seen), None)
+            if after is None:
+                left.append(node)
+                stack.pop()
+            else:
+                seen.add(after)
+                stack.append((after, iter(graph[after])))
+    return left

@@ -1,0 +1,519 @@
+"""Looks at a Trio run, and makes a `Snapshot` of it.
+
+Looking changes nothing: no task, no result, no registration.
+
+- A debtor of a future is a task inside of its ``must_set`` block, or one that reads the `FutureMap` where it is
+  registered. Such a block is found by the method that will be called at its end, which its coroutine holds.
+- A task that runs, rather than sleeps, is one whose outermost frame is on the stack of a thread.
+- A task's wait is that of its innermost call of a function of triores or Trio.
+"""
+
+from __future__ import annotations
+
+import concurrent.futures
+import sys
+from dataclasses import dataclass, field
+from functools import partial
+from inspect import unwrap
+from math import inf
+from pathlib import Path
+from types import FunctionType, MethodType
+from typing import TYPE_CHECKING, Any, NamedTuple
+from weakref import WeakKeyDictionary, ref
+
+import trio
+
+from ._capture import ResultCapture
+from ._checks import call_of, name_of, shown
+from ._executor import _until_done
+from ._foreign import _cancel_too
+from ._future import _MustSet
+from ._future_map import FutureMap, _Expected
+from ._gather import first_success, race
+from ._graph import OUTSIDE, SOMEBODY, Need, ResultInfo, Snapshot, TaskInfo, Verdict, reached
+from ._result import CountDown, ResultBase
+from ._runs import age_of, deadline_of, is_asleep, schedule_points_of, waits_at_end_of
+from ._stacks import Place, Step, held_by, place_of, place_of_call, place_of_thread, places_on_stacks, steps_of
+from ._wait import Arrivals, _AsCompleted, wait_any
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+    from types import CodeType
+
+    from trio.lowlevel import Task
+
+    from ._runs import Run
+
+_FEW = 3  # of several results are named
+_LONG = 200  # characters of a name
+
+
+@dataclass
+class _Result:
+    """A pending result, as far as it is known by now."""
+
+    result: ResultBase[Any]
+    number: int
+    label: str  # the type and number of a future, or the call of a capture once it is needed
+    request: str = ""
+    owners: dict[int, str] = field(default_factory=dict[int, str])  # numbers of tasks, and how each came to owe it
+    waiters: list[int] = field(default_factory=list[int])  # numbers of tasks
+    owed: str = ""  # in words, by whom
+
+
+class _Wait(NamedTuple):
+    """What a task waits for."""
+
+    text: str
+    need: Need = Need([OUTSIDE])
+    results: Sequence[ResultBase[Any]] = ()
+    kind: object = None  # equal for equal waits; by default the text is
+    helps: bool = True  # whether the task could do something for others if it went on
+
+
+@dataclass
+class _Looked:
+    """A task, as it was found."""
+
+    task: Task
+    number: int
+    parent: int | None
+    time_left: float | None  # until a time limit of its own ends its wait
+    name: str = ""
+    owes: list[int] = field(default_factory=list[int])  # numbers of results
+    place: Place | None = None
+    library: list[Step] = field(default_factory=list[Step])  # the steps inwards from the user's own code
+
+
+def snapshot_of(run: Run, *, args: bool) -> Snapshot:
+    """Look at a run.
+
+    Args:
+        run: The run.
+        args: Whether to show the arguments of captured calls, and the keys of requests.
+    """
+    return _Reader(run, args=args).read()
+
+
+class _Reader:
+    def __init__(self, run: Run, *, args: bool) -> None:
+        self._run = run
+        self._args = args
+        self._tasks: list[_Looked] = []
+        self._numbers: dict[Task | None, int] = {}
+        self._results: dict[int, _Result] = {}  # by id
+        self._futures = 0  # how many of them are not captures
+        self._starting: dict[trio.Nursery, list[int]] = {}  # who will run there after calling `started()`
+        self._on_stacks = places_on_stacks()
+
+    def read(self) -> Snapshot:
+        for task, parent in _tasks_below(self._run.root):
+            number = self._numbers[task] = len(self._tasks) + 1
+            above = None if parent is None else self._numbers[parent]
+            self._tasks.append(_Looked(task, number, above, self._time_left(task)))
+            if task.eventual_parent_nursery is not None:
+                self._starting.setdefault(task.eventual_parent_nursery, []).append(number)
+        for looked in self._tasks:
+            try:
+                self._look_at(looked)
+            except Exception as error:  # noqa: BLE001 # one odd task must not hide the others
+                looked.name = looked.name or f"a task that can't be looked at ({type(error).__name__})"
+        waits = [self._wait_of(looked) for looked in self._tasks]
+        for wait in waits:
+            for result in wait.results:
+                self._known(result)
+        return self._snapshot(waits)
+
+    # ---- what a task is doing
+
+    def _look_at(self, looked: _Looked) -> None:
+        looked.name = _short(looked.task.name.replace("<locals>.", ""))
+        for step in steps_of(looked.task):
+            if step.library:
+                looked.library.append(step)
+            else:
+                looked.place = place_of(step.frame)
+                looked.library.clear()
+            self._find_debts(step.held, looked.number)
+            if step.frame.f_code is _CAPTURE:
+                for capture in step.held:
+                    if _is(capture, ResultCapture) and capture._owner() is looked.task:
+                        looked.name = self._call(capture)
+        if looked.place is None and looked.library:
+            looked.place = place_of(looked.library[0].frame)
+
+    def _find_debts(self, held: Sequence[Any], number: int) -> None:
+        for block in _entered(held):
+            if _is(block, _MustSet):
+                if not block._future.is_done():
+                    self._known(block._future).owners[number] = "has to settle"
+            elif _is(block, FutureMap):
+                self._find_requests(block, number)
+            elif not block._future.is_done():
+                self._known(block._future).request = self._request(block._key)
+
+    def _find_requests(self, requests: FutureMap[Any, Any], reader: int) -> None:
+        for key, future in list(requests._futures.items()):
+            if not future.is_done():
+                known = self._known(future)
+                known.request = self._request(key)
+                known.owners[reader] = "reads"
+
+    def _request(self, key: object) -> str:
+        return f"request {shown(key)}" if self._args else "a request"
+
+    def _wait_of(self, looked: _Looked) -> _Wait:
+        try:
+            task = looked.task
+            running = self._on_stacks.get(id(getattr(task.coro, "cr_frame", None)))
+            if running is not None:
+                looked.place = running
+                return _Wait("is running")
+            if is_asleep(task) is False:
+                return _Wait("is about to run")
+            wait = (
+                self._wait_for_results(looked)
+                or self._wait_for_tasks(looked)
+                or self._wait_for_thread(looked)
+                or self._wait_in_trio(looked)
+            )
+            # Without knowing which tasks sleep, nothing can be said about who can go on.
+            return wait if is_asleep(task) else wait._replace(need=Need([OUTSIDE]))
+        except Exception as error:  # noqa: BLE001 # one odd task must not hide the others
+            return _Wait(f"can't be looked at: {type(error).__name__}")
+
+    def _wait_for_results(self, looked: _Looked) -> _Wait | None:
+        sleep: Any = looked.task.custom_sleep_data
+        if _is(sleep, ResultBase):
+            return _Wait("waits for {}", self._need([sleep]), [sleep], "one")
+        if _is(sleep, CountDown):
+            pending = [result for result in sleep.results if not result.is_done()]
+            text = f"waits for all of {len(sleep.results)} results, {len(pending)} of them pending: {{}}"
+            return _Wait(text, self._need(pending), pending)
+        if _is(sleep, Arrivals):
+            results = [result for result in _results_of(sleep, looked.library) if not result.is_done()]
+            if results:
+                text = f"waits for the first of {len(results)} pending results: {{}}"
+                return _Wait(text, self._need(results, every=False), results)
+            return _Wait(f"waits for the next result of {_call_in(looked.library) or 'several'}", Need([SOMEBODY]))
+        return None
+
+    def _wait_for_tasks(self, looked: _Looked) -> _Wait | None:
+        nurseries = looked.task.child_nurseries
+        if not nurseries or not waits_at_end_of(nurseries[-1]):
+            return None
+        nursery = nurseries[-1]
+        numbers = sorted(self._numbers[task] for task in nursery.child_tasks if task in self._numbers)
+        starting = self._starting.get(nursery, [])
+        call = _call_in(looked.library)
+        who = f"{call} waits" if call else "waits"
+        what = f"for {len(numbers)} tasks" if len(numbers) != 1 else f"for task #{numbers[0]}"
+        is_race = any(step.frame.f_code in _RACES for step in looked.library)
+        if any(step.frame.f_code is _START for step in looked.library):
+            text = f"waits in nursery.start until {what[4:]} calls started()"
+        elif is_race:
+            text = f"{who} for the first of {len(numbers)} tasks"
+        elif call:
+            text = f"{who} {what}"
+        else:
+            text = f"waits at the end of a nursery {what}"
+        if starting:
+            text += f", and {len(starting)} that nursery.start is starting"
+        return _Wait(text, Need([*numbers, *starting], every=not is_race), kind=("nursery", call, is_race))
+
+    def _wait_for_thread(self, looked: _Looked) -> _Wait | None:
+        for step in looked.library:
+            if step.frame.f_code is _EXECUTOR:
+                future = next((held for held in step.held if _is(held, concurrent.futures.Future)), None)
+                if future is not None and not future.running():
+                    return _Wait("waits for an executor, in whose queue its call is")
+                return _Wait(f"waits for a call in an executor{place_of_call(future)}", kind="executor")
+            if step.frame.f_code is _THREAD:
+                where = place_of_thread(f" from {looked.task.name}")
+                return _Wait(f"waits for a thread{where}", kind="thread")
+        return None
+
+    def _wait_in_trio(self, looked: _Looked) -> _Wait:  # a table, as code
+        codes = [step.frame.f_code for step in looked.library if step.library == "trio"]
+        call = next((code for code in codes if code not in _ON_THE_WAY), None)
+        held = [held for step in looked.library for held in step.held]
+        if _LOCK in codes and call in (_LOCK, _CONDITION):
+            return self._wait_for_lock(held)
+        if call is _LIMITER:
+            return self._wait_for_token(held)
+        if call in _BY_SOMEBODY:
+            return _Wait(_BY_SOMEBODY[call], Need([SOMEBODY]))
+        if call is _FOREVER:
+            return _Wait("sleeps until it is cancelled", helps=False)
+        if call is None or call in _TIME:
+            return _Wait("sleeps")
+        return _Wait(f"waits in Trio's {_public(call)}")
+
+    def _wait_for_lock(self, held: list[Any]) -> _Wait:
+        lock = next(one for one in held if _is(one, trio.Lock, trio.StrictFIFOLock))
+        number = self._numbers.get(lock.statistics().owner)
+        if number is None:
+            return _Wait("waits for a lock")
+        return _Wait(f"waits for a {type(lock).__name__} that task #{number} holds", Need([number]))
+
+    def _wait_for_token(self, held: list[Any]) -> _Wait:
+        limiter = next(one for one in held if _is(one, trio.CapacityLimiter))
+        borrowers: list[Any] = limiter.statistics().borrowers
+        text = f"waits for a token of a CapacityLimiter; {len(borrowers)} are in use"
+        return _Wait(text, Need([self._numbers.get(one, OUTSIDE) for one in borrowers], every=False))
+
+    # ---- results
+
+    def _known(self, result: ResultBase[Any]) -> _Result:
+        known = self._results.get(id(result))
+        if known is None:
+            self._futures += not isinstance(result, ResultCapture)
+            label = "" if isinstance(result, ResultCapture) else f"{type(result).__name__} {self._futures}"
+            known = self._results[id(result)] = _Result(result, len(self._results) + 1, label)
+        return known
+
+    def _need(self, results: Iterable[ResultBase[Any]], *, every: bool = True) -> Need:
+        return Need([("result", id(result)) for result in results], every)
+
+    def _name_of(self, known: _Result) -> str:
+        if isinstance(known.result, ResultCapture):
+            return self._call(known.result)
+        return f"{known.label} ({known.request})" if known.request else known.label
+
+    def _call(self, capture: ResultCapture[Any]) -> str:
+        known = self._known(capture)
+        if not known.label:
+            known.label = _short(call_of(capture.routine, capture.args) if self._args else name_of(capture.routine))
+        return known.label
+
+    def _find_owners(self, known: _Result) -> None:
+        owner = known.result._owner()
+        if owner in self._numbers:
+            known.owners = {self._numbers[owner]: "runs"}
+        for number in known.owners:
+            self._tasks[number - 1].owes.append(known.number)
+        if known.owners:
+            known.owed = "which " + " and ".join(
+                f"task #{number} {how}" for number, how in list(known.owners.items())[:_FEW]
+            )
+        elif _is_foreign(known.result):
+            known.owed = "which another library settles"
+        elif isinstance(known.result, ResultCapture):
+            known.owed = "whose task hasn't begun" if known.result._started else "which isn't started"
+        else:
+            known.owed = "which nobody reads" if known.request else "which nobody is known to settle"
+
+    def _needs_of_result(self, known: _Result, *, promises: bool) -> Need:
+        owner = known.result._owner()
+        if owner is not None:
+            return Need([self._numbers.get(owner, OUTSIDE)])
+        if _is_foreign(known.result) or (isinstance(known.result, ResultCapture) and known.result._started):
+            return Need([OUTSIDE])
+        if promises and known.owners:
+            return Need(list(known.owners), every=False)
+        return Need([SOMEBODY])
+
+    # ---- the whole
+
+    def _snapshot(self, waits: list[_Wait]) -> Snapshot:
+        results = list(self._results.values())
+        for known in results:
+            self._find_owners(known)
+        infos = tuple(map(self._info, self._tasks, waits, self._verdicts(waits)))
+        pending = tuple(
+            ResultInfo(known.number, self._name_of(known), tuple(known.owners), known.owed, tuple(known.waiters))
+            for known in results
+        )
+        return Snapshot(infos, pending, {id(known.result): (ref(known.result), known.number) for known in results})
+
+    def _info(self, looked: _Looked, wait: _Wait, verdict: Verdict) -> TaskInfo:
+        results = [self._known(result) for result in wait.results]
+        needs = {need: None for need in wait.need.nodes if isinstance(need, int)}
+        for known in results:
+            known.waiters.append(looked.number)
+            needs |= dict.fromkeys(known.owners)
+        few = [f"{self._name_of(known)}, {known.owed}" for known in results[:_FEW]]
+        shown_results = "; ".join(few) + ("; ..." if len(results) > _FEW else "")
+        place = looked.place
+        owners = [self._tasks[need - 1].task.name for need in list(needs)[:_FEW]] if results else ()
+        return TaskInfo(
+            number=looked.number,
+            name=looked.name,
+            parent=looked.parent,
+            state=wait.text.replace("{}", shown_results, 1),
+            file=place and place.file,
+            line=place and place.line,
+            function=place and place.function,
+            results=tuple(known.number for known in results),
+            owes=tuple(looked.owes),
+            needs=tuple(needs),
+            verdict=verdict,
+            waited=self._waited(looked.task),
+            time_left=looked.time_left,
+            kind=(looked.task.name, wait.kind or wait.text, place, verdict, *owners),
+        )
+
+    def _verdicts(self, waits: list[_Wait]) -> list[Verdict]:
+        needs: dict[object, Need] = {}
+        for looked, wait in zip(self._tasks, waits, strict=True):
+            needs[looked.number] = wait.need if looked.time_left is None else Need([OUTSIDE])
+        helpers: list[object] = [looked.number for looked, wait in zip(self._tasks, waits, strict=True) if wait.helps]
+        threads = [OUTSIDE] if len(sys._current_frames()) > 1 or self._run.is_guest else []
+        able: list[set[object]] = []
+        for promises in (False, True):
+            for key, known in self._results.items():
+                needs["result", key] = self._needs_of_result(known, promises=promises)
+            able.append(reached(needs, helpers if promises else [*helpers, *threads]))
+        strictly, likely = able
+        return [
+            "!!" if looked.number not in strictly else "" if looked.number in likely else "??" for looked in self._tasks
+        ]
+
+    def _time_left(self, task: Task) -> float | None:
+        if self._run.now is None:
+            return None
+        left = deadline_of(task) - self._run.now
+        return left if 0 < left < inf else None  # one that is over has ended what it could
+
+    def _waited(self, task: Task) -> float | None:
+        seen = watched.get(task)
+        if seen is None or self._run.now is None or seen[0] != schedule_points_of(task) or not is_asleep(task):
+            return None
+        return self._run.now - seen[1]
+
+
+# What `watch` has seen: for each task, how often it had run, and since when.
+watched: WeakKeyDictionary[Task, tuple[object, float]] = WeakKeyDictionary()
+
+
+# ---- tasks and their coroutines
+
+
+def _tasks_below(root: Task) -> Iterator[tuple[Task, Task | None]]:
+    """Yield each task with its parent, in the order of the tree; not Trio's own tasks, and not those of `watch`."""
+    todo: list[tuple[Task, Task | None]] = [(root, None)]
+    while todo:
+        task, parent = todo.pop()
+        if task is not root:
+            yield task, parent
+        children = [child for nursery in task.child_nurseries for child in list(nursery.child_tasks)]
+        children.sort(key=age_of)
+        if task is root:
+            todo.extend((child, None) for child in reversed(children) if not child.name.startswith("<"))
+        else:
+            todo.extend((child, task) for child in reversed(children))
+
+
+def _entered(held: Sequence[Any]) -> Iterator[Any]:
+    """Yield the blocks of ours that a coroutine is inside of."""
+    ends = {one for one in held if type(one) is FunctionType and one in _ENDS}  # from Python 3.14 on, beside the object
+    for one in held:
+        if type(one) is MethodType:
+            block: Any = one.__self__
+            if _is(block, *_BLOCKS):
+                yield block
+            elif type(block).__module__ == "contextlib":
+                yield from _entered_in(block)
+        elif ends and _is(one, *_BLOCKS) and _any(one).__class__.__exit__ in ends:
+            yield one
+
+
+def _entered_in(block: Any) -> Iterator[Any]:
+    """Yield the blocks of ours that one of contextlib's has entered: an exit stack, or the generator of another."""
+    if hasattr(block, "gen"):
+        yield from _entered(held_by(block.gen))
+    yield from _entered([method for _, method in _any(list(getattr(block, "_exit_callbacks", ())))])
+
+
+def _is(obj: object, *types: type[Any]) -> bool:
+    """`isinstance`, without asking an object for its ``__class__``, which is anybody's code."""
+    return any(one in types for one in type(obj).__mro__)
+
+
+def _call_in(library: Sequence[Step]) -> str:
+    """Return the public call of triores that a task sleeps in, or an empty string."""
+    for step in library:
+        if step.library == "triores":
+            name = step.frame.f_code.co_name
+            module = Path(step.frame.f_code.co_filename).stem
+            return _CALLS.get(module, "" if name.startswith("_") else name)
+    return ""
+
+
+def _public(code: CodeType) -> str:
+    name: str = getattr(code, "co_qualname", code.co_name)  # new in Python 3.11
+    return ".".join(part.lstrip("_") if not part.startswith("__") else part for part in name.split("."))
+
+
+def _results_of(arrivals: object, library: Sequence[Step]) -> list[Any]:
+    """Return the results that a `wait_any`, an `as_completed` or a `results_to_channel` waits for."""
+    for step in library:
+        for held in step.held if step.frame.f_code.co_filename == _WAITS else ():
+            if _is(held, _AsCompleted) and held._arrivals is arrivals:
+                return list(held._pending.values())
+            results: list[Any] = _any(held) if type(held) is list else []
+            if results and all(_is(one, ResultBase) for one in results):
+                return results
+    return []
+
+
+def _any(obj: Any) -> Any:
+    """Return the object as it is: to pyright, what is found by its type has unknown parts."""
+    return obj
+
+
+def _is_foreign(result: ResultBase[Any]) -> bool:
+    fns = (getattr(waiter, "fn", None) for waiter in result._registered())
+    return any(isinstance(fn, partial) and fn.func is _cancel_too for fn in fns)
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= _LONG else f"{text[: _LONG - 3]}..."
+
+
+# ---- what is known of triores and Trio
+
+
+def _code_of(function: Any) -> CodeType:
+    code: CodeType = unwrap(function).__code__
+    return code
+
+
+# As Any, or to pyright, what comes of them would be of unknown types.
+_AnyCapture: Any = ResultCapture
+_AnySender: Any = trio.MemorySendChannel
+_AnyReceiver: Any = trio.MemoryReceiveChannel
+_BLOCKS: Any = (_MustSet, FutureMap, _Expected)
+_ENDS: Any = tuple(block.__exit__ for block in _BLOCKS)
+_CALLS = {
+    "_amap": "a map",
+    "_single_flight": "a SingleFlight",
+    "_future_map": "a FutureMap",
+    "_wait": "several",
+}
+_WAITS = _code_of(wait_any).co_filename
+_CAPTURE = _code_of(_AnyCapture._capture)
+_EXECUTOR = _code_of(_until_done)
+_RACES = {_code_of(race), _code_of(first_success)}
+
+_START = _code_of(trio.Nursery.start)
+_THREAD = _code_of(trio.to_thread.run_sync)
+_LOCK = _code_of(trio.Lock.acquire)
+_CONDITION = _code_of(trio.Condition.wait)
+_LIMITER = _code_of(trio.CapacityLimiter.acquire_on_behalf_of)
+_FOREVER = _code_of(trio.sleep_forever)
+_TIME = {_code_of(trio.sleep), _code_of(trio.sleep_until)}
+_BY_SOMEBODY = {
+    _code_of(trio.Event.wait): "waits for a trio.Event",
+    _CONDITION: "waits for a trio.Condition",
+    _code_of(trio.Semaphore.acquire): "waits for a trio.Semaphore",
+    _code_of(_AnyReceiver.receive): "waits for an item of a memory channel",
+    _code_of(_AnySender.send): "waits for room in a memory channel",
+    _code_of(trio.lowlevel.ParkingLot.park): "is parked",
+}
+_ON_THE_WAY = {  # they call one of the others
+    _code_of(trio.Lock.__aenter__),
+    _code_of(trio.CapacityLimiter.acquire),
+    _code_of(trio.Condition.acquire),
+    _code_of(_AnyReceiver.__anext__),
+}

@@ -1,0 +1,161 @@
+"""What tasks and threads are in the middle of: the frames that they are in, and what those hold.
+
+What a suspended coroutine holds is read by `gc.get_referents`. Its ``f_locals`` would tell the same, but before Python
+3.13, reading them keeps every local variable alive as long as the frame.
+"""
+
+from __future__ import annotations
+
+import concurrent.futures
+import gc
+import sys
+import threading
+from functools import lru_cache
+from pathlib import Path
+from types import CellType, FrameType
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import trio
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from trio.lowlevel import Task
+
+_DEEP = 1000  # coroutines of one task, and frames of one thread
+
+
+class Step(NamedTuple):
+    """One of the coroutines that a task is in."""
+
+    library: str  # whose code it is: "trio", "triores", or "" for the user's
+    frame: FrameType
+    held: list[Any]  # its local variables, and what its ``with`` blocks will call
+
+
+def steps_of(task: Task) -> Iterator[Step]:
+    """Yield the coroutines that a task is in, from the outermost one inwards, and generators like those."""
+    awaiting: Any = task.coro
+    for _ in range(_DEEP):
+        frame, following = _frame_and_next(awaiting)
+        if frame is not None:
+            yield Step(library_of(frame.f_code.co_filename), frame, held_by(awaiting))
+        if following is None:
+            return
+        awaiting = following
+
+
+def _frame_and_next(awaiting: Any) -> tuple[FrameType | None, Any]:
+    if hasattr(awaiting, "cr_frame"):
+        return awaiting.cr_frame, awaiting.cr_await
+    if hasattr(awaiting, "gi_frame"):
+        return awaiting.gi_frame, awaiting.gi_yieldfrom
+    if hasattr(awaiting, "ag_frame"):
+        return awaiting.ag_frame, awaiting.ag_await
+    # A wrapper, such as what `__await__` of a coroutine returns, or `asend` of an async generator.
+    return None, next((one for one in gc.get_referents(awaiting) if _has_frame(one)), None)
+
+
+def _has_frame(obj: object) -> bool:
+    return any(hasattr(obj, name) for name in ("cr_frame", "gi_frame", "ag_frame"))
+
+
+def held_by(coroutine: object) -> list[Any]:
+    """Return the local variables of a suspended coroutine, and what its ``with`` blocks will call."""
+    held: list[Any] = gc.get_referents(coroutine)
+    held += gc.get_referents(*[one for one in held if type(one) is FrameType])  # before Python 3.11, the frame has them
+    held += gc.get_referents(*[one for one in held if type(one) is CellType])
+    return held
+
+
+@lru_cache(maxsize=10_000)
+def library_of(filename: str) -> str:
+    """Return which of a few libraries a file belongs to, or an empty string."""
+    return next((name for name, directory in _LIBRARIES.items() if filename.startswith(directory)), "")
+
+
+_LIBRARIES = {
+    name: str(Path(file).parent / "_").removesuffix("_")
+    for name, file in (
+        ("triores", __file__),
+        ("trio", str(trio.__file__)),
+        ("concurrent.futures", concurrent.futures.__file__),
+    )
+}
+
+
+class Place(NamedTuple):
+    """A line of code that is being run, or waits."""
+
+    file: str
+    line: int
+    function: str
+
+
+def place_of(frame: FrameType) -> Place:
+    """Return where a frame is."""
+    return Place(frame.f_code.co_filename, frame.f_lineno, frame.f_code.co_name)
+
+
+# ---- threads: nothing here may keep a frame, since one of them is our own, and would keep itself alive
+
+
+def places_on_stacks() -> dict[int, Place]:
+    """Return, by the id of each frame that is on the stack of a thread, where the thread is in the user's code."""
+    found: dict[int, Place] = {}
+    for ident in list(sys._current_frames()):
+        ids, places = _ids_and_places(sys._current_frames().get(ident))
+        found |= dict.fromkeys(ids, next((place for place in places if not library_of(place.file)), places[0]))
+    return found
+
+
+def _ids_and_places(innermost: FrameType | None) -> tuple[list[int], list[Place]]:
+    try:
+        stack = [(id(frame), place_of(frame)) for frame in _outwards(innermost)]
+        return [one for one, _ in stack], [place for _, place in stack] or [Place("", 0, "")]
+    finally:
+        del innermost
+
+
+def place_of_thread(name_end: str) -> str:
+    """Return in words where the only thread is whose name ends like that; nothing if there are several, or none."""
+    threads = [thread for thread in threading.enumerate() if thread.name.endswith(name_end)]
+    if len(threads) != 1:
+        return ""
+    return _in_words(threads[0].name, sys._current_frames().get(threads[0].ident or 0))
+
+
+def place_of_call(future: object) -> str:
+    """Return in words where a call of an executor is, if a thread of this process runs it."""
+    for thread in threading.enumerate():
+        if _runs(sys._current_frames().get(thread.ident or 0), future):
+            return _in_words(thread.name, sys._current_frames().get(thread.ident or 0))
+    return ""
+
+
+def _runs(innermost: FrameType | None, future: object) -> bool:
+    """Return whether a thread runs the call of a future."""
+    try:
+        return any(
+            # A frame of the standard library, which keeps this variable until it ends anyway.
+            library_of(frame.f_code.co_filename) == "concurrent.futures"
+            and getattr(frame.f_locals.get("self"), "future", None) is future
+            for frame in _outwards(innermost)
+        )
+    finally:
+        del innermost
+
+
+def _outwards(frame: FrameType | None) -> Iterator[FrameType]:
+    for _ in range(_DEEP):
+        if frame is None:
+            return
+        yield frame
+        frame = frame.f_back
+
+
+def _in_words(name: str, frame: FrameType | None) -> str:
+    if frame is None:
+        return f" (thread {name[:100]!r})"
+    place = place_of(frame)
+    return f' (thread {name[:100]!r} is in {place.function}, File "{place.file}", line {place.line})'

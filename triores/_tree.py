@@ -1,0 +1,149 @@
+"""The text of a `Snapshot`: a tree of tasks, two lines each, of bounded length.
+
+Equal siblings with equal children are one entry: they are found by keys, so their number costs nothing. Lists that are
+too long are cut, and what can't go on comes first in a list that is cut.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+
+    from ._graph import Snapshot, TaskInfo
+
+_WIDE = 12  # entries below one task
+_DEEP = 25  # levels of the tree
+_LONG = 150  # entries in all
+_DEADLOCKS = 5
+
+
+class _Group(NamedTuple):
+    """Equal tasks, of which the first is shown."""
+
+    first: TaskInfo
+    size: int
+    children: tuple[_Group, ...]
+    key: int
+
+
+def text_of(snapshot: Snapshot, title: str = "Trio run") -> str:
+    """Return the text of a dump."""
+    roots = _grouped(snapshot)
+    lines = [*_head(snapshot, title), "", *_lines(roots)]
+    return "".join(f"{line}\n" for line in lines)
+
+
+def _head(snapshot: Snapshot, title: str) -> Iterator[str]:
+    count = len(snapshot.tasks)
+    proven = sum(task.verdict == "!!" for task in snapshot.tasks)
+    suspected = sum(task.verdict == "??" for task in snapshot.tasks)
+    yield f"{title}: {count:,} task{'s' * (count != 1)}"
+    if proven:
+        yield f"!! {_number(proven)} can't go on: nothing but a cancellation can help"
+    if suspected:
+        yield f"?? {_number(suspected)} can't go on, unless another thread or somebody unknown helps"
+    deadlocks = snapshot.deadlocks()
+    for group in deadlocks[:_DEADLOCKS]:
+        yield f"   {_told(group)}"
+    if len(deadlocks) > _DEADLOCKS:
+        yield f"   ... and {len(deadlocks) - _DEADLOCKS:,} more such groups"
+
+
+def _number(count: int) -> str:
+    return f"{count:,} task{'s' * (count != 1)}"
+
+
+def _told(group: Sequence[TaskInfo]) -> str:
+    """Return a circle as a chain of its tasks, or say whom nobody helps."""
+    if len(group) == 1 and group[0].number not in group[0].needs:
+        return f"no task is known to help {_named(group[0])}"
+    by_number = {task.number: task for task in group}
+    chain = [group[0]]
+    while (following := _next(chain[-1], by_number)) not in chain:
+        chain.append(following)
+    chain = chain[chain.index(following) :]
+    shown = chain if len(chain) <= _WIDE else chain[: _WIDE - 1]
+    texts = [_named(task) for task in shown]
+    if len(shown) < len(chain):
+        texts.append(f"{len(chain) - len(shown):,} more tasks")
+    return f"a circle: {' -> '.join(texts)} -> #{chain[0].number}"
+
+
+def _next(task: TaskInfo, group: dict[int, TaskInfo]) -> TaskInfo:
+    return group[next(need for need in task.needs if need in group)]
+
+
+def _named(task: TaskInfo) -> str:
+    return f"#{task.number} {task.name}"
+
+
+# ---- the tree
+
+
+def _grouped(snapshot: Snapshot) -> tuple[_Group, ...]:
+    children: dict[int | None, list[_Group]] = {}
+    keys: dict[object, int] = {}
+    for task in reversed(snapshot.tasks):  # children before their parents
+        below = _merged(children.pop(task.number, ()))
+        key = (task.kind, tuple((group.key, group.size) for group in below))
+        children.setdefault(task.parent, []).append(_Group(task, 1, below, keys.setdefault(key, len(keys))))
+    return _merged(children.get(None, ()))
+
+
+def _merged(groups: Sequence[_Group]) -> tuple[_Group, ...]:
+    merged: dict[int, _Group] = {}
+    for group in reversed(groups):  # they were found last to first
+        same = merged.get(group.key)
+        merged[group.key] = group if same is None else same._replace(size=same.size + 1)
+    return tuple(merged.values())
+
+
+def _lines(roots: tuple[_Group, ...]) -> Iterator[str]:
+    left = _LONG
+    todo: list[tuple[_Group | str, str, str]] = [(one, "", "") for one in reversed(_cut(roots))]
+    while todo:
+        entry, branch, below = todo.pop()
+        if isinstance(entry, str):
+            yield f"   {branch}{entry}"
+            continue
+        if not left:
+            yield "   ... and more tasks, which are left out here"
+            return
+        left -= 1
+        task = entry.first
+        yield f"{task.verdict or '  '} {branch}{_headline(entry)}"
+        stem = below + ("│  " if entry.children else "   ")
+        if task.file is not None:
+            yield f'   {stem}  File "{task.file}", line {task.line}, in {task.function}'
+        children: Sequence[_Group | str] = _cut(entry.children)
+        if children and len(below) >= 3 * _DEEP:
+            children = [f"... and tasks below {_named(task)}, which are left out here"]
+        for index, child in enumerate(reversed(children)):
+            is_last = index == 0
+            todo.append((child, below + ("└─ " if is_last else "├─ "), below + ("   " if is_last else "│  ")))
+
+
+def _headline(group: _Group) -> str:
+    task = group.first
+    notes: list[str] = []
+    if task.waited is not None:
+        notes.append(f"for {task.waited:.3g} s or more")
+    if task.time_left is not None:
+        notes.append(f"{task.time_left:.3g} s left")
+    state = f"{task.state} ({', '.join(notes)})" if notes else task.state
+    if group.size == 1:
+        return f"{_named(task)}: {state}"
+    return f"{group.size:,} tasks like {_named(task)}: {state}"
+
+
+def _cut(groups: Sequence[_Group]) -> Sequence[_Group | str]:
+    if len(groups) <= _WIDE:
+        return groups
+    first = sorted(groups, key=lambda group: not group.first.verdict)  # a stable sort
+    return [*first[: _WIDE - 1], f"... and {_number(_count(first[_WIDE - 1 :]))} more"]
+
+
+def _count(groups: Iterable[_Group]) -> int:
+    return sum(group.size for group in groups)

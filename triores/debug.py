@@ -1,0 +1,310 @@
+"""A program tells what it is waiting for: for hangs, and for curious people.
+
+Nothing here costs anything until it is called. Looking at a run changes nothing in it, and keeps nothing alive.
+
+    import triores.debug
+
+    triores.debug.register(signal.SIGUSR1)  # from then on, 'kill -USR1 PID' or 'python -m triores PID' dumps
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, TextIO
+
+import trio
+
+from ._checks import shown
+from ._exceptions import TaskCancelledException
+from ._graph import ResultInfo, Snapshot, TaskInfo
+from ._inspect import snapshot_of, watched
+from ._result import CountDown, ResultBase, current_trio_token, isfuture
+from ._runs import Run, all_runs, run_here, schedule_points_of
+from ._tree import text_of
+from ._wait import Arrivals
+
+if TYPE_CHECKING:
+    from types import FrameType
+
+    from trio.lowlevel import TrioToken
+
+__all__ = ["ResultInfo", "Snapshot", "TaskInfo", "dump", "explain", "register", "snapshot", "unregister", "watch"]
+
+for _public in (ResultInfo, Snapshot, TaskInfo):
+    _public.__module__ = __name__
+del _public
+
+_PATIENCE = 1  # second that a run in another thread has to answer
+_previous: dict[int, Any] = {}  # handlers of signals, by number
+_ASCII = str.maketrans({"│": "|", "├": "|", "└": "`", "─": "-"})
+
+
+def dump(file: TextIO | None = None, *, args: bool = True) -> None:
+    """Write who waits for which result, and who owes it, as a tree of the tasks of this Trio run.
+
+    Outside of a run, the dump shows all runs of this process that can be found. It never raises an `Exception`,
+    whatever the file and the state of the run, and changes nothing. Its length is bounded.
+
+    Args:
+        file: Where to write; standard error by default.
+        args: Whether to show the arguments of captured calls, and the keys of requests. Leave them out if they may be
+            secret.
+    """
+    here = run_here()
+    _write(_text([here] if here is not None else None, args=args), file)
+
+
+def register(signum: int, file: TextIO | None = None, *, args: bool = True) -> None:
+    """Dump whenever the process gets a signal, also while Trio sleeps.
+
+    All runs of the process that can be found are shown: that of the main thread, also one in guest mode, and those of
+    other threads. The handler that was there before is not called; `unregister` puts it back.
+
+    Args:
+        signum: Such as ``signal.SIGUSR1``.
+        file: As for `dump`. It has to stay open.
+        args: As for `dump`.
+
+    Raises:
+        ValueError: If this isn't the main thread, the only one that Python lets set handlers.
+        OSError: If there can't be a handler for this signal.
+    """
+
+    def handle(_signum: int, _frame: FrameType | None) -> None:
+        _write(_text(None, args=args), file)
+
+    previous = signal.signal(signum, handle)
+    _previous.setdefault(signum, previous)
+
+
+def unregister(signum: int) -> bool:
+    """Put back the handler that was there before `register`.
+
+    Returns:
+        Whether the signal was registered.
+
+    Raises:
+        ValueError: If this isn't the main thread.
+    """
+    if signum not in _previous:
+        return False
+    previous = _previous[signum]
+    signal.signal(signum, signal.SIG_DFL if previous is None else previous)
+    del _previous[signum]
+    return True
+
+
+def watch(seconds: float, file: TextIO | None = None, *, args: bool = True) -> None:
+    """Dump once, as soon as a task of this run has waited that long for a result.
+
+    While it watches, dumps also tell for how long tasks have waited. It looks four times in this time, so the dump may
+    come a quarter later. What it needs is a system task, which ends with the dump, or with the run.
+
+    Args:
+        seconds: How long, by the run's clock.
+        file: As for `dump`. It has to stay open.
+        args: As for `dump`.
+
+    Raises:
+        TypeError: If this isn't a number.
+        ValueError: If it isn't positive and finite.
+        RuntimeError: If there is no Trio run here.
+    """
+    message = f"watch takes a positive, finite number of seconds, not {shown(seconds)}"
+    if not isinstance(seconds, (int, float)):
+        raise TypeError(message)
+    if not 0 < seconds < float("inf"):
+        raise ValueError(message)
+    current_trio_token()
+    trio.lowlevel.spawn_system_task(_watch, float(seconds), file, args, name="<triores.debug.watch>")
+
+
+def snapshot(*, args: bool = True, trio_token: TrioToken | None = None) -> Snapshot:
+    """Return who waits for what in a Trio run, at this moment.
+
+    Args:
+        args: As for `dump`.
+        trio_token: The run, if it isn't that of this thread. Then it is asked to look at itself; if it doesn't answer
+            within a second, as some code doesn't return to Trio, it is looked at from outside.
+
+    Raises:
+        RuntimeError: If there is no run here and none is given, or the one that is given has ended.
+
+    Example:
+        ::
+
+            for group in triores.debug.snapshot().deadlocks():
+                print([task.name for task in group])
+    """
+    run = run_here()
+    if trio_token is None or (run is not None and trio.lowlevel.current_trio_token() is trio_token):
+        if run is None:
+            raise RuntimeError(
+                "there is no Trio run here; call this in one, or pass 'trio_token=trio.lowlevel.current_trio_token()', "
+                "called in the run that you mean"
+            )
+        return snapshot_of(run, args=args)
+    return _snapshot_elsewhere(trio_token, args=args)
+
+
+def explain(result: ResultBase[Any]) -> str:
+    """Return a few lines about a result: its state, who owes it, who waits for it, and how it ended.
+
+    It never raises an `Exception` once it was given a result.
+
+    Raises:
+        TypeError: If this isn't a result.
+
+    Example:
+        ::
+
+            print(triores.debug.explain(page))
+    """
+    if not isfuture(result):
+        raise TypeError(f"explain takes a result of triores, not {shown(result)}")
+    try:
+        return "\n".join(_ended(result) if result.is_done() else _pending(result))
+    except Exception as error:  # noqa: BLE001 # an explanation must not be a problem of its own
+        return f"{type(result).__name__}: it can't be explained, since that raised {type(error).__name__}"
+
+
+# ---- how
+
+
+def _text(runs: list[Run] | None, *, args: bool) -> str:
+    try:
+        runs = _runs_of_process() if runs is None else runs
+        if not runs:
+            return "There is no Trio run in this process.\n"
+        titles = ["Trio run"] if len(runs) == 1 else [f"Trio run {n} of {len(runs)}" for n in range(1, len(runs) + 1)]
+        return "\n".join(_text_of_run(run, title, args=args) for run, title in zip(runs, titles, strict=True))
+    except Exception as error:  # noqa: BLE001 # whatever it is, a dump must not end the program
+        return f"This program can't be dumped: {shown(error)}\n"
+
+
+def _text_of_run(run: Run, title: str, *, args: bool) -> str:
+    try:
+        return text_of(snapshot_of(run, args=args), title)
+    except Exception as error:  # noqa: BLE001 # the other runs may be dumped
+        return f"{title}: it can't be dumped: {shown(error)}\n"
+
+
+def _runs_of_process() -> list[Run]:
+    here = run_here()
+    others = [run for run in all_runs() if here is None or run.root is not here.root]
+    return others if here is None else [here, *others]
+
+
+def _write(text: str, file: TextIO | None) -> None:
+    to = sys.stderr if file is None else file
+    if to is None:  # a program without a console
+        return
+    try:
+        try:
+            to.write(text)
+        except UnicodeError:
+            to.write(text.translate(_ASCII).encode("ascii", "backslashreplace").decode("ascii"))
+        to.flush()
+    except Exception:  # noqa: BLE001 # it is closed, or the signal came while it was being written to
+        if file is None:
+            with suppress(Exception):
+                os.write(2, text.encode("utf-8", "backslashreplace"))
+
+
+async def _watch(seconds: float, file: TextIO | None, args: bool) -> None:
+    while True:
+        await trio.sleep(seconds / 4)
+        with suppress(Exception):  # or a fault here would end the run
+            if _has_waited(seconds):
+                dump(file, args=args)
+                return
+
+
+def _has_waited(seconds: float) -> bool:
+    """Note which tasks wait for results, and return whether one of them has done so that long."""
+    now = trio.current_time()
+    root = trio.lowlevel.current_root_task()
+    todo = [] if root is None else [root]
+    longest = 0.0
+    for task in todo:  # it grows meanwhile
+        todo.extend(child for nursery in task.child_nurseries for child in nursery.child_tasks)
+        points, since = watched.get(task, (None, now))
+        if points != schedule_points_of(task):
+            watched[task] = schedule_points_of(task), now
+        elif isinstance(task.custom_sleep_data, (ResultBase, CountDown, Arrivals)):
+            longest = max(longest, now - since)
+    return longest >= seconds
+
+
+def _snapshot_elsewhere(token: TrioToken, *, args: bool) -> Snapshot:
+    answers: list[Snapshot] = []
+    answered = threading.Event()
+
+    def look() -> None:
+        with suppress(Exception):
+            run = run_here()
+            assert run is not None
+            answers.append(snapshot_of(run, args=args))
+        answered.set()
+
+    try:
+        token.run_sync_soon(look)
+    except trio.RunFinishedError:
+        raise RuntimeError("the Trio run of this token has ended, so there is nothing to look at") from None
+    answered.wait(_PATIENCE)
+    if answers:
+        return answers[0]
+    found = all_runs(token)
+    if not found:
+        raise RuntimeError("the Trio run of this token doesn't answer, and can't be found by other means")
+    for _ in range(10):
+        with suppress(RuntimeError):  # a set may change its size while it is read, as the run may go on meanwhile
+            return snapshot_of(found[0], args=args)
+    return snapshot_of(found[0], args=args)
+
+
+def _ended(result: ResultBase[Any]) -> list[str]:
+    error = result.exception()
+    if result.cancelled():
+        return [str(TaskCancelledException(result))]
+    if error is None:
+        return [f"{result._work()} succeeded: {shown(result.unwrap())}"]
+    lines = [f"{result._work()} failed: {shown(error)}"]
+    traceback = result._traceback
+    while traceback is not None and traceback.tb_next is not None:
+        traceback = traceback.tb_next
+    if traceback is not None:
+        code = traceback.tb_frame.f_code
+        lines.append(f'  raised in: File "{code.co_filename}", line {traceback.tb_lineno}, in {code.co_name}')
+    return lines
+
+
+def _pending(result: ResultBase[Any]) -> list[str]:
+    token = result.trio_token
+    if token is None:
+        return [f"{result._work()} is pending, and belongs to no Trio run yet, so nobody waits for it"]
+    graph = snapshot(trio_token=token)
+    info = graph._info_of(result)
+    waiters = graph.waiters_of(result)
+    if info is None:
+        lines = [f"{result._work()} is pending, and no task waits for it or is known to settle it"]
+    else:
+        lines = [f"{result._work()}, {info.owed}, is pending"]
+    owner = graph.owner_of(result)
+    if owner is not None:
+        lines.append(f"  owed by {_told(owner)}")
+    statistics = result.statistics()
+    lines.append(f"  waits: {statistics.waiters}, callbacks: {statistics.callbacks}")
+    lines.extend(f"    {_told(task)}" for task in waiters[:5])
+    if len(waiters) > 5:
+        lines.append(f"    ... and {len(waiters) - 5:,} more tasks")
+    return lines
+
+
+def _told(task: TaskInfo) -> str:
+    where = "" if task.file is None else f' (File "{task.file}", line {task.line}, in {task.function})'
+    return f"{task.verdict}{' ' * bool(task.verdict)}task #{task.number} {task.name}: {task.state}{where}"
