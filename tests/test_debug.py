@@ -1178,6 +1178,44 @@ def test_a_snapshot_needs_a_run() -> None:
         debug.snapshot(trio_token=trio.run(main))
 
 
+def test_a_run_that_has_crashed_is_no_problem() -> None:
+    async def crash() -> None:
+        raise Boom
+
+    async def main() -> None:
+        trio.lowlevel.spawn_system_task(crash)
+        try:
+            await Future[int]()
+        finally:
+            texts.append(dumped())
+
+    texts: list[str] = []
+    with pytest.raises(trio.TrioInternalError) as info:
+        trio.run(main)
+    texts.append(dumped())
+    assert all("Trio run" in text for text in texts[:1])
+    assert "can't be dumped" not in "".join(texts)
+    assert isinstance(info.value, trio.TrioInternalError)
+
+
+def test_a_run_whose_tasks_are_broken_is_no_problem() -> None:
+    async def main() -> None:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(trio.sleep_forever, name="broken")
+            await wait_all_tasks_blocked()
+            (task,) = nursery.child_tasks
+            coroutine = task.coro
+            oddities: list[Any] = [None, 3, iter([])]
+            for odd in oddities:
+                task.coro = odd
+                task.custom_sleep_data = odd
+                assert "broken" in dumped()
+            task.coro = coroutine
+            nursery.cancel_scope.cancel()
+
+    trio.run(main)
+
+
 def test_a_clock_that_fails_leaves_out_the_times() -> None:
     class Clock(trio.abc.Clock):
         broken = False
@@ -1296,6 +1334,10 @@ async def test_explain_tells_how_a_result_ended() -> None:
 
 
 def test_explain_outside_of_a_run() -> None:
+    async def main() -> Future[int]:
+        return Future[int]()
+
+    assert debug.explain(trio.run(main)).startswith("this Future is pending; the Trio run of this token has ended")
     assert debug.explain(Future[int]()).endswith("belongs to no Trio run yet, so nobody waits for it")
     with pytest.raises(TypeError, match="explain takes a result of triores, not 3"):
         debug.explain(3)  # type: ignore[arg-type] # this is the mistake

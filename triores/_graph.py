@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias
 
 if TYPE_CHECKING:
@@ -67,7 +67,7 @@ class TaskInfo:
     verdict: Literal["", "!!", "??"]
     waited: float | None
     time_left: float | None
-    kind: tuple[object, ...]  # equal for tasks that do the same
+    _kind: tuple[object, ...] = field(repr=False)  # equal for tasks that do the same
 
 
 @dataclass(frozen=True)
@@ -102,7 +102,7 @@ class Snapshot:
 
     tasks: tuple[TaskInfo, ...]
     pending: tuple[ResultInfo, ...]
-    _numbers: Mapping[int, tuple[ReferenceType[ResultBase[Any]], int]]  # of the results, by id
+    _numbers: Mapping[int, tuple[ReferenceType[ResultBase[Any]], int]] = field(repr=False)  # of the results, by id
 
     def waiters_of(self, result: ResultBase[Any]) -> tuple[TaskInfo, ...]:
         """Return the tasks that wait for a result."""
@@ -132,7 +132,7 @@ class Snapshot:
         """Return all of it as JSON, for programs that look for hangs."""
         tasks = [asdict(task) for task in self.tasks]
         for task in tasks:
-            del task["kind"]
+            del task["_kind"]
         deadlocks = [[task.number for task in group] for group in self.deadlocks()]
         return json.dumps(
             {"tasks": tasks, "pending": [asdict(result) for result in self.pending], "deadlocks": deadlocks}

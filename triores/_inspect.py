@@ -350,7 +350,7 @@ class _Reader:
             verdict=verdict,
             waited=self._waited(looked.task),
             time_left=looked.time_left,
-            kind=(looked.task.name, wait.kind or wait.text, place, verdict, *owners),
+            _kind=(looked.task.name, wait.kind or wait.text, place, verdict, *owners),
         )
 
     def _verdicts(self, waits: list[_Wait]) -> list[Verdict]:

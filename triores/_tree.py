@@ -87,7 +87,7 @@ def _grouped(snapshot: Snapshot) -> tuple[_Group, ...]:
     keys: dict[object, int] = {}
     for task in reversed(snapshot.tasks):  # children before their parents
         below = _merged(children.pop(task.number, ()))
-        key = (task.kind, tuple((group.key, group.size) for group in below))
+        key = (task._kind, tuple((group.key, group.size) for group in below))
         children.setdefault(task.parent, []).append(_Group(task, 1, below, keys.setdefault(key, len(keys))))
     return _merged(children.get(None, ()))
 

@@ -287,7 +287,10 @@ def _pending(result: ResultBase[Any]) -> list[str]:
     token = result.trio_token
     if token is None:
         return [f"{result._work()} is pending, and belongs to no Trio run yet, so nobody waits for it"]
-    graph = snapshot(trio_token=token)
+    try:
+        graph = snapshot(trio_token=token)
+    except RuntimeError as error:
+        return [f"{result._work()} is pending; {error}"]
     info = graph._info_of(result)
     waiters = graph.waiters_of(result)
     if info is None:
