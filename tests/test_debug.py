@@ -13,6 +13,7 @@ import sys
 import threading
 import time
 from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -552,6 +553,91 @@ async def test_a_time_limit_outside_of_a_shield_does_not_help(nursery: trio.Nurs
     future.set_result(1)
 
 
+async def _stuck(before: Callable[[], object] = bool, future: Future[int] | None = None) -> None:
+    """Wait for what only this task could do."""
+    future = Future[int]() if future is None else future
+    with future.must_set():
+        before()
+        await future
+
+
+async def test_a_time_limit_that_is_over_does_not_help(nursery: trio.Nursery, autojump_clock: MockClock) -> None:
+    async def parent() -> None:
+        with trio.move_on_after(1):
+            async with trio.open_nursery() as inner:
+                inner.start_soon(child)
+
+    async def child() -> None:
+        with trio.CancelScope(shield=True):
+            await _stuck(future=future)
+
+    future = Future[int]()
+    nursery.start_soon(parent)
+    await trio.sleep(0.5)
+    assert only("parent").verdict == ""
+    await trio.sleep(1)
+    assert only("parent").verdict == "??"
+    future.set_result(1)
+
+
+@pytest.mark.parametrize("call", [race, first_success])
+async def test_a_race_goes_on_if_one_of_its_tasks_does(call: Callable[..., Any], nursery: trio.Nursery) -> None:
+    assert (await blocked(nursery, call, _stuck, trio.sleep_forever)).verdict == ""
+    nursery.start_soon(partial(call, _stuck, _stuck), name="lost")
+    nursery.start_soon(partial(gather, _stuck, trio.sleep_forever), name="gathered")
+    await wait_all_tasks_blocked()
+    assert only("lost").verdict == only("gathered").verdict == "??"
+
+
+async def test_the_first_of_several_comes_if_one_of_them_does(nursery: trio.Nursery) -> None:
+    bad = [ResultCapture.start_soon(nursery, _stuck) for _ in range(2)]
+    good = ResultCapture.start_soon(nursery, trio.sleep_forever)
+    assert (await blocked(nursery, wait_any, [*bad, good])).verdict == ""
+    nursery.start_soon(wait_any, bad, name="lost")
+    nursery.start_soon(wait_all, [*bad, good], name="all")
+    await wait_all_tasks_blocked()
+    assert only("lost").verdict == only("all").verdict == "??"
+
+
+async def test_a_nursery_waits_for_what_is_starting(nursery: trio.Nursery) -> None:
+    async def parent() -> None:
+        async with trio.open_nursery() as inner:
+            nursery.start_soon(inner.start, start)
+            await trio.sleep(0)
+            await trio.sleep(0)
+
+    async def start(task_status: trio.TaskStatus[None]) -> None:
+        await _stuck()
+
+    assert (await blocked(nursery, parent)).verdict == "??"
+
+
+async def test_a_limiter_has_a_token_if_one_of_its_borrowers_goes_on(nursery: trio.Nursery) -> None:
+    async def borrow(fn: Callable[[], Awaitable[None]]) -> None:
+        async with limiter:
+            await fn()
+
+    limiter = trio.CapacityLimiter(2)
+    nursery.start_soon(borrow, _stuck)
+    nursery.start_soon(borrow, trio.sleep_forever)
+    await wait_all_tasks_blocked()
+    assert (await blocked(nursery, limiter.acquire)).verdict == ""
+    limiter = trio.CapacityLimiter(1)
+    nursery.start_soon(borrow, _stuck)
+    await wait_all_tasks_blocked()
+    nursery.start_soon(limiter.acquire, name="lost")
+    await wait_all_tasks_blocked()
+    assert only("lost").verdict == "??"
+
+
+def test_a_task_that_sleeps_forever_helps_nobody(alone: None) -> None:
+    async def wait() -> None:
+        await gather(trio.sleep_forever, partial(Future[int]().wait_done))
+
+    graph: Any = _hang(wait, debug.snapshot)
+    assert [task.verdict for task in graph.tasks] == ["!!", "", "!!"]
+
+
 async def test_a_task_whose_sleep_could_not_be_aborted_still_sleeps(nursery: trio.Nursery) -> None:
     async def parent() -> None:
         async with trio.open_nursery() as inner:
@@ -974,6 +1060,15 @@ async def test_results_that_the_snapshot_does_not_know_have_no_waiters() -> None
     assert graph.owner_of(Future[int]()) is None
 
 
+async def test_a_result_is_not_mistaken_for_one_that_was_at_its_place(nursery: trio.Nursery) -> None:
+    old, new = Future[int](), Future[int]()
+    await blocked(nursery, old.wait_done)
+    graph = debug.snapshot()
+    assert len(graph.waiters_of(old)) == 1
+    graph = replace(graph, _numbers={id(new): graph._numbers[id(old)]})  # as if it had the same id
+    assert graph.waiters_of(new) == ()
+
+
 @pytest.mark.parametrize(
     "name",
     [name for name in vars(_runs) if name.isupper() and name != "TYPE_CHECKING"],
@@ -1262,6 +1357,16 @@ async def test_watch_dumps_once_when_a_task_has_waited_that_long(
     assert "waiter: waits for Future 1, which nobody is known to settle (for 30 s or more)" in text
     await trio.sleep(100)
     assert file.getvalue() == text
+
+
+async def test_a_task_that_is_about_to_run_does_not_wait(nursery: trio.Nursery, autojump_clock: MockClock) -> None:
+    future = Future[int]()
+    debug.watch(30, io.StringIO())
+    nursery.start_soon(future.wait_done, name="waiter")
+    await trio.sleep(20)
+    assert only("waiter").waited == 12.5
+    future.set_result(1)
+    assert (only("waiter").state, only("waiter").waited) == ("is about to run", None)
 
 
 async def test_watch_does_not_count_a_wait_that_goes_on_to_another_result(
