@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import logging
+import signal
 import textwrap
 import tracemalloc
 from typing import Any, Protocol
 
 import pytest
 
-from triores import ResultCapture
+from triores import ResultCapture, debug
 from triores._result import ResultBase
 
 pytest_plugins = ["pytester"]
@@ -20,6 +21,7 @@ from functools import partial
 
 import pytest
 import trio
+import trio.testing
 from triores import *
 
 kept = []  # for as long as the suite runs
@@ -160,6 +162,42 @@ def test_the_report_tells_who_waits(run_suite: RunSuite) -> None:
         errors=1,
     )
     assert "waits for it: 1, callbacks: 2\n" in report
+
+
+def test_the_report_names_the_tasks_that_wait_if_they_still_run(
+    run_suite: RunSuite, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(debug, "_PATIENCE", 0)  # a run that is not given a turn doesn't answer
+    report = run_suite(
+        """
+        pytestmark = pytest.mark.anyio
+
+
+        @pytest.fixture(scope="module")
+        def anyio_backend():
+            return "trio"
+
+
+        @pytest.fixture(scope="module")
+        async def server(anyio_backend):
+            async with trio.open_nursery() as nursery:
+                yield nursery
+                nursery.cancel_scope.cancel()
+
+
+        async def test_it(server):
+            server.start_soon(Future().wait_done, name="the task that hangs")
+            await trio.testing.wait_all_tasks_blocked()
+
+
+        async def test_another(server):
+            pass
+        """,
+        runner=ANYIO,
+        passed=2,
+        errors=1,
+    )
+    assert "    waits for it: 1, callbacks: 0\n        task the task that hangs\n" in report
 
 
 def test_the_report_shows_the_calls_that_made_the_result_if_tracemalloc_is_on(
@@ -603,6 +641,64 @@ class TestCase(unittest.TestCase):
 def test_it_works_in_the_processes_of_xdist(run_suite: RunSuite) -> None:
     report = run_suite(ASYNC, "-p", "xdist.plugin", "-n", "1", passed=3, errors=2)
     assert "Future(is_done=False) is pending" in report
+
+
+# ---- time limits
+
+
+HANGS = """
+import signal
+
+import pytest_timeout
+import trio.testing
+
+
+async def wait_for(future):
+    await future
+
+
+async def hang(end):
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(wait_for, Future())
+        await trio.testing.wait_all_tasks_blocked()
+        await end()
+"""
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGALRM"), reason="Windows has no such signal")
+def test_the_report_of_a_test_that_runs_into_a_time_limit_contains_the_dump(run_suite: RunSuite) -> None:
+    report = run_suite(
+        HANGS
+        + """
+
+async def test_it():
+    async def ring():
+        signal.raise_signal(signal.SIGALRM)
+
+    await hang(ring)
+""",
+        *("-p", "pytest_timeout", "--timeout=600"),
+        failed=1,
+    )
+    assert "Timeout (>600.0s) from pytest-timeout" in report
+    assert "wait_for" in report.partition("- Captured triores.debug call -")[2]
+
+
+def test_the_dump_is_printed_if_a_time_limit_ends_the_process(pytester: pytest.Pytester) -> None:
+    pytester.makeini(INI.format(TRIO))
+    pytester.makepyfile(
+        test_it=HEAD
+        + HANGS
+        + """
+
+async def test_it(request):
+    settings = pytest_timeout._get_item_settings(request.node)
+    await hang(partial(trio.to_thread.run_sync, pytest_timeout.timeout_timer, request.node, settings))
+"""
+    )
+    ran = pytester.runpytest_subprocess("-p", "triores.pytest_plugin", "-p", "pytest_timeout")
+    assert ran.ret == 1
+    assert "wait_for" in ran.stdout.str().partition("Stack of MainThread")[2]
 
 
 # ---- what it costs

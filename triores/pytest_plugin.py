@@ -15,6 +15,9 @@ read of a failure goes through ``ResultBase._done``. The replacements call the o
 a result only weakly. A failure is noted as text, since the capture is often gone by the end of the test. Nothing is
 replaced for a test that is marked with ``leaves_results``.
 
+If a test runs into the time limit of pytest-timeout, its report contains the dump of `triores.debug`. That plugin has
+two ways to end a test; what they share is that they call ``pytest_timeout.dump_stacks`` first, so this is replaced too.
+
 A garbage collection takes milliseconds, so there is one only if a pending result is alive after the teardown.
 
 PYTEST_DONT_REWRITE: or pytest would warn if something else had imported this module before.
@@ -24,15 +27,18 @@ from __future__ import annotations
 
 import functools
 import gc
+import io
 import sys
+import threading
 import tracemalloc
 import weakref
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from trio.lowlevel import enable_ki_protection
 
+from . import debug
 from ._capture import ResultCapture
 from ._result import ResultBase
 
@@ -123,7 +129,12 @@ def _made(note: _Note, result: ResultBase[Any]) -> str:
 
 def _waiting(result: ResultBase[Any]) -> str:
     counted = result.statistics()
-    return f"    waits for it: {counted.waiters}, callbacks: {counted.callbacks}"
+    lines = [f"    waits for it: {counted.waiters}, callbacks: {counted.callbacks}"]
+    if counted.waiters:
+        with suppress(RuntimeError):  # the run has ended, and with it each task
+            tasks = debug.snapshot(trio_token=result.trio_token).waiters_of(result)
+            lines += _bounded([f"        task {task.name}" for task in tasks])
+    return "\n".join(lines)
 
 
 def _bounded(texts: list[str]) -> list[str]:
@@ -131,7 +142,7 @@ def _bounded(texts: list[str]) -> list[str]:
 
 
 @contextmanager
-def _watching() -> Generator[_Watch]:
+def _watching(patch: pytest.MonkeyPatch) -> Generator[_Watch]:
     """Replace what makes, settles and reads results, and take notes."""
     watch = _Watch()
     base: Any = ResultBase
@@ -156,12 +167,29 @@ def _watching() -> Generator[_Watch]:
             watch.suppressed(self)
         return going_on
 
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(base, "__init__", make)
-        patch.setattr(base, "_done", read)
-        patch.setattr(capture, "_settle_failure", settle)
-        yield watch
+    patch.setattr(base, "__init__", make)
+    patch.setattr(base, "_done", read)
+    patch.setattr(capture, "_settle_failure", settle)
+    yield watch
     watch.clear()  # each note that is left refers to it
+
+
+def _dump_at_timeout(item: pytest.Item, patch: pytest.MonkeyPatch) -> None:
+    plugins = item.config.pluginmanager
+    timeout = plugins.get_plugin("timeout") or plugins.get_plugin("pytest_timeout")  # as an entry point, or by '-p'
+    originally: Any = getattr(timeout, "dump_stacks", None)
+    if originally is None:
+        return
+
+    def dump_stacks(terminal: Any) -> None:
+        originally(terminal)
+        text = io.StringIO()
+        debug.dump(text)
+        will_report = threading.current_thread() is threading.main_thread()  # the method "thread" ends the process
+        show = functools.partial(item.add_report_section, "call", "triores.debug") if will_report else terminal.write
+        show(text.getvalue())
+
+    patch.setattr(timeout, "dump_stacks", dump_stacks)
 
 
 # ---- what pytest calls
@@ -177,14 +205,16 @@ def pytest_configure(config: pytest.Config) -> None:
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
     """Watch one test, from the setup of its fixtures to their teardown."""
-    if item.get_closest_marker("leaves_results") is not None:
-        return (yield)
-    with _watching() as watch:
-        item.stash[_WATCH] = watch
-        try:
+    with pytest.MonkeyPatch.context() as patch:
+        _dump_at_timeout(item, patch)
+        if item.get_closest_marker("leaves_results") is not None:
             return (yield)
-        finally:
-            del item.stash[_WATCH]
+        with _watching(patch) as watch:
+            item.stash[_WATCH] = watch
+            try:
+                return (yield)
+            finally:
+                del item.stash[_WATCH]
 
 
 @pytest.hookimpl(wrapper=True)
