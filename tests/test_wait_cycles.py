@@ -758,6 +758,7 @@ def test_an_environment_variable_turns_the_check_off(value: str | None, enabled:
 NEEDED_OF_TRIO = [name for name, value in vars(_cycles).items() if isinstance(value, attrgetter)]
 
 
+@pytest.mark.leaves_results
 @pytest.mark.parametrize("name", NEEDED_OF_TRIO)
 async def test_a_version_of_trio_that_lacks_something_gets_no_error(
     name: str, tasks: Tasks, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
@@ -779,6 +780,7 @@ async def test_a_version_of_trio_that_lacks_something_gets_no_error(
 # ---- random programs
 
 
+@pytest.mark.leaves_results
 @pytest.mark.parametrize(("mix", "least"), [("PLAIN", 85), ("MIXED", 55), ("HOSTILE", 30), ("OUTSIDERS", 30)])
 def test_no_wait_that_would_succeed_is_refused(
     mix: str, least: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
