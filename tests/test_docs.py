@@ -216,6 +216,11 @@ def test_the_tabs_of_a_page_about_migrating_open_on_triores(page: Path) -> None:
     assert text.count(":::{tab-item} triores\n:sync: triores\n:selected:\n") == text.count("::::{tab-set}\n") > 0
 
 
+def test_each_public_name_is_in_the_table_that_opens_the_packages_help() -> None:
+    assert triores.__doc__ is not None
+    assert set(re.findall(r"\w+", triores.__doc__)) >= set(triores.__all__) - {"ResultStatistics"}
+
+
 @pytest.mark.skipif(sys.version_info < (3, 11), reason="the program needs asyncio.TaskGroup")
 def test_the_comparison_is_what_the_program_prints() -> None:
     ran = run_example("compare_peers.py")

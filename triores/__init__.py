@@ -31,7 +31,7 @@ Threads, executors, asyncio
 
 Exceptions
     TaskNotDoneException, TaskFailedException, TaskCancelledException,
-    FutureSetAgainException, FutureCancelledException, FutureNeverSetException
+    FutureSetAgainException, FutureCancelledException, FutureNeverSetException, WaitCycleError
 
 ``help(triores.gather)`` shows one of them.
 """

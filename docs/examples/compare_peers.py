@@ -388,6 +388,27 @@ async def _(_: Any) -> str:
     return f"`{type(error_of_reading(asyncio, task)).__name__}`"
 
 
+@claim(WAITS, "two tasks that wait for each other get an error", *LIBRARIES)
+async def _(library: Any) -> bool:
+    handles: list[Any] = []
+
+    async def wait_for_the_other(index: int) -> None:
+        await settle_down(library)
+        other = handles[1 - index]
+        await (asyncio.wait([other]) if library is asyncio else until(library, other))
+
+    try:
+        async with open_nursery(library) as nursery:
+            handles += [start(library, nursery, wait_for_the_other, index) for index in range(2)]
+            for _ in range(2):
+                await settle_down(library)
+            for scope in handles if library is asyncio else [nursery.cancel_scope]:
+                scope.cancel()
+    except Exception:  # noqa: BLE001 - it's a group, which Python 3.10 doesn't have
+        return True
+    return False
+
+
 @claim(WAITS, "results_to_channel tolerates a closed receiver", "triores", "aioresult")
 async def _(library: Any) -> bool:
     future = library.Future()
