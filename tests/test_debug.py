@@ -580,6 +580,22 @@ async def test_a_time_limit_that_is_over_does_not_help(nursery: trio.Nursery, au
     future.set_result(1)
 
 
+async def test_a_time_limit_of_a_scope_that_is_cancelled_already_does_not_help(nursery: trio.Nursery) -> None:
+    async def parent() -> None:
+        with trio.move_on_after(1000) as scope:
+            async with trio.open_nursery() as inner:
+                inner.start_soon(child)
+                scope.cancel()
+
+    async def child() -> None:
+        with trio.CancelScope(shield=True):
+            await _stuck(future=future)
+
+    future = Future[int]()
+    assert (await blocked(nursery, parent)).verdict == "??"
+    future.set_result(1)
+
+
 @pytest.mark.parametrize("call", [race, first_success])
 async def test_a_race_goes_on_if_one_of_its_tasks_does(call: Callable[..., Any], nursery: trio.Nursery) -> None:
     assert (await blocked(nursery, call, _stuck, trio.sleep_forever)).verdict == ""

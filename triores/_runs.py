@@ -22,6 +22,7 @@ SCHEDULE_POINTS = "_schedule_points"  # of a task: how often it has run
 WAITS_AT_END = "_parent_waiting_in_aexit"  # of a nursery
 CANCEL_STATUS = "_cancel_status"  # of a task or a nursery: that of the innermost scope around it
 SCOPE, PARENT = "_scope", "_parent"  # of such a status: its scope, and the status around it
+IS_CANCELLED = "effectively_cancelled"  # of such a status: whether its scope is cancelled, or one around it
 MODULE, RUNNER, CONTEXT = "trio._core._run", "Runner", "GLOBAL_RUN_CONTEXT"
 ROOT, TOKEN, IS_GUEST = "init_task", "trio_token", "is_guest"  # of the object that holds a run together, a runner
 
@@ -95,11 +96,11 @@ def waits_at_end_of(nursery: trio.Nursery) -> bool:
 
 
 def deadline_of(task: Task) -> float:
-    """Return the earliest deadline of the scopes around a wait that the task has itself entered."""
+    """Return the earliest deadline that can still end a wait, of the scopes that the task has itself entered."""
     outside = getattr(task.parent_nursery, CANCEL_STATUS, None)
     status: Any = getattr(task, CANCEL_STATUS, None)
     deadline = inf
-    while status is not None and status is not outside:
+    while status is not None and status is not outside and not getattr(status, IS_CANCELLED, False):
         scope: Any = getattr(status, SCOPE, None)
         deadline = min(deadline, getattr(scope, "deadline", inf))
         if getattr(scope, "shield", False):

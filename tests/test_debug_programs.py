@@ -1,0 +1,52 @@
+"""Random programs, see `_programs`: the dump marks all that hang, and none that goes on."""
+
+from __future__ import annotations
+
+import _programs as programs
+import pytest
+import trio
+from _faults import SOAK
+from trio.testing import MockClock
+
+from triores import debug
+
+# Nothing is cancelled in these, so what ends, ends because each wait was for something that came.
+_OFTEN = ("pause", "one", "everything", "children", "gathered", "mapped")
+_SELDOM = ("future", "any_of", "next_of", "started", "locked", "block")
+QUIET: dict[str, int] = {**dict.fromkeys(_OFTEN, 2), **dict.fromkeys(_SELDOM, 1)}
+
+
+class Look(trio.abc.Instrument):
+    """Takes a snapshot whenever no task can run."""
+
+    def __init__(self) -> None:
+        self.snapshots: list[debug.Snapshot] = []
+
+    def before_io_wait(self, timeout: float) -> None:  # the signature is Trio's
+        is_over = trio.current_time() > programs._NEVER / 2  # a hanging program is ended by then
+        if not trio.lowlevel.current_statistics().tasks_runnable and not is_over:
+            self.snapshots.append(debug.snapshot())
+
+
+def looked_at(seed: int, mix: dict[str, int]) -> tuple[bool, list[debug.Snapshot]]:
+    trio._core._run._r.seed(seed)  # so that tasks are scheduled in the same order again
+    program, look = programs.Program(seed, mix), Look()
+    with program._noting_refusals():  # so that the check for cycles lets it hang
+        trio.run(program._main, clock=MockClock(autojump_threshold=0), instruments=[look])
+    return program.hangs, look.snapshots
+
+
+@pytest.mark.parametrize("seed", range(2000 if SOAK else 40))
+def test_all_that_hangs_is_marked_and_nothing_that_goes_on(seed: int) -> None:
+    hangs, snapshots = looked_at(seed, QUIET)
+    for snapshot in snapshots[: -1 if hangs else None]:
+        assert hangs or not [task for task in snapshot.tasks if task.verdict]
+    if hangs:
+        unmarked = [task.name for task in snapshots[-1].tasks if not task.verdict]
+        assert unmarked == ["_programs.Program._end_what_hangs"]
+
+
+@pytest.mark.parametrize("seed", range(2000 if SOAK else 40))
+def test_a_hanging_program_is_marked_whatever_its_tasks_cancel(seed: int) -> None:
+    hangs, snapshots = looked_at(seed, programs.HOSTILE)
+    assert not hangs or snapshots[-1].deadlocks()
