@@ -1,478 +1,180 @@
-"""The engine of the fault tests: a scenario is run again and again, and at each moment in turn one thing goes wrong.
+"""The engine of the fault tests: it runs a scenario again and again, and each time a fault comes a moment later.
 
-A scenario is an async function that uses the package. It says, through the `Watch` that it is given, what has to hold
-when it has ended, in whatever way: which results must be done, that nothing stays registered on them, which tables must
-be empty. The engine checks the rest: that no task is left, nothing hangs, no cancellation is swallowed, and that what
-was injected arrives somewhere.
+A scenario is an async function that uses the package through a `Trial`, which hands it routines and remembers what has
+to be in order when the scenario has ended, in whatever way. All of this is checked each time:
+
+- no task is left, and nothing hangs;
+- nothing is registered on any result or in flight, and nothing is left pending that somebody owed;
+- a cancellation takes no time, and leaves each call as a plain `trio.Cancelled`; Ctrl-C leaves the scenario;
+- each exception has arrived: in what the scenario raised, in a result, or in what it was `told`; nothing else came out;
+- each value has arrived: the connections that were opened are closed.
+
+That no task is woken twice, and no coroutine never awaited, is checked in all tests: by `conftest` and by pytest.
 """
 
 from __future__ import annotations
 
-import contextlib
-import ctypes
-import dis
-import gc
-import os
+import itertools
 import signal
-import sys
-import traceback
-from collections import Counter
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 import trio
-from _helpers import Boom, is_free
+from _helpers import Boom, causes, is_free, leaves, seed_scheduler
 from trio.testing import MockClock
 
-import triores
+from triores import FutureNeverSetException, ResultBase, TaskFailedException
 
 if TYPE_CHECKING:
-    import concurrent.futures
-    from collections.abc import Awaitable, Callable, Generator, Iterator, Sized
-    from types import CodeType, FrameType
+    from collections.abc import Awaitable, Callable
+    from concurrent.futures import Future as ConcurrentFuture
 
     import pytest
 
-R = TypeVar("R", bound=triores.ResultBase[Any])
+Scenario: TypeAlias = "Callable[[Trial], Awaitable[None]]"
+R = TypeVar("R", bound=ResultBase[Any])
 T = TypeVar("T")
 
-Scenario: TypeAlias = "Callable[[Watch], Awaitable[None]]"
-Place: TypeAlias = "tuple[CodeType, str, int]"
-
-PACKAGE = str(Path(triores.__file__).parent)
-TRIO = str(Path(trio.__file__).parent)
-SOAK = "TRIORES_SOAK" in os.environ
-A_DAY = 86_400  # seconds of a mock clock: whoever still waits then would wait for ever
-
-injected: Counter[str] = Counter()  # how many faults of each kind there were, in this process
+A_DAY = 86_400  # seconds of a mock clock: whoever still waits then would wait forever
+EXPECTED = (Boom, TaskFailedException, FutureNeverSetException, KeyboardInterrupt)
 
 
-class Fault:
-    """What goes wrong in one run."""
+class Trial(trio.abc.Instrument):
+    """One run of a scenario. Before a step of any task, or at a checkpoint of a routine, one thing goes wrong."""
 
-    kind: str
-    fired = False
+    def __init__(self, fault: str, moment: int) -> None:
+        self.fault, self.left, self.fired = fault, moment, False
+        self.scope = trio.CancelScope()
+        self.stopped_at: float | None = None  # when the scope was cancelled
+        self.ended_at = 0.0
+        self.results: list[ResultBase[Any]] = []
+        self.owed: list[ResultBase[Any]] = []
+        self.tables: list[object] = []  # which tell in their reprs what is in flight
+        self.handed_out: list[ConcurrentFuture[Any]] = []
+        self.raised: list[Boom] = []
+        self.told: list[BaseException | None] = []
+        self.open: list[object] = []
 
-    def install(self, watch: Watch) -> contextlib.AbstractContextManager[object]:
-        return contextlib.nullcontext()
-
-
-class Nothing(Fault):
-    kind = "none"
-
-
-class CountingSteps(Fault, trio.abc.Instrument):
-    """Something that goes wrong just before the k-th step of any task of the scenario."""
-
-    def __init__(self, k: int) -> None:
-        self.left = k
-
-    @contextlib.contextmanager
-    def install(self, watch: Watch) -> Generator[None]:
-        self.watch = watch
-        trio.lowlevel.add_instrument(self)
-        try:
-            yield
-        finally:
-            with contextlib.suppress(KeyError):
-                trio.lowlevel.remove_instrument(self)
+    def is_now(self, fault: str) -> bool:
+        self.left -= fault == self.fault
+        self.fired |= self.left < 0
+        return fault == self.fault and self.left == -1
 
     def before_task_step(self, task: trio.lowlevel.Task) -> None:
-        self.left -= 1
-        if self.left == -1:
-            self.fired = True
-            self.fire()
+        if self.is_now("cancel"):
+            self.stopped_at = trio.current_time()
+            self.scope.cancel(reason="a fault test")
+        elif self.is_now("ctrl-c"):
+            signal.raise_signal(signal.SIGINT)
 
-    def fire(self) -> None:
-        raise NotImplementedError
+    # Routines
 
+    def boom(self) -> Boom:
+        self.raised.append(Boom(f"number {len(self.raised)}"))
+        return self.raised[-1]
 
-class Cancelling(CountingSteps):
-    """The scope around the scenario is cancelled."""
-
-    kind = "cancelled at a step"
-
-    def fire(self) -> None:
-        self.watch.stopped_at = trio.current_time()
-        self.watch.scope.cancel(reason="a fault test")
-
-
-class InterruptingSteps(CountingSteps):
-    """Ctrl-C is pressed between two steps."""
-
-    kind = "Ctrl-C at a step"
-
-    def fire(self) -> None:
-        signal.raise_signal(signal.SIGINT)
-
-
-class Failing(Fault):
-    """A routine of the scenario raises in place of its k-th checkpoint."""
-
-    kind = "exception at a checkpoint"
-
-    def __init__(self, k: int) -> None:
-        self.left = k
-
-    def install(self, watch: Watch) -> contextlib.AbstractContextManager[object]:
-        watch.failing = self
-        return contextlib.nullcontext()
-
-    def checkpoint(self, watch: Watch) -> None:
-        self.left -= 1
-        if self.left == -1:
-            self.fired = True
-            watch.boom = Boom("injected")
-            raise watch.boom
-
-
-_press = ctypes.pythonapi.PyErr_SetInterrupt
-_press.argtypes = [ctypes.py_object]  # which it ignores
-_press.restype = None
-
-
-class Keyboard:
-    """Reading an attribute is how Ctrl-C is pressed: at that, unlike at a call, the interpreter looks for no signals.
-
-    So it finds this one where it looks next by itself, in the code under test.
-    """
-
-    ctrl_c = property(_press)
-
-
-class InterruptingPlaces(Fault):
-    """Ctrl-C is pressed at a place in the package's code at which it was not pressed before.
-
-    The interpreter looks for signals as a function begins, as a call of a C function returns, and as a loop turns back.
-    It is pressed before each instruction that does any of these.
-    """
-
-    kind = "Ctrl-C at a place in the code"
-
-    def __init__(self, done: set[Place], one_in: int = 1) -> None:
-        self.done = done
-        self.one_in = one_in
-        self.keyboard = Keyboard()
-        self.place: Place | None = None
-
-    @contextlib.contextmanager
-    def install(self, watch: Watch) -> Generator[None]:
-        tracing, self.handler = sys.gettrace(), signal.getsignal(signal.SIGINT)
-        signal.signal(signal.SIGINT, self.handle)
-        sys.settrace(self.trace)
-        try:
-            yield
-        finally:
-            sys.settrace(tracing)
-            signal.signal(signal.SIGINT, self.handler)
-
-    def handle(self, signum: int, frame: FrameType | None) -> None:
-        """Trio's handler, but where the signal is found in the scenario's own code, it waits for the next checkpoint.
-
-        As an ``async with`` block of a user's ends, Ctrl-C may come between the call of ``__aexit__`` and its first
-        step. Then Trio loses the nursery, and nobody can do anything about that.
-        """
-        assert callable(self.handler)
-        ours = frame is not None and frame.f_code.co_filename.startswith((PACKAGE, TRIO))
-        self.handler(signum, frame if ours else None)
-
-    def trace(self, frame: FrameType, event: str, arg: object) -> Any:
-        code = frame.f_code
-        if not code.co_filename.startswith(PACKAGE):
-            return None
-        if event == "call":
-            frame.f_trace_opcodes = True
-        elif event != "opcode" or frame.f_lasti not in places_of(code):
-            return self.trace
-        place = (code, event, frame.f_lasti)
-        if place not in self.done and (frame.f_lasti // 2 + code.co_firstlineno) % self.one_in == 0:
-            self.done.add(place)
-            self.place = place
-            self.fired = True
-            sys.settrace(None)  # or the next call of this function would be where the interpreter looks for signals
-            self.keyboard.ctrl_c
-        return self.trace
-
-    def __repr__(self) -> str:
-        if self.place is None:
-            return "no place"
-        code, event, offset = self.place
-        lines = [line for start, end, line in code.co_lines() if start <= offset < end]
-        return f"{code.co_name}, line {lines}, {event} at {offset}"
-
-
-_places: dict[CodeType, set[int]] = {}
-
-
-def places_of(code: CodeType) -> set[int]:
-    """The instructions at which the interpreter looks for signals."""
-    if code not in _places:
-        _places[code] = {
-            instruction.offset
-            for instruction in dis.get_instructions(code)
-            if instruction.opname.startswith(("CALL", "JUMP_BACKWARD", "JUMP_ABSOLUTE"))
-            and not instruction.opname.startswith(("CALL_INTRINSIC", "JUMP_BACKWARD_NO_INTERRUPT"))
-        }
-    return _places[code]
-
-
-class Watch:
-    """What a scenario has to be looked at for, in one run of it."""
-
-    def __init__(self) -> None:
-        self.scope = trio.CancelScope()
-        self.failing: Failing | None = None
-        self.boom: Boom | None = None  # what was injected
-        self.sour: list[Boom] = []  # what routines raised as they were cancelled
-        self.drops_failures = False  # by design, so that an exception need not arrive anywhere
-        self.stopped_at: float | None = None  # when the scope was cancelled
-        self.may_take_time = False  # after it was cancelled
-        self.completed = False
-        self.is_faulty = False  # whether anything is to go wrong in this run
-        self._checkpoints = 0
-        self._owed: list[triores.ResultBase[Any]] = []
-        self._free: list[triores.ResultBase[Any]] = []
-        self._tables: list[Sized] = []
-        self._told: list[BaseException] = []
-        self._handed_out: list[concurrent.futures.Future[Any]] = []
-
-    def free(self, result: R) -> R:
-        """At the end nothing may be registered on this result."""
-        self._free.append(result)
-        return result
-
-    def owed(self, result: R) -> R:
-        """The same, and it has to be done."""
-        self._owed.append(result)
-        return self.free(result)
-
-    def empty(self, table: Sized) -> None:
-        self._tables.append(table)
-
-    def handed_out(self, future: concurrent.futures.Future[T]) -> concurrent.futures.Future[T]:
-        """Once the run is over, this has to be done."""
-        self._handed_out.append(future)
-        return future
-
-    def tell(self, error: BaseException) -> None:
-        """Somebody has been told of this exception, so it is not lost."""
-        self._told.append(error)
-
-    async def checkpoint(self) -> None:
-        """The checkpoint of a routine, at which it may be made to fail."""
-        self._checkpoints += 1
-        assert self._checkpoints < 1000, "it goes round in circles"
-        if self.failing is not None:
-            self.failing.checkpoint(self)
-        await trio.lowlevel.checkpoint()
-
-    async def sleep(self, seconds: float) -> None:
-        if self.failing is not None:
-            self.failing.checkpoint(self)
+    async def step(self, seconds: float = 0) -> None:
+        if self.is_now("fail"):
+            raise self.boom()
         await trio.sleep(seconds)
 
-    async def value(self, value: T, *, steps: int = 1) -> T:
-        """A routine, of a few steps."""
+    async def value(self, value: T, steps: int = 1, seconds: float = 0) -> T:
         for _ in range(steps):
-            await self.checkpoint()
+            await self.step(seconds)
         return value
 
-    @contextlib.contextmanager
-    def call(self) -> Generator[None]:
-        """Around one public call: where it is cancelled, and nothing else goes wrong, that is what leaves it."""
+    async def sour(self, value: T) -> T:
+        """A routine whose clean-up fails when it is cancelled."""
         try:
-            yield
+            return await self.value(value, 3)
+        except trio.Cancelled:
+            raise self.boom() from None
+
+    async def connect(self, steps: int = 1, seconds: float = 0) -> object:
+        """Open a connection, which somebody has to close."""
+        self.open.append(connection := await self.value(object(), steps, seconds))
+        return connection
+
+    async def close(self, connection: object) -> None:
+        self.open.remove(connection)
+
+    async def call(self, awaitable: Awaitable[T]) -> T:
+        """Make one public call. If nothing but a cancellation leaves it, that is in no group."""
+        try:
+            return await awaitable
         except BaseException as error:
             if all(isinstance(leaf, trio.Cancelled) for leaf in leaves(error)):
                 assert type(error) is trio.Cancelled, f"cancelled by {error!r}"
             raise
 
-    def check_after_the_run(self) -> None:
-        assert all(future.done() for future in self._handed_out), "a thread would wait for a run that has ended"
+    # What has to be in order at the end
 
-    def check(self, raised: BaseException | None) -> None:
-        for leaf in leaves(raised):
+    def watch(self, result: R) -> R:
+        self.results.append(result)
+        return result
+
+    def owe(self, result: R) -> R:
+        self.owed.append(result)
+        return self.watch(result)
+
+    def check(self, error: BaseException | None) -> None:
+        for leaf in leaves(error):
             if isinstance(leaf, AssertionError):
                 raise leaf  # the scenario's own
-        forget_traced_variables(raised)
-        for result in self._owed:
-            assert result.is_done() or never_begun(result, raised), f"{result!r} was never settled"
-        for result in self._free:
-            assert is_free(result) or never_begun(result, raised), f"something is registered on {result!r} still"
-        for table in self._tables:
-            assert not len(table), f"{table!r} is not empty"
-        if self.stopped_at is not None and not self.may_take_time:
-            assert trio.current_time() == self.stopped_at, "the cancellation was swallowed: something waited on"
-        for leaf in leaves(raised):
-            if not isinstance(
-                leaf, (Boom, triores.TaskFailedException, triores.FutureNeverSetException, KeyboardInterrupt)
-            ):
-                raise AssertionError("a wrong exception") from raised
-        self._check_that_nothing_is_lost([*causes(raised)])
-
-    def _check_that_nothing_is_lost(self, arrived: list[BaseException]) -> None:
-        if self.drops_failures:
-            return
-        for result in self._free:
-            if result.is_done():
-                arrived += causes(result.exception())
-        for told in self._told:
-            arrived += causes(told)
-        for boom in [*self.sour, *([] if self.boom is None else [self.boom])]:
-            assert any(error is boom for error in arrived), f"{boom!r} was lost"
+            assert isinstance(leaf, EXPECTED), f"a wrong exception: {leaf!r}"
+        assert all(result.is_done() for result in self.owed), "a future is left pending"
+        assert all(map(is_free, self.results)), "something is left registered"
+        assert all("in_flight=0" in repr(table) for table in self.tables), "something is left in flight"
+        assert all(future.done() for future in self.handed_out), "a thread would wait for a run that has ended"
+        assert self.stopped_at in (None, self.ended_at), "the cancellation was swallowed"
+        told = [error, *self.told, *[result.exception() for result in self.results if result.is_done()]]
+        told += [future.exception(0) for future in self.handed_out if not future.cancelled()]
+        arrived = {id(cause) for error in told for cause in causes(error)}
+        assert all(id(boom) in arrived for boom in self.raised), "a failure was lost"
+        assert not self.open, "a value was lost"
+        interrupted = self.fired and self.fault == "ctrl-c"
+        assert error is None or self.raised or interrupted, "it failed by itself"
+        assert not interrupted or any(type(leaf) is KeyboardInterrupt for leaf in leaves(error)), "Ctrl-C was swallowed"
 
 
-def forget_traced_variables(error: BaseException | None) -> None:
-    """Before Python 3.13, tracing copies the variables of a frame, and what is deleted lives on in the copy.
-
-    Looking at the copy brings it up to date.
-    """
-    seen: set[int] = set()
-    stack = [error]
-    while stack:
-        if (error := stack.pop()) is None or id(error) in seen:
-            continue
-        seen.add(id(error))
-        for frame, _ in traceback.walk_tb(error.__traceback__):
-            stack += [value for value in frame.f_locals.values() if isinstance(value, BaseException)]
-        stack += [error.__context__, error.__cause__, *getattr(error, "exceptions", ())]
-
-
-def never_begun(result: triores.ResultBase[Any], raised: BaseException | None) -> bool:
-    """Whether Ctrl-C ended the task of a capture before its first line, as it may end any task."""
-    if not isinstance(result, triores.ResultCapture):
-        return False
-    for leaf in leaves(raised):
-        if isinstance(leaf, KeyboardInterrupt):
-            ours = [
-                (frame.f_code, line)
-                for frame, line in traceback.walk_tb(leaf.__traceback__)
-                if frame.f_code.co_filename.startswith(PACKAGE)
-            ]
-            if ours in ([(code, code.co_firstlineno)] for code in BEGINNINGS):
-                return True
-    return not result._started
-
-
-_capture: Any = triores.ResultCapture
-BEGINNINGS = [_capture._capture.__code__]
-
-
-def leaves(error: BaseException | None) -> Iterator[BaseException]:
-    """The exceptions in a group, at any depth, or the one exception."""
-    parts: tuple[BaseException, ...] | None = getattr(error, "exceptions", None)
-    if parts is not None:
-        for part in parts:
-            yield from leaves(part)
-    elif error is not None:
-        yield error
-
-
-def causes(error: BaseException | None, seen: frozenset[int] = frozenset()) -> Iterator[BaseException]:
-    """The exceptions in a group, at any depth, and those that they come from."""
-    for leaf in leaves(error):
-        if id(leaf) in seen:  # an interrupt that Trio raised again may be its own context
-            continue
-        yield leaf
-        # Ctrl-C may come while another exception is on its way, and takes its place.
-        came_from = leaf.__context__ if isinstance(leaf, KeyboardInterrupt) else leaf.__cause__
-        yield from causes(came_from, seen | {id(leaf)})
-
-
-def tasks() -> Counter[str]:
-    """The names of all tasks of this run."""
+def system_tasks() -> set[str]:
+    """All tasks but the main one, and the one that tells triores of the run's end."""
     root = trio.lowlevel.current_root_task()
     assert root is not None
-    found: Counter[str] = Counter()
-    stack = [root]
-    while stack:
-        task = stack.pop()
-        found[task.name] += 1
-        stack.extend(child for nursery in task.child_nurseries for child in nursery.child_tasks)
-    return found
+    return {task.name for nursery in root.child_nurseries for task in nursery.child_tasks} - {"triores: end of run"}
 
 
-async def run_once(scenario: Scenario, fault: Fault, watch: Watch) -> BaseException | None:
-    """One run, inside Trio's. Returns what it raised."""
-    watch.is_faulty = not isinstance(fault, Nothing)
-    before = tasks()
-    raised: BaseException | None = None
-    limit = trio.move_on_after(A_DAY)
-    try:
-        with limit, fault.install(watch), watch.scope:
-            await scenario(watch)
-            watch.completed = True
-    except BaseException as error:
-        raised = error
-    assert not limit.cancelled_caught, "it hangs"
-    after = tasks()
-    after.pop("triores: end of run", None)  # a run's own, made by the first to need it
-    before.pop("triores: end of run", None)
-    assert after == before, f"tasks are left: {after - before}"
-    assert watch.completed or raised is not None or watch.scope.cancelled_caught
-    watch.check(raised)
-    injected[fault.kind] += fault.fired
-    if not fault.fired or isinstance(fault, Cancelling):
-        assert raised is None or watch.sour, raised
-    return raised
-
-
-@contextlib.contextmanager
-def nothing_unraisable(tolerated: str | None) -> Generator[None]:
-    """Fail where Python could only print something, such as that a coroutine was never awaited."""
-    seen: list[str] = []
-    before = sys.unraisablehook
-    sys.unraisablehook = lambda info: seen.append(f"{info.exc_value!r} in {info.object!r}")
-    try:
-        yield
-    finally:
-        sys.unraisablehook = before
-    seen = [text for text in seen if tolerated is None or tolerated not in text]
-    assert not seen, seen
-
-
-def run_trial(scenario: Scenario, fault: Fault, seed: int, tolerated: str | None = None) -> bool:
-    """One run under one seed of Trio's scheduler. Returns whether the fault came about."""
-    trio._core._run._r.seed(seed)
-    interrupted = isinstance(fault, (InterruptingSteps, InterruptingPlaces))
-    raised: list[BaseException] = []
-    watch = Watch()
+def try_once(scenario: Scenario, fault: str, moment: int) -> bool:
+    """One run. Returns whether the fault came."""
+    trial, failure = Trial(fault, moment), None
 
     async def main() -> None:
-        if (error := await run_once(scenario, fault, watch)) is not None:
-            raised.append(error)
+        before = system_tasks()
+        trio.lowlevel.add_instrument(trial)
+        with trio.move_on_after(A_DAY) as limit:
+            try:
+                with trial.scope:
+                    await scenario(trial)
+            finally:
+                trial.ended_at = trio.current_time()
+                trio.lowlevel.remove_instrument(trial)
+                assert not limit.cancel_called, "it hangs"
+                assert system_tasks() == before, "a task is left"
 
     try:
-        with nothing_unraisable(tolerated):
-            try:
-                trio.run(main, clock=MockClock(autojump_threshold=0))
-            except KeyboardInterrupt as error:  # Trio's own, where it came too late for the scenario
-                raised.append(error)
-        watch.check_after_the_run()
-        if interrupted and fault.fired:
-            assert any(isinstance(leaf, KeyboardInterrupt) for error in raised for leaf in leaves(error)), "swallowed"
-        return fault.fired
+        trio.run(main, clock=MockClock(autojump_threshold=0))
     except BaseException as error:
-        told = f"{scenario} under seed {seed}: {fault.kind}, {fault!r}"
-        raise AssertionError(told) from error
-    finally:
-        raised.clear()
+        failure = error
+    try:
+        trial.check(failure)
+    except AssertionError as error:
+        raise AssertionError(f"{scenario}, {fault} at {moment}: {error!r}") from error
+    return trial.fired
 
 
-def run_trials(
-    scenario: Scenario, make_fault: Callable[[int], Fault], seeds: range, tolerated: str | None = None
-) -> None:
-    """A run for each moment at which something may go wrong, under each of the seeds."""
-    for seed in seeds:
-        run_trial(scenario, Nothing(), seed, tolerated)
-        moment = 0
-        while run_trial(scenario, make_fault(moment), seed, tolerated):
-            moment += 1
-    if tolerated is not None:
-        with nothing_unraisable(tolerated):
-            gc.collect()
-
-
-def order_by_seed(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let the seed decide in which order Trio runs the tasks of a tick."""
-    monkeypatch.setattr(trio._core._run, "_ALLOW_DETERMINISTIC_SCHEDULING", True)
+def try_each_moment(scenario: Scenario, fault: str, seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run for each moment at which the fault can come, and one in which it doesn't, all in the order of a seed."""
+    for moment in itertools.count():
+        seed_scheduler(seed, monkeypatch)
+        if not try_once(scenario, fault, moment):
+            assert moment, "it never came"
+            return

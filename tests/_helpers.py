@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import os
 import sys
 import weakref
 from contextlib import contextmanager
@@ -13,19 +14,39 @@ import trio
 from trio._core._run import Runner
 
 from triores import ResultStatistics
-from triores._exceptions import leaves
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Generator
+    from collections.abc import Awaitable, Callable, Generator, Iterator
     from types import FrameType
 
     from triores import ResultBase
 
 T = TypeVar("T")
+SOAK = "TRIORES_SOAK" in os.environ  # whether the tests may take minutes
 
 
 class Boom(Exception):
     """What fails in the tests. Unlike a built-in exception it can be weakly referred to."""
+
+
+def leaves(error: BaseException | None) -> Iterator[BaseException]:
+    """The exceptions in a group, at any depth, or the one exception."""
+    parts: tuple[BaseException, ...] | None = getattr(error, "exceptions", None)
+    if parts is not None:
+        for part in parts:
+            yield from leaves(part)
+    elif error is not None:
+        yield error
+
+
+def causes(error: BaseException | None) -> Iterator[BaseException]:
+    """The exceptions in a group, and those they come from."""
+    for leaf in leaves(error):
+        yield leaf
+        # Ctrl-C may come while another exception is on its way, and takes its place.
+        came_from = leaf.__context__ if isinstance(leaf, KeyboardInterrupt) else leaf.__cause__
+        if came_from is not leaf:
+            yield from causes(came_from)
 
 
 def leaf_types(error: BaseException) -> list[type[BaseException]]:

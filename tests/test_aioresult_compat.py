@@ -15,10 +15,10 @@ import aioresult
 import anyio
 import pytest
 import trio
+from _helpers import leaves
 from trio.testing import wait_all_tasks_blocked
 
 import triores
-from triores._exceptions import leaves
 
 if sys.version_info < (3, 11):
     from exceptiongroup import BaseExceptionGroup

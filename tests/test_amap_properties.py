@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
 import trio
-from _faults import SOAK
-from _helpers import Boom, leaf_types
+from _helpers import SOAK, Boom, leaf_types
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from trio.testing import MockClock

@@ -15,7 +15,7 @@ import anyio
 import outcome
 import pytest
 import trio
-from _helpers import Boom, is_free, leaf_types
+from _helpers import Boom, is_free, leaf_types, leaves
 from trio.testing import assert_checkpoints, wait_all_tasks_blocked
 
 from triores import (
@@ -27,7 +27,6 @@ from triores import (
     TaskNotDoneException,
     wait_all,
 )
-from triores._exceptions import leaves
 
 if sys.version_info < (3, 11):
     from exceptiongroup import BaseExceptionGroup, ExceptionGroup

@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, Any
 import outcome
 import pytest
 import trio
-from _faults import injected
 from _helpers import Boom, is_free, leaf_types
 from trio.testing import wait_all_tasks_blocked
 
@@ -111,7 +110,6 @@ async def at_each_line_here(program: Callable[[Interrupter], Awaitable[None]]) -
                 raise
             arrived = True
         assert arrived == (interrupter.pressed_in is not None), f"lost in {interrupter.pressed_in}"
-        injected["Ctrl-C at a line"] += arrived
         if not arrived:
             assert line > 3, "hardly anything was traced"
             return

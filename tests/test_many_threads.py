@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 import trio
 import trio.testing
-from _faults import SOAK
+from _helpers import SOAK
 
 from triores import Future, ResultBase, to_concurrent_future, wrap_future
 

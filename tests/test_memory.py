@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import trio
-from _faults import SOAK
-from _helpers import Boom, is_free
+from _helpers import SOAK, Boom, is_free
 
 from triores import (
     Future,

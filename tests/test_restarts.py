@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 import trio
-from _faults import SOAK
+from _helpers import SOAK
 
 from triores import Future, ResultCapture, start_from_thread, to_concurrent_future, wrap_future
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import trio
-from _faults import SOAK, order_by_seed
+from _helpers import SOAK, seed_scheduler
 from trio.lowlevel import checkpoint
 from trio.testing import MockClock
 
@@ -36,11 +36,10 @@ SEEDS = range(5000 if SOAK else 200)
 
 def under_each_seed(program: Callable[[random.Random], Awaitable[None]], monkeypatch: pytest.MonkeyPatch) -> None:
     """Run a program once for each seed, of Trio's scheduler and of its own choices."""
-    order_by_seed(monkeypatch)
 
     async def main() -> None:
         for seed in SEEDS:
-            trio._core._run._r.seed(seed)
+            seed_scheduler(seed, monkeypatch)
             try:
                 await program(random.Random(seed))
             except BaseException as error:

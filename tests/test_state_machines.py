@@ -15,8 +15,7 @@ import hypothesis.strategies as st
 import outcome
 import pytest
 import trio
-from _faults import SOAK, leaves
-from _helpers import Boom, is_free
+from _helpers import SOAK, Boom, is_free, leaves
 from hypothesis import settings
 from hypothesis.stateful import (
     Bundle,

@@ -15,8 +15,7 @@ from typing import TYPE_CHECKING, Any
 import anyio
 import pytest
 import trio
-from _faults import SOAK
-from _helpers import Boom, in_foreign_run, is_free, seed_scheduler
+from _helpers import SOAK, Boom, in_foreign_run, is_free, seed_scheduler
 from trio.testing import assert_checkpoints, wait_all_tasks_blocked
 
 from triores import (
