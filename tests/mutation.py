@@ -121,15 +121,12 @@ class Recorder:
 
     def __init__(self) -> None:
         self.seconds: dict[str, float] = {}
-        self.unmeasured: list[str] = []
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_protocol(self, item: pytest.Item) -> Iterator[Any]:
         measuring = coverage.Coverage.current()
         assert measuring is not None
         measuring.switch_context(item.nodeid)
-        if "unmeasured" in getattr(item, "fixturenames", ()):
-            self.unmeasured.append(item.nodeid)
         began = time.perf_counter()
         result = yield
         self.seconds[item.nodeid] = time.perf_counter() - began
@@ -142,14 +139,14 @@ def record(folder: Path) -> None:
     ignored = [f"--ignore-glob=*{name}*" for name in LEFT_OUT]
     if pytest.main(["-q", "-p", "no:cacheprovider", *ignored], plugins=[recorder]) != 0:
         sys.exit("the tests fail without any mutant")
-    (folder / "recorded.json").write_text(json.dumps([recorder.seconds, recorder.unmeasured]), encoding="utf-8")
+    (folder / "recorded.json").write_text(json.dumps(recorder.seconds), encoding="utf-8")
 
 
 class Recorded:
     """What `record` has seen."""
 
     def __init__(self, folder: Path) -> None:
-        self.seconds, self.unmeasured = json.loads((folder / "recorded.json").read_text(encoding="utf-8"))
+        self.seconds = json.loads((folder / "recorded.json").read_text(encoding="utf-8"))
         data = coverage.CoverageData(str(folder / "coverage"))
         data.read()
         self._tests = {Path(name).name: data.contexts_by_lineno(name) for name in data.measured_files()}
@@ -161,7 +158,7 @@ class Recorded:
         for lines in (mutant.lines, mutant.function):  # a default value is made by no test, but by the import
             covering = covering or {test for line in lines for test in by_line.get(line, ()) if test in self.seconds}
         quick_first = sorted(covering, key=lambda test: self.seconds[test])
-        return quick_first[:FEW], quick_first[FEW:] + self.unmeasured
+        return quick_first[:FEW], quick_first[FEW:]
 
 
 class Watchdog:
