@@ -5,7 +5,7 @@ from __future__ import annotations
 import _programs as programs
 import pytest
 import trio
-from _faults import SOAK
+from _helpers import SOAK
 from trio.testing import MockClock
 
 from triores import debug

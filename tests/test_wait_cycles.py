@@ -16,8 +16,7 @@ from typing import TYPE_CHECKING, Any
 import _programs
 import pytest
 import trio
-from _faults import SOAK, order_by_seed
-from _helpers import leaf_types, no_cycles
+from _helpers import SOAK, leaf_types, no_cycles, seed_scheduler
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from triores import (
@@ -785,7 +784,7 @@ async def test_a_version_of_trio_that_lacks_something_gets_no_error(
 def test_no_wait_that_would_succeed_is_refused(
     mix: str, least: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    order_by_seed(monkeypatch)
+    seed_scheduler(0, monkeypatch)
     findings = _programs.run_programs(range(20_000 if SOAK else 200), getattr(_programs, mix))
     with capsys.disabled():
         sys.stdout.write(f"\n{mix}: {findings}\n" * SOAK)
