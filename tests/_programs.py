@@ -118,7 +118,7 @@ class Program:
         self._refused: set[trio.lowlevel.Task] = set()
         self._tasks = 0
         self._captures: dict[str, ResultCapture[None]] = {}  # by the path of the task: its parent's, and a number
-        self._futures: dict[str, Future[None]] = {}
+        self._open_futures: dict[str, Future[None]] = {}
         self._scopes: list[trio.CancelScope] = []
         self._nurseries: list[trio.Nursery] = []
 
@@ -143,12 +143,12 @@ class Program:
 
     async def _main(self) -> None:
         self._lock = trio.Lock()
-        self._flights = SingleFlight[int, None]()
+        self._shared_calls = SingleFlight[int, None]()
         with trio.CancelScope() as limit:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._end_what_hangs, limit)
                 with suppress(BaseExceptionGroup):
-                    async with self._flights, trio.open_nursery() as inner:
+                    async with self._shared_calls, trio.open_nursery() as inner:
                         inner.start_soon(self.children, random.Random(self.seed), "0")
                 nursery.cancel_scope.cancel()
 
@@ -166,7 +166,7 @@ class Program:
             return
         rng = random.Random(f"{self.seed} {path}")
         with Future[None]().must_set() as future:
-            self._futures[path] = future
+            self._open_futures[path] = future
             for number in range(rng.randint(1, 4)):
                 await self._step(rng, f"{path}.{number}")
             future.set_result(None)
@@ -180,7 +180,7 @@ class Program:
 
     def _results(self, rng: random.Random, path: str, most: int, *, futures: bool = False) -> list[ResultBase[None]]:
         """Results to wait for: mostly those of earlier tasks, as in a program that works, but sometimes any."""
-        known = self._futures if futures else self._captures
+        known = self._open_futures if futures else self._captures
         paths = [*known]
         if rng.random() < 0.8:
             paths = [other for other in paths if other < path and not f"{path}.".startswith(f"{other}.")]
@@ -316,4 +316,4 @@ class Program:
 
     async def shared(self, rng: random.Random, path: str) -> None:
         key = rng.randint(0, 3)
-        await self._wait(self._flights.run, key, self.routine, f"{path}.flight")
+        await self._wait(self._shared_calls.run, key, self.routine, f"{path}.flight")

@@ -6,11 +6,13 @@ import re
 from pathlib import Path
 
 REASONS = {
+    "test_debug.py": "what a dump reads of Trio's inside is taken away name by name, and stacks and trees are made up",
     "test_exceptions.py": "how deep groups are taken apart is tested at depths that no real failure has",
     "test_foreign.py": "two objects with one id, one after the other, come about by chance only",
     "test_ownership.py": "two threads that claim a result at once: the lock is where one of them can be held up",
     "test_pytest_plugin.py": "the plugin replaces a method while a test runs, and has to put it back",
     "test_threads.py": "a run that ends, or a future that is cancelled, between two steps of another thread",
+    "test_trace.py": "a timeline is laid out for rows that no run can make on demand",
     "test_wait_cycles.py": "the hooks that the check for cycles reads",
 }
 PRIVATE = re.compile(
