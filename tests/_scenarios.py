@@ -123,8 +123,8 @@ async def races(trial: Trial) -> None:
     """The winner is the attempt that is being waited for, one of several in a tick, or a later one."""
     hedged: Any = partial(triores.first_success, stagger=2)
     plans: Any = (
-        (triores.race, (0, 0, 1)),
-        (triores.first_success, (0, 0, 0)),
+        (triores.race, (1, 1, 2)),
+        (triores.first_success, (1, 1, 1)),
         *((hedged, (n, 1, n)) for n in (1, 3, 5)),
     )
     for call, waits in plans:
