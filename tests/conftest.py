@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import signal
 from typing import TYPE_CHECKING
 
@@ -21,3 +22,8 @@ def no_task_rescheduled_twice() -> Generator[None]:
     """Fail each test in which a task is woken twice, which is a fault even if the test doesn't notice."""
     with _helpers.no_task_rescheduled_twice():
         yield
+
+
+def pytest_collection_finish() -> None:
+    """Let the garbage collections that many tests ask for skip what was imported, which takes most of their time."""
+    gc.freeze()
