@@ -163,8 +163,8 @@ class AmapResults(AsyncIterator[ItemCapture[ItemT, T]], Generic[ItemT, T]):
 
     __slots__ = ("_stream",)
 
-    def __init__(self, stream: _Stream[ItemT, T]) -> None:
-        self._stream = stream
+    def __init__(self, stream: Any) -> None:
+        self._stream: _Stream[ItemT, T] = stream  # private, and so not in the signature
 
     def __aiter__(self) -> Self:
         return self
