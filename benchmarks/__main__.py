@@ -47,7 +47,7 @@ def main() -> None:
     if arguments.plots:
         from .plots import draw
 
-        draw(measured, arguments.plots)
+        draw(measured, measured_on, arguments.plots)
     print(tables(measured, measured_on))
     if arguments.quick:
         print("All of it ran. What --quick measures is too little to be compared.")

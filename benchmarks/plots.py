@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import matplotlib as mpl
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator
 
 from .goals import SCENARIOS, Measured
-from .measuring import AIORESULT, ANYIO, ASYNCIO, BY_HAND, CONTENDERS, TRIO_UTIL, TRIORES, UNCHECKED
+from .measuring import AIORESULT, ANYIO, ASYNCIO, BY_HAND, CONTENDERS, TRIO_UTIL, TRIORES
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -44,18 +45,27 @@ STYLE: Any = {
 }
 
 
-def draw(measured: Measured, folder: Path) -> None:
-    """Write all plots into a folder."""
+WIDTH = 5.2  # inches; on a phone, the text is still large enough to read
+
+
+def draw(measured: Measured, measured_on: dict[str, str], folder: Path) -> None:
+    """Write all plots into a folder, each with what it was measured on."""
     folder.mkdir(parents=True, exist_ok=True)
     mpl.rcParams.update(STYLE)
-    _draw_peers(measured, folder / "cost-beside-peers.svg")
-    _draw_growth(measured, folder / "cost-by-number.svg")
+    note = (
+        f"CPython {measured_on['python_version'].partition(' ')[0]}, Trio {measured_on['trio']}, "
+        f"{measured_on['cpu_model_name']}, {measured_on['date'][:10]}"
+    )
+    _draw_peers(measured, note, folder / "cost-compared-with-peers.svg")
+    _draw_growth(measured, note, folder / "cost-by-number.svg")
 
 
-def _draw_peers(measured: Measured, path: Path) -> None:
-    """A row for each scenario, a mark for each contender."""
-    rows = [one for one in SCENARIOS if measured.at_its_size(one, TRIORES) and UNCHECKED not in one.contenders]
-    figure = Figure(figsize=(8, 0.36 * len(rows) + 1.4), layout="constrained")
+def _draw_peers(measured: Measured, note: str, path: Path) -> None:
+    """A row for each scenario that compares triores with others, and a mark for each contender."""
+    rows = [
+        one for one in SCENARIOS if measured.at_its_size(one, TRIORES) and not one.contenders.keys() - set(CONTENDERS)
+    ]
+    figure = Figure(figsize=(WIDTH, 0.5 * len(rows) + 1.6), layout="constrained")
     axes: Any = figure.subplots()
     for contender in CONTENDERS:
         found = [(measured.at_its_size(scenario, contender), row) for row, scenario in enumerate(rows)]
@@ -69,23 +79,25 @@ def _draw_peers(measured: Measured, path: Path) -> None:
             s=90 if contender == BY_HAND else 40,
             zorder=3 if contender == TRIORES else 2,
         )
+    for row, scenario in enumerate(rows):  # above the row, as a label on the left would leave no room on a phone
+        axes.text(
+            0, row - 0.25, f" {scenario.name} ({scenario.results:,})", transform=axes.get_yaxis_transform(), fontsize=8
+        )
     axes.set_xscale("log")
-    axes.set_xlabel("microseconds a result, median; less is better")
-    axes.set_yticks(range(len(rows)), [f"{scenario.name} ({scenario.results:,})" for scenario in rows])
-    axes.invert_yaxis()
+    axes.set_xlabel("microseconds per result, median; less is better")
+    axes.set_yticks(range(len(rows)), [""] * len(rows))
+    axes.set_ylim(len(rows) - 0.5, -0.8)
     axes.grid(visible=True, axis="both")
     axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
-    figure.legend(loc="outside upper center", ncols=len(CONTENDERS))
-    _save(figure, path)
+    figure.legend(loc="outside upper center", ncols=3)
+    _save(figure, note, path)
 
 
-def _draw_growth(measured: Measured, path: Path) -> None:
+def _draw_growth(measured: Measured, note: str, path: Path) -> None:
     """A small plot for each scenario, a line for each contender."""
     shown = [one for one in SCENARIOS if len(measured.growth(one.name, TRIORES)) > 1]
-    columns = 2
-    lines = -(-len(shown) // columns)
-    figure = Figure(figsize=(8, 2.4 * lines + 0.6), layout="constrained")
-    grid: Any = figure.subplots(lines, columns, sharex=True, squeeze=False)
+    figure = Figure(figsize=(WIDTH, 2.2 * len(shown) + 1), layout="constrained")
+    grid: Any = figure.subplots(len(shown), 1, squeeze=False)
     labelled: dict[str, Any] = {}
     for axes, scenario in zip(grid.flat, shown, strict=False):
         for contender in CONTENDERS:
@@ -103,16 +115,18 @@ def _draw_growth(measured: Measured, path: Path) -> None:
         axes.set_title(scenario.name, fontsize=10)
         axes.set_xscale("log")
         axes.set_yscale("log")
+        axes.yaxis.set_major_locator(LogLocator(numticks=5))
+        for axis in (axes.xaxis, axes.yaxis):
+            axis.set_major_formatter(lambda value, _: f"{value:,g}")
         axes.minorticks_off()
         axes.grid(visible=True)
-    for axes in grid.flat[len(shown) :]:
-        axes.set_visible(False)
     figure.supxlabel("number of results")
     figure.supylabel("milliseconds, median")
     names = [name for name in CONTENDERS if name in labelled]
-    figure.legend([labelled[name] for name in names], names, loc="outside upper center", ncols=len(names))
-    _save(figure, path)
+    figure.legend([labelled[name] for name in names], names, loc="outside upper center", ncols=3)
+    _save(figure, note, path)
 
 
-def _save(figure: Figure, path: Path) -> None:
-    figure.savefig(path, transparent=True, metadata={"Date": None})
+def _save(figure: Figure, note: str, path: Path) -> None:
+    figure.text(0, 0, note, fontsize=7, verticalalignment="top")
+    figure.savefig(path, transparent=True, bbox_inches="tight", metadata={"Date": None})
