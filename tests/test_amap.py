@@ -6,6 +6,7 @@ import gc
 import math
 import pickle
 import re
+import signal
 import sys
 import time
 import weakref
@@ -1717,3 +1718,139 @@ def test_a_block_that_could_not_be_entered_can_be_entered_later() -> None:
             return [capture.result() async for capture in results]
 
     assert trio.run(main) == [1]
+
+
+# ---- what a hostile program found
+
+
+@trio.lowlevel.enable_ki_protection
+def press_ctrl_c() -> None:
+    signal.raise_signal(signal.SIGINT)
+
+
+@pytest.mark.parametrize("error", [None, ValueError()])
+@pytest.mark.parametrize("cancelled", [False, True])
+def test_ctrl_c_while_the_block_is_left_goes_on(error: Exception | None, cancelled: bool) -> None:
+    async def clean_up_for_a_second(_: int) -> None:
+        try:
+            await trio.sleep_forever()
+        finally:
+            with trio.CancelScope(shield=True):
+                await trio.sleep(0.5)
+                press_ctrl_c()
+                await trio.sleep(0.5)
+
+    async def main() -> None:
+        with trio.move_on_after(1 if cancelled else math.inf):
+            async with open_amap(clean_up_for_a_second, [1]):
+                with trio.CancelScope(shield=True):
+                    await trio.sleep(1.2)
+                if error is not None:
+                    raise error
+
+    with pytest.raises((KeyboardInterrupt, BaseExceptionGroup)) as caught:
+        trio.run(main, clock=MockClock(autojump_threshold=0))
+    assert KeyboardInterrupt in leaf_types(caught.value)
+
+
+@pytest.mark.parametrize("is_async", [False, True])
+@pytest.mark.parametrize("end", ["break", "failure", "cancellation"])
+async def test_a_generator_that_shields_its_yields_does_not_hold_up_the_end(
+    is_async: bool, end: str, autojump_clock: MockClock
+) -> None:
+    def synchronous() -> Iterator[int]:
+        with trio.CancelScope(shield=True):
+            yield from range(10)
+
+    async def asynchronous() -> AsyncGenerator[int, None]:
+        with trio.CancelScope(shield=True):
+            for n in range(10):
+                yield n
+
+    async def work(n: int) -> int:
+        if n == 3 and end == "failure":
+            raise Boom
+        if n == 3 and end == "cancellation":
+            await trio.sleep_forever()
+        return n
+
+    async def main() -> None:
+        with trio.move_on_after(1):
+            async with open_amap(work, asynchronous() if is_async else synchronous(), limit=1) as results:
+                async for capture in results:
+                    if capture.item == 3:
+                        break
+
+    if end == "failure":
+        assert leaf_types(await error_of(main())) == [Boom]
+    else:
+        await main()
+    assert trio.current_time() == (1 if end == "cancellation" else 0)
+
+
+async def test_maps_share_their_slices() -> None:
+    turns = [0]
+
+    async def inner(_: int) -> None:
+        async def spin_for_a_while(_: int) -> None:
+            spin(0.0005)
+
+        await amap(spin_for_a_while, range(40))
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(count_turns, turns)
+        await amap(inner, range(10))  # 200 ms, in slices of 2 ms
+        nursery.cancel_scope.cancel()
+    assert turns[0] >= 50
+
+
+class Steps(trio.abc.Instrument):
+    count = 0
+
+    def before_task_step(self, task: trio.lowlevel.Task) -> None:
+        self.count += 1
+
+
+def test_sharing_the_loop_costs_little_however_many_calls_wait() -> None:
+    steps = Steps()
+    trio.run(lambda: amap(trio.sleep, [1] * 4000), clock=MockClock(autojump_threshold=0), instruments=[steps])
+    assert steps.count < 8 * 4000
+
+
+async def test_a_generator_that_raises_stop_async_iteration_fails() -> None:
+    def wrong() -> Iterator[int]:
+        yield 1
+        raise StopAsyncIteration("a bug")
+
+    assert leaf_types(await error_of(amap(at_once, wrong()))) == [RuntimeError]
+
+
+async def test_an_async_iterator_needs_no_aiter_of_its_own() -> None:
+    class Bare:
+        def __init__(self) -> None:
+            self.left = 3
+
+        async def __anext__(self) -> int:
+            self.left -= 1
+            if self.left < 0:
+                raise StopAsyncIteration
+            return self.left
+
+    class Items:
+        def __aiter__(self) -> Bare:
+            return Bare()
+
+    items: Any = Items()
+    assert await amap(at_once, items) == [2, 1, 0]
+
+
+async def test_a_function_whose_name_can_not_be_read_is_refused_before_anything_starts() -> None:
+    class Odd:
+        def __getattr__(self, name: str) -> object:
+            raise RuntimeError(name)
+
+        async def __call__(self, n: int) -> int:
+            raise AssertionError
+
+    with pytest.raises(RuntimeError, match=r"^__qualname__$|^__name__$"):
+        open_amap(Odd(), [1])

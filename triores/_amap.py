@@ -203,6 +203,60 @@ class AmapResults(AsyncIterator[ItemCapture[ItemT, T]], Generic[ItemT, T]):
 # ---- the engine
 
 
+class _Slices:
+    """The time in which the maps of a run begin calls and read items, before other tasks get a turn.
+
+    Attributes:
+        number: The number of the slice.
+        end: When it ends, by `time.perf_counter`.
+    """
+
+    def __init__(self) -> None:
+        self.number = 0
+        self.end = 0.0
+        self._opening = False  # whether a task is about to begin the next slice
+        self._waiting = ParkingLot()  # the others
+
+    def is_over(self) -> bool:
+        return perf_counter() > self.end
+
+    async def give_way(self, number: int, turned: bool) -> None:
+        """Let other tasks have a turn, unless they had one since the slice of this number began.
+
+        One task alone begins the next slice, and what the others want to do has to fit into it, too: if each of a
+        hundred workers began a slice of its own, they would hold the loop for a hundred slices. And they wait without a
+        checkpoint in each turn of the loop, which would cost more than the calls.
+        """
+        while self.is_over():
+            if self._opening:
+                await self._waiting.park()
+                continue
+            self._opening = True
+            try:
+                if turned and number == self.number:
+                    await checkpoint_if_cancelled()
+                else:
+                    await trio.lowlevel.checkpoint()
+                self.number += 1
+                self.end = perf_counter() + _SLICE
+            finally:
+                self._opening = False
+                self._waiting.unpark(count=2)
+            return
+        self._waiting.unpark(count=2)
+
+
+_slices: trio.lowlevel.RunVar[_Slices] = trio.lowlevel.RunVar("triores slices")
+
+
+def _slices_of_run() -> _Slices:
+    try:
+        return _slices.get()
+    except LookupError:
+        _slices.set(slices := _Slices())
+        return slices
+
+
 class _Engine(ABC, Generic[ItemT]):
     """The workers, and where their items come from."""
 
@@ -210,14 +264,21 @@ class _Engine(ABC, Generic[ItemT]):
         if not callable(fn):
             refuse_uncallable(fn, f"{call}({{}}, items)")
         self._fn: Any = fn
+        self._name = task_name(fn)
         self._limit = sys.maxsize if limit is None else _checked_limit(limit, call)
         self._iterator: Iterator[ItemT] | None = None  # what the workers read, until it is exhausted
         self._source: AsyncIterator[ItemT] | None = None  # what a task of its own reads
-        iterator = _iterator_over(items, call)
-        if isinstance(iterator, AsyncIterator):
-            self._source = iterator
+        if isinstance(items, AsyncIterable):
+            self._source = aiter(items)
+        elif isinstance(items, Iterable):
+            iterator = iter(items)
+            if isinstance(iterator, Generator):
+                self._source = _AsAsync(cast("Generator[ItemT, Any, Any]", iterator))
+            else:
+                self._iterator = iterator
         else:
-            self._iterator = iterator
+            close_coroutines(items)
+            raise TypeError(f"{call} takes its items from an iterable or an async iterable, not from {shown(items)}")
         self._exhausted = False
         self._added: deque[ItemT] = deque()  # these come before what is still in the source
         self._backlog: deque[tuple[int, ItemT]] = deque()  # taken, and not begun
@@ -228,27 +289,27 @@ class _Engine(ABC, Generic[ItemT]):
         self._sleeping = 0  # workers that wait until there are items
         self._idle = ParkingLot()
         self._room: trio.Event | None = None  # which the reading task waits for
-        self._slice = 0  # its number
-        self._slice_end = 0.0
         self.stopped = False
 
     def begin(self, nursery: trio.Nursery) -> None:
         """Start in a nursery, with the context variables of the task that calls this."""
         self._nursery = nursery
+        self._slices = _slices_of_run()
         self._context = contextvars.copy_context()  # of the calls
         self._variables = [*self._context.values()]
         self._reading = contextvars.copy_context()  # of the source, if the workers read it
         if self._source is None:
             self._start_worker()
         else:
-            nursery.start_soon(self._read, self._source, name=f"{task_name(self._fn)} (reading items)")
+            nursery.start_soon(self._read, self._source, name=f"{self._name} (reading items)")
 
-    def stop(self, _error: BaseException | None = None) -> None:
+    def stop(self) -> None:
         """Begin no more calls. Cancelling the nursery isn't enough: a call that never waits is never cancelled."""
         self.stopped = True
         self._iterator = None
         self._backlog.clear()
         self._added.clear()
+        self._tell_reader()
 
     @abstractmethod
     async def _do(self, taken: tuple[int, ItemT]) -> None:
@@ -262,19 +323,20 @@ class _Engine(ABC, Generic[ItemT]):
 
     @enable_ki_protection
     async def _work(self, number: int) -> None:
+        slices = self._slices
         turned = True  # whether the loop has turned since the slice of this number began
         self._coming -= 1
         try:
             while True:
-                if perf_counter() > self._slice_end:
+                if perf_counter() > slices.end:
                     self._coming += 1
-                    await self._give_way(number, turned)
+                    await slices.give_way(number, turned)
                     self._coming -= 1
                 taken = self._backlog.popleft() if self._backlog else self._take()
                 if taken is not None:
                     if self._workers < self._limit or self._sleeping:
                         self._call_more_workers()
-                    number, count = self._slice, self._count
+                    number, count = slices.number, self._count
                     try:
                         await self._do(taken)
                     except BaseException as error:
@@ -287,12 +349,12 @@ class _Engine(ABC, Generic[ItemT]):
                 elif self._is_over():
                     break
                 else:
-                    number, turned = self._slice, True
+                    number, turned = slices.number, True
                     self._sleeping += 1
                     await self._idle.park()
                     self._coming -= 1
-        except BaseException as error:
-            self.stop(error)
+        except BaseException:
+            self.stop()
             raise
         self._workers -= 1
 
@@ -305,7 +367,7 @@ class _Engine(ABC, Generic[ItemT]):
         self._coming += 1
 
         def start() -> None:
-            self._nursery.start_soon(self._work, self._slice, name=task_name(self._fn))
+            self._nursery.start_soon(self._work, self._slices.number, name=self._name)
 
         self._context.run(start)
 
@@ -333,21 +395,6 @@ class _Engine(ABC, Generic[ItemT]):
         if len(now) != len(self._variables):
             return True
         return bool(now) and not all(map(operator.is_, now.values(), self._variables))
-
-    async def _give_way(self, number: int, turned: bool) -> None:
-        """Let other tasks have a turn, unless they had one since the slice of this number began.
-
-        One task alone begins the next slice, and what the others want to do has to fit into it, too: if each of a
-        hundred workers began a slice of its own, they would hold the loop for a hundred slices.
-        """
-        while perf_counter() > self._slice_end:
-            if turned and number == self._slice:
-                self._slice += 1
-                self._slice_end = perf_counter() + _SLICE
-                await checkpoint_if_cancelled()
-                return
-            number, turned = self._slice, True
-            await trio.lowlevel.checkpoint()
 
     # ---- the items
 
@@ -400,14 +447,16 @@ class _Engine(ABC, Generic[ItemT]):
                     if generator is None:
                         raise
                     step = (generator.athrow, error)
+                if self.stopped and step[0] is take:  # the source shields itself
+                    break
                 self._accept(await _step(*step))
                 if self.stopped and step[0] is not take:  # the generator goes on although it was cancelled
                     break
                 step = (take, source)
         except StopAsyncIteration:
             self._exhaust()
-        except BaseException as error:
-            self.stop(error)
+        except BaseException:
+            self.stop()
             raise
         finally:
             del step  # it may hold an exception whose traceback holds this frame
@@ -420,11 +469,15 @@ class _Engine(ABC, Generic[ItemT]):
             self._call_worker()
 
     async def _wait_for_room(self) -> None:
-        while self._added or self._busy >= self._limit or self.stopped:  # if stopped, until this task is cancelled
+        while (self._added or self._busy >= self._limit) and not self.stopped:
             self._room = trio.Event()
             await self._room.wait()
-        if perf_counter() > self._slice_end:
-            await self._give_way(self._slice, turned=False)
+        if self.stopped:
+            while not self._nursery.cancel_scope.cancel_called:
+                await trio.lowlevel.checkpoint()
+            await checkpoint_if_cancelled()
+        elif self._slices.is_over():
+            await self._slices.give_way(self._slices.number, turned=False)
 
 
 class _Values(_Engine[ItemT], Generic[ItemT, T]):
@@ -470,17 +523,14 @@ class _Stream(_Engine[ItemT], Generic[ItemT, T]):
         self._in_order: deque[ItemCapture[ItemT, T]] | None = deque() if ordered else None  # begun, and not given out
         self.arrivals: Arrivals[ItemCapture[ItemT, T]] = Arrivals()
         self.leaving = False  # whether it is the end of the block that cancels
-        self.failed = False  # whether a call or the source has raised something other than a cancellation
         self.closed = False
 
     def begin(self, nursery: trio.Nursery) -> None:
         self._token = current_trio_token()
         super().begin(nursery)
 
-    def stop(self, error: BaseException | None = None) -> None:
+    def stop(self) -> None:
         super().stop()
-        if error is not None and not is_cancellation(error):
-            self.failed = True
         self.arrivals.ready.clear()
         if self._in_order is not None:
             self._in_order.clear()
@@ -587,7 +637,7 @@ class _OpenAmap(Generic[ItemT, T]):
         except BaseException as failure:  # noqa: ASYNC103 # the block's exception goes on instead
             if error is None:
                 raise
-            if self._stream.failed:
+            if not is_cancellation(failure):
                 raise BaseExceptionGroup("open_amap failed", [error, *parts(failure)]) from None  # noqa: ASYNC104 # it is in the group
 
     async def _leave_cancelled(
@@ -597,8 +647,9 @@ class _OpenAmap(Generic[ItemT, T]):
         assert self._manager is not None
         try:
             return await self._manager.__aexit__(kind, error, traceback)  # noqa: ASYNC102 # as a nursery does
-        except BaseException:  # noqa: ASYNC103 # the block's exception goes on instead
-            if error is None or self._stream.failed or self._nursery.cancel_scope.cancelled_caught:
+        except BaseException as failure:  # noqa: ASYNC103 # the block's exception goes on instead
+            others = [part for part in parts(failure) if part is not error and not is_cancellation(part)]
+            if error is None or others or self._nursery.cancel_scope.cancelled_caught:
                 raise
             return False  # noqa: ASYNC104 # all that came from the calls are cancellations from outside
 
@@ -629,18 +680,23 @@ class _AsAsync(AsyncGenerator[ItemT, None]):
         self._generator = generator
 
     async def asend(self, value: Any) -> ItemT:
-        try:
-            return self._generator.send(value)
-        except StopIteration:
-            raise StopAsyncIteration from None
+        return self._answer(self._generator.send, value)
 
     async def athrow(self, *error: Any) -> ItemT:
         try:
-            return self._generator.throw(*error)
-        except StopIteration:
-            raise StopAsyncIteration from None
+            return self._answer(self._generator.throw, *error)
         finally:
             del error  # its traceback keeps this frame alive
+
+    def _answer(self, call: Callable[..., ItemT], *args: Any) -> ItemT:
+        try:
+            return call(*args)
+        except StopIteration:
+            raise StopAsyncIteration from None
+        except StopAsyncIteration as error:
+            raise RuntimeError("the generator raised StopAsyncIteration") from error  # as Python does in async ones
+        finally:
+            del args  # the same
 
 
 async def _close(generator: AsyncGenerator[Any, Any]) -> None:
@@ -650,17 +706,6 @@ async def _close(generator: AsyncGenerator[Any, Any]) -> None:
         rest = group.split(GeneratorExit)[1]
         if rest is not None:
             raise rest from None
-
-
-def _iterator_over(items: Iterable[ItemT] | AsyncIterable[ItemT], call: str) -> Iterator[ItemT] | AsyncIterator[ItemT]:
-    """Return an async iterator if a task of its own has to read these items; otherwise a sync one."""
-    if isinstance(items, AsyncIterable):
-        return aiter(items)
-    if isinstance(items, Iterable):
-        iterator = iter(items)
-        return _AsAsync(cast("Generator[ItemT, Any, Any]", iterator)) if isinstance(iterator, Generator) else iterator
-    close_coroutines(items)
-    raise TypeError(f"{call} takes its items from an iterable or an async iterable, not from {shown(items)}")
 
 
 @disable_ki_protection  # it is the source's code that runs here
