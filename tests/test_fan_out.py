@@ -47,11 +47,11 @@ if sys.version_info < (3, 11):
     from exceptiongroup import BaseExceptionGroup, ExceptionGroup
 
 
-# ---- what all of them have in common
+# ---- what they all have in common
 
 
 @each_call
-async def test_cancelled_from_outside_it_raises_a_plain_cancelled(call: Call) -> None:
+async def test_if_cancelled_from_outside_it_raises_a_plain_cancelled(call: Call) -> None:
     with trio.CancelScope() as scope:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(cancel_when_blocked, scope)
@@ -62,7 +62,7 @@ async def test_cancelled_from_outside_it_raises_a_plain_cancelled(call: Call) ->
 
 
 @each_call
-async def test_cancelled_before_it_begins_it_starts_nothing(call: Call) -> None:
+async def test_if_cancelled_before_it_begins_it_starts_nothing(call: Call) -> None:
     async def never() -> None:
         raise AssertionError
 
@@ -72,7 +72,7 @@ async def test_cancelled_before_it_begins_it_starts_nothing(call: Call) -> None:
 
 
 @each_call
-async def test_cancelled_while_others_fail_it_raises_a_group_of_both(call: Call) -> None:
+async def test_if_cancelled_while_a_function_fails_it_raises_a_group_of_both(call: Call) -> None:
     with trio.CancelScope() as scope:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(cancel_when_blocked, scope)
@@ -82,7 +82,7 @@ async def test_cancelled_while_others_fail_it_raises_a_group_of_both(call: Call)
 
 @each_call
 @pytest.mark.parametrize("kind", [KeyboardInterrupt, SystemExit])
-async def test_what_is_no_exception_is_neither_collected_nor_suppressed(
+async def test_only_exceptions_are_collected_or_suppressed(
     call: Call, kind: type[BaseException], autojump_clock: MockClock
 ) -> None:
     error = await group_of(call(trio.sleep_forever, partial(fails, 1, kind)))
@@ -91,7 +91,7 @@ async def test_what_is_no_exception_is_neither_collected_nor_suppressed(
 
 
 @each_strict_call
-async def test_the_first_exception_cancels_the_rest_and_arrives_in_a_group(
+async def test_the_first_exception_cancels_the_rest_and_is_raised_in_a_group(
     call: Call, autojump_clock: MockClock
 ) -> None:
     error = await error_of(call(fails, partial(returns, 3, 2), trio.sleep_forever))
@@ -100,7 +100,7 @@ async def test_the_first_exception_cancels_the_rest_and_arrives_in_a_group(
 
 
 @each_strict_call
-async def test_what_others_raise_as_they_are_cancelled_is_in_the_same_group(
+async def test_exceptions_that_others_raise_when_cancelled_are_in_the_same_group(
     call: Call, autojump_clock: MockClock
 ) -> None:
     error = await error_of(call(fails, fails_when_cancelled, mixes_failure_and_cancellation))
@@ -108,7 +108,7 @@ async def test_what_others_raise_as_they_are_cancelled_is_in_the_same_group(
 
 
 @each_strict_call
-def test_a_single_failure_is_in_a_group_also_where_trio_was_told_otherwise(call: Call) -> None:
+def test_a_single_failure_is_in_a_group_even_without_strict_exception_groups(call: Call) -> None:
     async def main() -> None:
         error = await error_of(call(partial(fails, 0)))
         assert pytest.RaisesGroup(Boom).matches(error)
@@ -118,7 +118,7 @@ def test_a_single_failure_is_in_a_group_also_where_trio_was_told_otherwise(call:
 
 
 @each_call
-def test_cancelled_where_trio_was_told_otherwise_it_raises_a_plain_cancelled_too(call: Call) -> None:
+def test_it_raises_a_plain_cancelled_even_without_strict_exception_groups(call: Call) -> None:
     async def main() -> None:
         with trio.CancelScope() as scope:
             async with trio.open_nursery() as nursery:
@@ -130,13 +130,13 @@ def test_cancelled_where_trio_was_told_otherwise_it_raises_a_plain_cancelled_too
 
 
 @each_call
-async def test_it_is_a_checkpoint_also_where_no_function_is_one(call: Call) -> None:
+async def test_it_is_a_checkpoint_even_if_no_function_is(call: Call) -> None:
     with assert_checkpoints():
         await call(at_once)
 
 
 @pytest.mark.parametrize("call", named(gather, gather_outcomes, *MAPS))
-async def test_of_nothing_it_is_a_checkpoint_with_an_empty_result(call: Call) -> None:
+async def test_without_functions_it_is_a_checkpoint_and_the_result_is_empty(call: Call) -> None:
     with assert_checkpoints():
         assert len(await call()) == 0
     with trio.CancelScope() as scope:
@@ -146,19 +146,19 @@ async def test_of_nothing_it_is_a_checkpoint_with_an_empty_result(call: Call) ->
 
 
 @pytest.mark.parametrize("call", named(race, first_success))
-async def test_of_nothing_there_can_be_no_first(call: Call) -> None:
+async def test_race_and_first_success_need_at_least_one_function(call: Call) -> None:
     with pytest.raises(ValueError, match=f"^{call.__name__} was given no functions, so it has nothing to return"):
         await call()
 
 
 @each_call
-def test_it_needs_trio_and_says_so(call: Call) -> None:
+def test_outside_a_trio_run_it_says_that_it_needs_trio(call: Call) -> None:
     with pytest.raises(RuntimeError, match=r"^triores needs Trio: call this from inside trio\.run\(\.\.\.\)$"):
         call(at_once).send(None)
 
 
 @each_call_of_functions
-async def test_a_coroutine_in_place_of_a_function_is_refused_and_every_coroutine_is_closed(call: Call) -> None:
+async def test_passing_a_coroutine_raises_an_error_and_closes_every_coroutine(call: Call) -> None:
     coroutines = [at_once(), at_once(), at_once()]
     with pytest.raises(TypeError) as caught:  # warnings are errors, so a coroutine that is not closed fails the test
         await call(never_called, coroutines[0], coroutines[1], never_called, coroutines[2])
@@ -173,7 +173,7 @@ async def test_a_coroutine_in_place_of_a_function_is_refused_and_every_coroutine
 
 
 @each_call_of_functions
-async def test_what_can_not_be_called_is_refused_and_coroutines_beside_it_are_closed(call: Call) -> None:
+async def test_passing_something_uncallable_raises_an_error_and_closes_the_coroutines(call: Call) -> None:
     coroutine = at_once()
     with pytest.raises(TypeError) as caught:
         await call(never_called, 3, 4, coroutine)
@@ -186,7 +186,7 @@ async def test_what_can_not_be_called_is_refused_and_coroutines_beside_it_are_cl
 
 
 @each_call
-async def test_a_synchronous_function_fails_with_a_sentence(call: Call) -> None:
+async def test_a_synchronous_function_fails_with_a_helpful_error(call: Call) -> None:
     def synchronous() -> int:
         return 3
 
@@ -201,7 +201,7 @@ async def test_a_synchronous_function_fails_with_a_sentence(call: Call) -> None:
 
 
 @each_call
-async def test_tasks_carry_the_name_of_the_function(call: Call) -> None:
+async def test_tasks_are_named_after_their_function(call: Call) -> None:
     names: list[str] = []
 
     async def observed() -> None:
@@ -213,7 +213,7 @@ async def test_tasks_carry_the_name_of_the_function(call: Call) -> None:
 
 
 @each_call
-async def test_functions_see_the_variables_of_the_caller_and_not_what_others_set(call: Call) -> None:
+async def test_functions_see_the_context_variables_of_the_caller_and_not_of_each_other(call: Call) -> None:
     seen: list[str] = []
 
     async def look_and_set() -> None:
@@ -237,7 +237,7 @@ async def raises_a_foreign_cancelled() -> None:
 
 
 @each_call
-async def test_a_cancelled_that_belongs_elsewhere_does_not_pass_for_an_end(call: Call) -> None:
+async def test_a_cancelled_that_belongs_elsewhere_does_not_count_as_a_result(call: Call) -> None:
     error = await error_of(call(raises_a_foreign_cancelled))
     assert type(error) is RuntimeError
     told = {stagger_them: "first_success", **dict.fromkeys(MAPS[:2], "amap"), **dict.fromkeys(MAPS[2:], "open_amap")}
@@ -266,7 +266,7 @@ async def fail_watched(watch: Any, kind: type[BaseException] = Boom) -> None:
 
 
 class Watched(KeyboardInterrupt):
-    """One that can be weakly referred to."""
+    """A `KeyboardInterrupt` that weak references can point to."""
 
 
 @each_call
@@ -308,7 +308,7 @@ def test_no_cancelled_path_leaves_a_reference_cycle(call: Call) -> None:
 
 
 @each_call
-def test_what_was_returned_is_not_kept(call: Call) -> None:
+def test_returned_values_are_not_kept_alive(call: Call) -> None:
     class Value:
         pass
 
@@ -325,16 +325,16 @@ def test_what_was_returned_is_not_kept(call: Call) -> None:
 # ---- gather and gather_outcomes
 
 
-async def test_values_come_in_the_order_of_the_functions_which_run_at_once(autojump_clock: MockClock) -> None:
+async def test_functions_run_concurrently_and_values_come_in_their_order(autojump_clock: MockClock) -> None:
     assert await gather(partial(returns, "a", 3), partial(returns, 2, 1), partial(returns, None, 2)) == ("a", 2, None)
     assert trio.current_time() == 3
 
 
-async def test_more_functions_than_the_types_count_are_gathered_too() -> None:
+async def test_gather_takes_more_functions_than_its_overloads_cover() -> None:
     assert await gather(*[partial(returns, n, 0) for n in range(100)]) == tuple(range(100))
 
 
-async def test_outcomes_tell_how_each_function_ended_and_no_exception_cancels_the_others(
+async def test_gather_outcomes_returns_each_outcome_and_no_exception_cancels_the_others(
     autojump_clock: MockClock,
 ) -> None:
     failed, value = await gather_outcomes(partial(fails, 1), partial(returns, 3, 2))
@@ -364,7 +364,7 @@ async def test_the_first_to_finish_wins_and_the_others_are_cancelled(value: obje
 
 
 @pytest.mark.parametrize("call", named(race, first_success))
-async def test_a_loser_learns_why_it_is_cancelled(call: Call, autojump_clock: MockClock) -> None:
+async def test_a_loser_is_cancelled_with_a_reason(call: Call, autojump_clock: MockClock) -> None:
     reasons: list[str | None] = []
 
     async def loser() -> None:
@@ -378,19 +378,19 @@ async def test_a_loser_learns_why_it_is_cancelled(call: Call, autojump_clock: Mo
     assert reasons == [f"another function of {call.__name__} was first"]
 
 
-async def test_an_exception_wins_too(autojump_clock: MockClock) -> None:
+async def test_an_exception_can_win_too(autojump_clock: MockClock) -> None:
     error = await error_of(race(partial(returns, 3, 2), fails))
     assert pytest.RaisesGroup(Boom).matches(error)
     assert trio.current_time() == 1
 
 
-async def test_what_a_loser_raises_is_not_lost(autojump_clock: MockClock) -> None:
+async def test_an_exception_raised_by_a_loser_is_not_lost(autojump_clock: MockClock) -> None:
     error = await error_of(race(partial(returns, 3), fails_when_cancelled))
     assert pytest.RaisesGroup(Other).matches(error)
 
 
 @pytest.mark.parametrize("call", named(race, first_success))
-def test_of_several_that_finish_in_one_tick_the_very_first_wins(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_if_several_finish_in_one_tick_the_very_first_wins(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
     async def main() -> int:
         finished: list[int] = []
 
@@ -413,13 +413,13 @@ def test_of_several_that_finish_in_one_tick_the_very_first_wins(call: Call, monk
 # ---- first_success
 
 
-async def test_the_first_value_wins_and_failures_before_it_are_dropped(autojump_clock: MockClock) -> None:
+async def test_the_first_value_wins_and_earlier_failures_are_dropped(autojump_clock: MockClock) -> None:
     assert await first_success(fails, partial(returns, 3, 2), partial(returns, 4, 3)) == 3
     assert trio.current_time() == 2
 
 
 @pytest.mark.parametrize("loser", named(fails_when_cancelled, mixes_failure_and_cancellation))
-async def test_what_a_loser_raises_because_it_is_cancelled_is_raised_instead_of_the_value(
+async def test_if_a_loser_fails_when_cancelled_its_exception_is_raised_and_the_value_discarded(
     loser: Fn, autojump_clock: MockClock
 ) -> None:
     discarded: list[object] = []
@@ -440,7 +440,7 @@ async def test_ctrl_c_in_a_loser_is_not_dropped(autojump_clock: MockClock) -> No
 
 
 @pytest.mark.parametrize("stagger", [None, 0.1])
-async def test_if_all_fail_their_failures_are_in_a_group_in_the_order_given(
+async def test_if_all_fail_their_exceptions_are_grouped_in_the_order_given(
     stagger: float | None, autojump_clock: MockClock
 ) -> None:
     kinds = [ValueError, Boom, Other]
@@ -451,7 +451,7 @@ async def test_if_all_fail_their_failures_are_in_a_group_in_the_order_given(
     assert leaf_types(error) == kinds
 
 
-async def test_without_a_winner_no_failure_beside_a_foreign_cancelled_is_dropped() -> None:
+async def test_without_a_winner_a_failure_grouped_with_a_foreign_cancelled_is_kept() -> None:
     async def fail_twice() -> None:
         raise BaseExceptionGroup("two", [await error_of(raises_a_foreign_cancelled()), Boom()])
 
@@ -473,7 +473,7 @@ class Attempts:
         return attempt
 
 
-async def test_an_attempt_starts_each_time_that_the_stagger_is_over(autojump_clock: MockClock) -> None:
+async def test_an_attempt_starts_every_stagger_seconds(autojump_clock: MockClock) -> None:
     attempt = Attempts()
     slow = attempt(partial(returns, "slow", 100))
     assert await first_success(slow, slow, slow, attempt(partial(returns, "quick", 1)), slow, stagger=10) == "quick"
@@ -487,7 +487,7 @@ async def test_an_attempt_starts_as_soon_as_the_one_before_it_fails(autojump_clo
     assert attempt.started == [0, 3, 6, 11]
 
 
-async def test_an_earlier_attempt_may_win_while_a_later_one_is_waited_for(autojump_clock: MockClock) -> None:
+async def test_an_earlier_attempt_can_still_win_after_a_later_one_has_started(autojump_clock: MockClock) -> None:
     attempt = Attempts()
     slow = attempt(partial(returns, "slow", 7))
     assert await first_success(slow, slow, slow, stagger=5) == "slow"
@@ -511,7 +511,7 @@ async def test_no_attempt_starts_once_one_has_succeeded(autojump_clock: MockCloc
     assert attempt.started == [0, 1]
 
 
-def test_no_attempt_starts_when_an_earlier_one_succeeds_in_the_tick_in_which_the_last_one_fails(
+def test_no_attempt_starts_if_one_succeeds_in_the_tick_in_which_the_latest_fails(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     async def main() -> list[float]:
@@ -525,7 +525,7 @@ def test_no_attempt_starts_when_an_earlier_one_succeeds_in_the_tick_in_which_the
         assert trio.run(main, clock=MockClock(autojump_threshold=0)) == [0, 5]
 
 
-async def test_without_a_stagger_worth_the_name_all_start_at_once(autojump_clock: MockClock) -> None:
+async def test_with_a_stagger_of_zero_all_start_at_once(autojump_clock: MockClock) -> None:
     attempt = Attempts()
     assert await first_success(*[attempt(partial(returns, n, 3 - n)) for n in range(3)], stagger=0) == 2
     assert attempt.started == [0, 0, 0]
@@ -534,7 +534,7 @@ async def test_without_a_stagger_worth_the_name_all_start_at_once(autojump_clock
 @pytest.mark.parametrize(
     ("stagger", "kind"), [(-1, ValueError), (math.nan, ValueError), ("3", TypeError), (1j, TypeError)]
 )
-async def test_a_wrong_stagger_is_refused_before_anything_starts(stagger: Any, kind: type[Exception]) -> None:
+async def test_a_wrong_stagger_raises_an_error_before_anything_starts(stagger: Any, kind: type[Exception]) -> None:
     with pytest.raises(kind) as caught:
         await first_success(never_called, stagger=stagger)
     assert str(caught.value) == (

@@ -46,7 +46,7 @@ async def fails_when_cancelled(error: BaseException) -> Any:
 
 
 @calls
-async def test_a_loser_that_succeeds_late_gives_its_value_to_discard(call: Any, autojump_clock: MockClock) -> None:
+async def test_if_a_loser_succeeds_late_discard_is_called_with_its_value(call: Any, autojump_clock: MockClock) -> None:
     discarded: list[object] = []
     assert await call(partial(shielded, "late", 2), partial(returns, "first", 1), discard=discarded.append) == "first"
     assert discarded == ["late"]
@@ -58,7 +58,7 @@ async def test_without_discard_a_late_value_is_dropped(call: Any, autojump_clock
 
 
 @calls
-async def test_discard_may_be_async_and_runs_in_the_cancelled_task_of_the_value(
+async def test_discard_may_be_async_and_runs_in_the_cancelled_task_that_made_the_value(
     call: Any, autojump_clock: MockClock
 ) -> None:
     seen: list[object] = []
@@ -76,7 +76,7 @@ async def test_discard_may_be_async_and_runs_in_the_cancelled_task_of_the_value(
 
 
 @calls
-async def test_if_a_loser_fails_as_it_is_cancelled_the_first_value_is_discarded(
+async def test_if_a_loser_fails_when_cancelled_the_first_value_is_discarded(
     call: Any, autojump_clock: MockClock
 ) -> None:
     discarded: list[object] = []
@@ -86,7 +86,7 @@ async def test_if_a_loser_fails_as_it_is_cancelled_the_first_value_is_discarded(
 
 
 @calls
-async def test_what_discard_raises_is_raised_together_with_the_failure(call: Any, autojump_clock: MockClock) -> None:
+async def test_exceptions_raised_by_discard_are_grouped_with_the_failure(call: Any, autojump_clock: MockClock) -> None:
     def discard(value: object) -> None:
         raise ValueError(value)
 
@@ -97,7 +97,7 @@ async def test_what_discard_raises_is_raised_together_with_the_failure(call: Any
 
 
 @calls
-async def test_if_the_call_is_cancelled_at_the_moment_of_success_the_value_is_returned_or_discarded(
+async def test_if_the_deadline_passes_at_the_moment_of_success_the_value_is_returned_or_discarded(
     call: Any, autojump_clock: MockClock
 ) -> None:
     endings: set[str] = set()
@@ -111,8 +111,8 @@ async def test_if_the_call_is_cancelled_at_the_moment_of_success_the_value_is_re
     assert "returned" in endings or "not reached" in endings
 
 
-@pytest.mark.parametrize("seed", range(10))  # the call is cancelled before or after it learns of its value
-async def test_a_call_that_is_cancelled_as_it_succeeds_returns_its_value_or_discards_it(
+@pytest.mark.parametrize("seed", range(10))  # the cancellation comes before the value or after it
+async def test_if_a_winner_cancels_the_caller_its_value_is_returned_or_discarded(
     seed: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seed_scheduler(seed, monkeypatch)
@@ -140,7 +140,7 @@ async def test_a_call_that_is_cancelled_as_it_succeeds_returns_its_value_or_disc
             assert leaf_types(group) == [trio.Cancelled, Boom]
 
 
-async def test_two_openers_of_real_connections_leave_none_open() -> None:
+async def test_racing_two_real_connections_leaves_none_open() -> None:
     async with trio.open_nursery() as nursery:
         listener = await open_stream_to_socket_listener_here(nursery)
         opened: list[trio.SocketStream] = []
@@ -188,7 +188,7 @@ async def test_a_group_with_something_that_catch_does_not_match_ends_the_call() 
     assert leaf_types(caught.value) == [OSError, KeyError]
 
 
-async def test_a_loser_that_fails_by_itself_after_the_first_success_is_a_failed_attempt(
+async def test_a_loser_that_fails_on_its_own_after_the_first_success_is_a_failed_attempt(
     autojump_clock: MockClock,
 ) -> None:
     async def fails_shielded() -> Any:
@@ -199,7 +199,7 @@ async def test_a_loser_that_fails_by_itself_after_the_first_success_is_a_failed_
     assert await first_success(fails_shielded, partial(returns, 3, 1)) == 3
 
 
-async def test_a_failure_that_has_a_loop_of_contexts_is_a_failed_attempt(autojump_clock: MockClock) -> None:
+async def test_a_failure_whose_contexts_form_a_loop_is_a_failed_attempt(autojump_clock: MockClock) -> None:
     async def fails_with_loop() -> Any:
         with trio.CancelScope(shield=True):
             await trio.sleep(2)
@@ -210,7 +210,7 @@ async def test_a_failure_that_has_a_loop_of_contexts_is_a_failed_attempt(autojum
     assert await first_success(fails_with_loop, partial(returns, 3, 1)) == 3
 
 
-async def test_an_attempt_that_has_not_begun_when_another_succeeds_is_not_called() -> None:
+async def test_no_attempt_is_called_once_another_has_succeeded() -> None:
     begun: list[int] = []
 
     async def attempt(number: int) -> int:
@@ -223,7 +223,7 @@ async def test_an_attempt_that_has_not_begun_when_another_succeeds_is_not_called
             assert [await call(partial(attempt, 1), partial(attempt, 2), partial(attempt, 3))] == begun
 
 
-async def test_no_attempt_is_started_once_another_has_succeeded_whatever_the_clock_does(mock_clock: MockClock) -> None:
+async def test_no_attempt_starts_once_another_has_succeeded_even_if_the_clock_jumps(mock_clock: MockClock) -> None:
     for _ in range(20):
         async with trio.open_nursery() as nursery:
             second: list[object] = []
@@ -245,7 +245,7 @@ async def test_no_attempt_is_started_once_another_has_succeeded_whatever_the_clo
             assert not second
 
 
-async def test_each_of_two_failures_at_once_starts_an_attempt(autojump_clock: MockClock) -> None:
+async def test_two_failures_at_once_start_two_attempts(autojump_clock: MockClock) -> None:
     begun: list[float] = []
     start = trio.current_time()
 
@@ -260,7 +260,9 @@ async def test_each_of_two_failures_at_once_starts_an_attempt(autojump_clock: Mo
 
 
 @calls
-async def test_a_cancelled_loser_finds_no_foreign_exception_as_context(call: Any, autojump_clock: MockClock) -> None:
+async def test_a_cancelled_loser_does_not_get_another_exception_as_its_context(
+    call: Any, autojump_clock: MockClock
+) -> None:
     contexts: list[BaseException | None] = []
 
     async def loser() -> None:
@@ -276,7 +278,7 @@ async def test_a_cancelled_loser_finds_no_foreign_exception_as_context(call: Any
     assert contexts == [None, None]
 
 
-async def test_a_result_in_place_of_a_function_is_refused_with_the_right_call() -> None:
+async def test_passing_a_result_raises_an_error_that_shows_the_right_call() -> None:
     wrong: Any = Future[int]()
     for call in (gather, race, first_success):
         with pytest.raises(
@@ -286,19 +288,19 @@ async def test_a_result_in_place_of_a_function_is_refused_with_the_right_call() 
 
 
 @calls
-async def test_a_discard_that_can_not_be_called_is_refused_before_anything_starts(call: Any) -> None:
+async def test_an_uncallable_discard_raises_an_error_before_anything_starts(call: Any) -> None:
     with pytest.raises(TypeError, match=r"^discard is a function of one argument, not 3; the right call is"):
         await call(partial(fails, Boom()), discard=3)
 
 
-async def test_catch_is_an_exception_type_or_a_tuple_of_them() -> None:
+async def test_catch_has_to_be_an_exception_type_or_a_tuple_of_them() -> None:
     wrong: Any
     for wrong in (3, BaseException, ValueError(), (OSError, trio.Cancelled)):
         with pytest.raises(TypeError, match=r"^catch is .*a subclass of Exception or a tuple of them, not "):
             await first_success(partial(fails, Boom()), catch=wrong)
 
 
-def test_a_call_that_fails_with_its_value_discarded_leaves_no_reference_cycle() -> None:
+def test_a_failed_call_whose_value_is_discarded_leaves_no_reference_cycle() -> None:
     async def fails_as_it_is_cancelled(watch: Callable[[Any], Any]) -> None:
         try:
             await trio.sleep_forever()
