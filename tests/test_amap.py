@@ -1,4 +1,4 @@
-"""`amap` and `open_amap`: what they take, in which order they give it out, and how they end."""
+"""`amap` and `open_amap`: what they take, in which order they return results, and how they end."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ if TYPE_CHECKING:
 
 
 class Source:
-    """Items that are counted as they are taken; ``count`` of them, or ``error`` after so many."""
+    """Counts the items that are taken. It has ``count`` of them, and then raises ``error`` if there is one."""
 
     def __init__(self, count: float = math.inf, error: Exception | None = None) -> None:
         self.count = count
@@ -91,7 +91,7 @@ class PlainSource(Source):
 
 
 class AsyncSource(Source):
-    """The same, asynchronous, and telling how it was closed."""
+    """The same as an async generator, which notes that it has ended and checks that one task runs it."""
 
     ended = False
     blocks_at: int | None = None
@@ -106,7 +106,7 @@ class AsyncSource(Source):
         finally:
             self.ended = True
             tasks.append(trio.lowlevel.current_task())
-            assert len(set(tasks)) == 1, "it was run in several tasks"
+            assert len(set(tasks)) == 1, "several tasks ran it"
 
 
 def items_of(source: Source) -> Any:
@@ -136,7 +136,7 @@ each_map = pytest.mark.parametrize("run_map", named(run_amap, run_open_amap, run
 
 @each_map
 @each_kind
-async def test_each_item_is_worked_on_once(run_map: Any, kind: Any, autojump_clock: MockClock) -> None:
+async def test_the_function_is_called_once_per_item(run_map: Any, kind: Any, autojump_clock: MockClock) -> None:
     async def square(n: int) -> int:
         await trio.sleep(n % 4)
         return n * n
@@ -147,7 +147,7 @@ async def test_each_item_is_worked_on_once(run_map: Any, kind: Any, autojump_clo
 
 @each_map
 @each_kind
-async def test_no_more_calls_run_than_the_limit_and_no_item_is_taken_before_there_is_room(
+async def test_at_most_limit_calls_run_at_once_and_no_item_is_read_early(
     run_map: Any, kind: Any, autojump_clock: MockClock
 ) -> None:
     source = kind(10)
@@ -169,7 +169,7 @@ async def test_no_more_calls_run_than_the_limit_and_no_item_is_taken_before_ther
     assert trio.current_time() == 4
 
 
-async def test_amap_without_a_limit_runs_all_at_once(autojump_clock: MockClock) -> None:
+async def test_without_a_limit_amap_runs_all_calls_at_once(autojump_clock: MockClock) -> None:
     assert await amap(returns, range(100)) == list(range(100))
     assert await amap(returns, range(3), limit=None) == [0, 1, 2]
     assert await amap(returns, source_of(range(100))) == list(range(100))
@@ -178,7 +178,7 @@ async def test_amap_without_a_limit_runs_all_at_once(autojump_clock: MockClock) 
 
 
 @each_map
-async def test_all_that_may_start_do_so_within_a_few_ticks(run_map: Any) -> None:
+async def test_calls_up_to_the_limit_start_within_a_few_ticks(run_map: Any) -> None:
     started: list[int] = []
 
     async def work(n: int) -> None:
@@ -198,7 +198,7 @@ async def test_all_that_may_start_do_so_within_a_few_ticks(run_map: Any) -> None
 
 @each_map
 @each_kind
-async def test_an_endless_source_ends_with_a_failure(run_map: Any, kind: Any) -> None:
+async def test_a_failure_ends_the_map_even_if_the_source_is_endless(run_map: Any, kind: Any) -> None:
     async def fail_at_ten(n: int) -> None:
         await trio.lowlevel.checkpoint()
         if n == 10:
@@ -211,9 +211,9 @@ async def test_an_endless_source_ends_with_a_failure(run_map: Any, kind: Any) ->
 
 
 @each_map
-async def test_a_source_that_has_ended_is_not_read_again(run_map: Any) -> None:
+async def test_once_a_source_has_ended_it_is_not_read_again(run_map: Any) -> None:
     class Resuming:
-        """Such as a file that others still write to."""
+        """Like a file that somebody is still writing to."""
 
         def __init__(self) -> None:
             self.asked = 0
@@ -234,7 +234,7 @@ async def test_a_source_that_has_ended_is_not_read_again(run_map: Any) -> None:
 @each_map
 @each_kind
 @pytest.mark.parametrize("count", [0, 2, 7])
-async def test_a_source_that_raises_ends_the_call_with_its_exception(run_map: Any, kind: Any, count: int) -> None:
+async def test_if_a_source_raises_the_map_ends_with_its_exception(run_map: Any, kind: Any, count: int) -> None:
     async def work(n: int) -> None:
         assert n < 7
         if n == 6:
@@ -250,7 +250,7 @@ async def test_a_source_that_raises_ends_the_call_with_its_exception(run_map: An
 @pytest.mark.parametrize(
     "end", ["exhausted", "failed", "failed while it reads", "cancelled", "cancelled while it reads"]
 )
-async def test_an_async_generator_is_run_and_closed_by_one_task(
+async def test_an_async_generator_is_run_and_closed_by_a_single_task(
     run_map: Any, end: str, autojump_clock: MockClock
 ) -> None:
     source = AsyncSource(5 if end == "exhausted" else math.inf)
@@ -270,7 +270,7 @@ async def test_an_async_generator_is_run_and_closed_by_one_task(
 
 
 @each_map
-async def test_an_async_generator_is_closed_also_where_the_call_is_cancelled_before_it_begins(run_map: Any) -> None:
+async def test_a_started_generator_is_closed_even_if_the_map_is_cancelled_before_it_begins(run_map: Any) -> None:
     closed: list[bool] = []
 
     async def begun() -> AsyncGenerator[int, None]:
@@ -290,7 +290,7 @@ async def test_an_async_generator_is_closed_also_where_the_call_is_cancelled_bef
 
 
 @each_map
-async def test_what_closing_a_source_raises_is_in_a_group(run_map: Any) -> None:
+async def test_an_exception_raised_while_closing_the_source_is_in_the_group(run_map: Any) -> None:
     async def raises_as_it_is_closed() -> AsyncGenerator[int, None]:
         try:
             for n in range(100):
@@ -308,7 +308,7 @@ async def test_what_closing_a_source_raises_is_in_a_group(run_map: Any) -> None:
 
 @each_map
 @each_kind
-async def test_a_source_may_hold_over_its_yields_what_belongs_to_a_context(
+async def test_a_source_may_hold_locks_and_context_variables_across_its_yields(
     run_map: Any, kind: Any, autojump_clock: MockClock
 ) -> None:
     """A context variable can be reset only in the context in which it was set."""
@@ -322,7 +322,7 @@ async def test_a_source_may_hold_over_its_yields_what_belongs_to_a_context(
 
     async def hold_asynchronously() -> AsyncGenerator[int, None]:
         for n in hold():
-            async with lock:  # which only the task that has acquired it may release
+            async with lock:  # only the task that acquired the lock may release it
                 yield n
 
     async def work(n: int) -> str:
@@ -353,7 +353,7 @@ async def test_ctrl_c_can_interrupt_the_source(run_map: Any, kind: Any) -> None:
 
 
 @each_map
-async def test_what_can_be_iterated_over_both_ways_is_read_asynchronously(run_map: Any) -> None:
+async def test_a_source_that_is_both_iterable_and_async_iterable_is_read_asynchronously(run_map: Any) -> None:
     class Both:
         def __iter__(self) -> Iterator[int]:
             raise AssertionError
@@ -375,7 +375,7 @@ async def test_an_async_iterator_need_not_be_a_generator(run_map: Any) -> None:
 
 @each_map
 @each_kind
-async def test_a_call_sees_nothing_of_what_another_has_set_before_it(
+async def test_calls_do_not_see_each_others_context_variables(
     run_map: Any, kind: Any, autojump_clock: MockClock
 ) -> None:
     async def look_and_set(n: int) -> tuple[str, str]:
@@ -392,7 +392,9 @@ async def test_a_call_sees_nothing_of_what_another_has_set_before_it(
 
 @each_map
 @each_kind
-async def test_the_task_that_goes_on_after_such_a_call_has_its_name_too(run_map: Any, kind: Any) -> None:
+async def test_every_task_is_named_after_the_function_even_if_calls_set_context_variables(
+    run_map: Any, kind: Any
+) -> None:
     names: set[str] = set()
 
     async def set_and_note(n: int) -> None:
@@ -425,7 +427,7 @@ each_map_now = pytest.mark.parametrize(
 
 @each_map_now
 @pytest.mark.parametrize("limit", [0, -1])
-def test_a_limit_below_one_is_refused_at_the_call(name: str, call_map: Any, limit: int) -> None:
+def test_a_limit_below_one_raises_an_error_at_the_call(name: str, call_map: Any, limit: int) -> None:
     with pytest.raises(
         ValueError, match=f"^the limit of {name} is how many calls run at once, at least 1, not {limit}$"
     ):
@@ -434,7 +436,7 @@ def test_a_limit_below_one_is_refused_at_the_call(name: str, call_map: Any, limi
 
 @each_map_now
 @pytest.mark.parametrize("limit", [1.5, True, "3", math.inf])
-def test_a_limit_that_is_no_integer_is_refused_at_the_call(name: str, call_map: Any, limit: object) -> None:
+def test_a_limit_that_is_not_an_integer_raises_an_error_at_the_call(name: str, call_map: Any, limit: object) -> None:
     with pytest.raises(TypeError) as caught:
         call_map(at_once, no_items(), limit=limit)
     assert str(caught.value) == (
@@ -442,22 +444,22 @@ def test_a_limit_that_is_no_integer_is_refused_at_the_call(name: str, call_map: 
     )
 
 
-async def test_open_amap_without_a_limit_runs_all_at_once(autojump_clock: MockClock) -> None:
+async def test_without_a_limit_open_amap_runs_all_calls_at_once(autojump_clock: MockClock) -> None:
     captures = await streamed(returns, range(100))
     assert [capture.result() for capture in captures] == [*range(100)] or trio.current_time() == 1
     assert trio.current_time() == 1
 
 
-async def test_a_limit_may_be_any_integer() -> None:
+async def test_a_limit_may_be_any_object_with_an_index() -> None:
     class Three:
         def __index__(self) -> int:
             return 3
 
-    assert await amap(at_once, [1, 2], limit=Three()) == [1, 2]  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]  # what numpy's integers are
+    assert await amap(at_once, [1, 2], limit=Three()) == [1, 2]  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]  # numpy's integers are like this
 
 
 @each_map_now
-def test_a_coroutine_in_place_of_the_function_is_refused_and_closed(name: str, call_map: Any) -> None:
+def test_passing_a_coroutine_raises_an_error_and_closes_it(name: str, call_map: Any) -> None:
     with pytest.raises(TypeError) as caught:
         call_map(at_once(), no_items(), limit=0)
     assert str(caught.value) == (
@@ -467,14 +469,14 @@ def test_a_coroutine_in_place_of_the_function_is_refused_and_closed(name: str, c
 
 
 @each_map_now
-def test_a_function_that_can_not_be_called_is_refused(name: str, call_map: Any) -> None:
+def test_an_uncallable_function_raises_an_error(name: str, call_map: Any) -> None:
     with pytest.raises(TypeError) as caught:
         call_map(3, no_items())
     assert str(caught.value) == f"expected an async function, but got 3; the right call is '{name}(async_fn, items)'"
 
 
 @each_map_now
-def test_items_that_can_not_be_iterated_over_are_refused(name: str, call_map: Any) -> None:
+def test_items_that_are_not_iterable_raise_an_error(name: str, call_map: Any) -> None:
     told = f"^{name} takes its items from an iterable or an async iterable, not from "
     with pytest.raises(TypeError, match=f"{told}3$"):
         call_map(at_once, 3)
@@ -497,7 +499,7 @@ def notes_of(error: BaseException) -> list[str]:
 @each_map
 @each_kind
 @needs_notes
-async def test_a_failure_carries_a_note_with_the_position_and_the_item(run_map: Any, kind: Any) -> None:
+async def test_a_failure_has_a_note_with_the_position_and_the_item(run_map: Any, kind: Any) -> None:
     async def fail_at_five(n: int) -> None:
         if n == 5:
             raise Boom
@@ -508,12 +510,12 @@ async def test_a_failure_carries_a_note_with_the_position_and_the_item(run_map: 
 
 
 @each_map
-async def test_a_failure_that_is_a_group_carries_one_on_every_python(run_map: Any) -> None:
+async def test_a_failed_group_has_a_note_on_every_python(run_map: Any) -> None:
     error = await group_of(run_map(fail_with, [ExceptionGroup("", [Boom()])]))
     assert [note[:8] for note in notes_of(error.exceptions[0])] == ["item 0: "]
 
 
-async def test_a_suppressed_failure_carries_none() -> None:
+async def test_a_suppressed_failure_has_no_note() -> None:
     [capture] = await streamed(fail_with, [Boom()], suppress_exception=True)
     error = capture.exception()
     assert error is not None
@@ -522,7 +524,7 @@ async def test_a_suppressed_failure_carries_none() -> None:
 
 @each_map
 @needs_notes
-async def test_an_exception_that_many_calls_raise_carries_one_note_and_not_that_of_a_call_before(run_map: Any) -> None:
+async def test_an_exception_raised_by_many_calls_has_one_note_and_keeps_none_from_an_earlier_map(run_map: Any) -> None:
     error = Boom()
 
     async def fail(_: object) -> None:
@@ -553,7 +555,7 @@ class Odd(Exception):
 
 @each_map
 @pytest.mark.parametrize("error", [Frozen(), Strict(), Odd()], ids=lambda error: type(error).__name__)
-async def test_an_exception_that_refuses_notes_stays_as_it_is(run_map: Any, error: Exception) -> None:
+async def test_an_exception_that_takes_no_notes_is_left_unchanged(run_map: Any, error: Exception) -> None:
     group = await group_of(run_map(fail_with, [error]))
     assert group.exceptions == (error,)
 
@@ -563,7 +565,7 @@ class Unshowable:
         raise ValueError
 
 
-Unsized: Any = type("deque", (Unshowable,), {})  # which reprlib takes for the real one, up to Python 3.11
+Unsized: Any = type("deque", (Unshowable,), {})  # up to Python 3.11, reprlib takes it for the real one
 
 
 @each_map
@@ -577,7 +579,7 @@ Unsized: Any = type("deque", (Unshowable,), {})  # which reprlib takes for the r
         (Unsized(), r"<deque (whose repr\(\) raised TypeError|instance at 0x[0-9a-f]+)>"),
     ],
 )
-async def test_the_item_is_shown_in_short_whatever_it_is(run_map: Any, item: object, shown: str) -> None:
+async def test_the_note_is_short_whatever_the_item_is(run_map: Any, item: object, shown: str) -> None:
     async def fail(_: object) -> None:
         raise Boom
 
@@ -588,7 +590,7 @@ async def test_the_item_is_shown_in_short_whatever_it_is(run_map: Any, item: obj
 
 @each_map
 @needs_notes
-async def test_a_cancellation_carries_no_note(run_map: Any) -> None:
+async def test_a_cancellation_has_no_note(run_map: Any) -> None:
     seen: list[BaseException] = []
 
     async def wait(in_group: bool) -> None:
@@ -609,10 +611,10 @@ async def test_a_cancellation_carries_no_note(run_map: Any) -> None:
     assert [notes_of(error) for error in seen] == [[], []]
 
 
-# ---- open_amap: how results are given out
+# ---- open_amap: how results are taken
 
 
-def test_results_come_in_the_exact_order_of_completion(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_results_arrive_in_the_exact_order_of_completion(monkeypatch: pytest.MonkeyPatch) -> None:
     async def main() -> tuple[int, ...]:
         finished: list[int] = []
         all_run = trio.Event()
@@ -636,7 +638,7 @@ def test_results_come_in_the_exact_order_of_completion(monkeypatch: pytest.Monke
 
 
 @each_kind
-def test_ordered_results_come_in_the_order_of_the_items(kind: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ordered_results_arrive_in_the_order_of_the_items(kind: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     async def main() -> None:
         async def finish(n: int) -> int:
             await trio.sleep(n * 7 % 5)
@@ -650,7 +652,7 @@ def test_ordered_results_come_in_the_order_of_the_items(kind: Any, monkeypatch: 
         trio.run(main, clock=MockClock(autojump_threshold=0))
 
 
-async def test_a_capture_that_is_given_out_is_done_and_knows_its_item() -> None:
+async def test_each_capture_from_open_amap_is_done_and_has_its_item() -> None:
     [capture] = await streamed(returns_later, ["item"], limit=1)
     assert type(capture) is ItemCapture
     assert (capture.item, capture.args) == ("item", ("item",))
@@ -665,7 +667,7 @@ async def returns_later(value: Any) -> Any:
 
 @each_kind
 @pytest.mark.parametrize("ordered", [False, True])
-async def test_while_nobody_takes_results_no_more_than_the_limit_are_made(kind: Any, ordered: bool) -> None:
+async def test_while_nobody_takes_results_no_more_calls_than_the_limit_are_made(kind: Any, ordered: bool) -> None:
     source = kind()
     async with open_amap(at_once, items_of(source), limit=3, ordered=ordered) as results:
         for consumed in range(5):
@@ -689,7 +691,7 @@ async def test_each_step_is_a_checkpoint(ordered: bool) -> None:
         await anext(results)
 
 
-async def test_with_suppress_exception_failures_are_given_out_and_nothing_ends(autojump_clock: MockClock) -> None:
+async def test_with_suppress_exception_failures_are_results_like_any_other(autojump_clock: MockClock) -> None:
     async def fail_if_odd(n: int) -> int:
         if n % 2:
             raise Boom
@@ -699,12 +701,12 @@ async def test_with_suppress_exception_failures_are_given_out_and_nothing_ends(a
     assert [type(capture.exception()) for capture in captures] == [type(None), Boom] * 3
 
 
-async def test_suppress_exception_suppresses_nothing_but_exceptions() -> None:
+async def test_suppress_exception_does_not_suppress_a_keyboard_interrupt() -> None:
     error = await group_of(streamed(partial(fails, 0), [KeyboardInterrupt], limit=1, suppress_exception=True))
     assert leaf_types(error) == [KeyboardInterrupt]
 
 
-async def test_ctrl_c_before_a_call_begins_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_ctrl_c_before_a_call_begins_is_passed_on(monkeypatch: pytest.MonkeyPatch) -> None:
     async def interrupted(_: object) -> None:
         raise KeyboardInterrupt
 
@@ -713,7 +715,7 @@ async def test_ctrl_c_before_a_call_begins_goes_on(monkeypatch: pytest.MonkeyPat
     assert leaf_types(error) == [KeyboardInterrupt]
 
 
-async def test_a_call_that_fails_while_the_block_waits_ends_the_block_with_nothing_else(
+async def test_if_a_call_fails_while_the_block_waits_only_its_exception_is_raised(
     autojump_clock: MockClock,
 ) -> None:
     error = await error_of(streamed(fails, [2, 3], limit=2))
@@ -723,7 +725,9 @@ async def test_a_call_that_fails_while_the_block_waits_ends_the_block_with_nothi
 
 @each_kind
 @pytest.mark.parametrize("ordered", [False, True])
-async def test_consumers_that_get_nothing_more_end(kind: Any, ordered: bool, autojump_clock: MockClock) -> None:
+async def test_consumers_end_when_there_are_no_more_results(
+    kind: Any, ordered: bool, autojump_clock: MockClock
+) -> None:
     async def consume(results: AsyncIterator[ResultCapture[int]]) -> None:
         async for _ in results:
             await trio.sleep(1)
@@ -744,7 +748,7 @@ async def returns_after_itself(seconds: int) -> int:
 
 @pytest.mark.parametrize("ordered", [False, True])
 @pytest.mark.parametrize("end", ["failed", "cancelled"])
-async def test_a_shielded_consumer_does_not_wait_for_a_source_that_is_gone(
+async def test_a_shielded_consumer_does_not_wait_for_a_source_that_has_ended(
     ordered: bool, end: str, autojump_clock: MockClock
 ) -> None:
     async def source() -> AsyncGenerator[int, None]:
@@ -783,7 +787,7 @@ async def test_several_consumers_share_the_results(ordered: bool, autojump_clock
 
 
 @pytest.mark.parametrize("ready", [False, True])
-async def test_a_consumer_that_is_cancelled_loses_no_result(ready: bool, autojump_clock: MockClock) -> None:
+async def test_no_result_is_lost_if_a_consumer_is_cancelled(ready: bool, autojump_clock: MockClock) -> None:
     async with open_amap(returns_later, range(3), limit=2) as results:
         if ready:
             await wait_all_tasks_blocked()
@@ -794,7 +798,7 @@ async def test_a_consumer_that_is_cancelled_loses_no_result(ready: bool, autojum
         assert sorted([capture.result() async for capture in results]) == [0, 1, 2]
 
 
-async def test_a_consumer_that_is_cancelled_as_its_result_arrives_loses_no_result() -> None:
+async def test_no_result_is_lost_if_a_consumer_is_cancelled_as_it_arrives() -> None:
     go = trio.Event()
 
     async def work(n: int) -> int:
@@ -818,7 +822,7 @@ async def test_a_consumer_that_is_cancelled_as_its_result_arrives_loses_no_resul
     assert found == [3]
 
 
-async def test_results_are_given_out_in_the_block_only() -> None:
+async def test_results_can_be_taken_only_inside_the_block() -> None:
     async with open_amap(returns_later, [1, 2], limit=1) as results:
         await anext(results)
     told = r"^open_amap gives no more results: its block has ended, or is being cancelled$"
@@ -828,10 +832,10 @@ async def test_results_are_given_out_in_the_block_only() -> None:
 
 @pytest.mark.parametrize("end", ["left", "failed", "cancelled"])
 @pytest.mark.parametrize("ordered", [False, True])
-async def test_a_consumer_outside_the_block_does_not_wait_for_ever(
+async def test_a_consumer_outside_the_block_does_not_wait_forever(
     end: str, ordered: bool, autojump_clock: MockClock
 ) -> None:
-    """Nor does one that is shielded: to both, the cancellation of the block means nothing."""
+    """Nor does a shielded one. The cancellation of the block reaches neither of them."""
     ended: list[str] = []
 
     async def consume(results: AsyncIterator[ResultCapture[Any]], who: str, *, shield: bool) -> None:
@@ -868,7 +872,7 @@ async def test_a_consumer_outside_the_block_does_not_wait_for_ever(
 
 
 class Cleanup:
-    """Calls that note how they end."""
+    """An async function that notes how its calls end."""
 
     def __init__(self) -> None:
         self.running = 0
@@ -891,7 +895,7 @@ class Cleanup:
 
 
 @pytest.mark.parametrize("ordered", [False, True])
-async def test_leaving_by_break_cancels_what_runs_and_waits_for_it(ordered: bool, autojump_clock: MockClock) -> None:
+async def test_break_cancels_the_running_calls_and_waits_for_them(ordered: bool, autojump_clock: MockClock) -> None:
     work = Cleanup()
     async with open_amap(work, Source(), limit=4, ordered=ordered) as results:
         async for capture in results:
@@ -902,7 +906,7 @@ async def test_leaving_by_break_cancels_what_runs_and_waits_for_it(ordered: bool
     assert trio.current_time() == 2
 
 
-async def test_leaving_by_return_cancels_what_runs_and_waits_for_it(autojump_clock: MockClock) -> None:
+async def test_return_cancels_the_running_calls_and_waits_for_them(autojump_clock: MockClock) -> None:
     work = Cleanup()
 
     async def find() -> int:
@@ -915,7 +919,7 @@ async def test_leaving_by_return_cancels_what_runs_and_waits_for_it(autojump_clo
     assert (work.running, work.cleaned_up) == (0, 3)
 
 
-async def test_a_block_that_takes_no_result_cancels_what_runs(autojump_clock: MockClock) -> None:
+async def test_a_block_that_takes_no_results_cancels_the_running_calls(autojump_clock: MockClock) -> None:
     work = Cleanup()
     async with open_amap(work, Source(), limit=4):
         await trio.sleep(0.5)
@@ -930,7 +934,9 @@ async def test_a_block_that_takes_no_result_cancels_what_runs(autojump_clock: Mo
     [Boom(), KeyboardInterrupt(), GeneratorExit(), ExceptionGroup("one", [Boom()])],
     ids=lambda e: type(e).__name__,
 )
-async def test_an_exception_of_the_block_leaves_as_it_is(raised: BaseException, autojump_clock: MockClock) -> None:
+async def test_an_exception_raised_in_the_block_is_passed_on_unchanged(
+    raised: BaseException, autojump_clock: MockClock
+) -> None:
     work = Cleanup()
 
     async def leave() -> None:
@@ -944,7 +950,7 @@ async def test_an_exception_of_the_block_leaves_as_it_is(raised: BaseException, 
     assert (work.running, work.cleaned_up) == (0, 3)
 
 
-async def test_an_exception_of_the_block_is_in_a_group_with_those_of_calls() -> None:
+async def test_an_exception_raised_in_the_block_is_grouped_with_those_of_the_calls() -> None:
     raised = Boom()
 
     async def leave() -> None:
@@ -957,7 +963,7 @@ async def test_an_exception_of_the_block_is_in_a_group_with_those_of_calls() -> 
     assert raised in error.exceptions
 
 
-async def test_a_generator_that_is_closed_in_the_block_ends_quietly(autojump_clock: MockClock) -> None:
+async def test_closing_a_generator_while_it_is_in_the_block_raises_nothing(autojump_clock: MockClock) -> None:
     work = Cleanup()
 
     async def stream() -> AsyncGenerator[int, None]:
@@ -971,7 +977,7 @@ async def test_a_generator_that_is_closed_in_the_block_ends_quietly(autojump_clo
     assert (work.running, work.cleaned_up) == (0, 3)
 
 
-async def test_the_block_may_be_cancelled_by_a_scope_inside_it(autojump_clock: MockClock) -> None:
+async def test_a_cancel_scope_inside_the_block_leaves_the_map_running(autojump_clock: MockClock) -> None:
     async with open_amap(returns, [0], limit=1) as results:
         with trio.move_on_after(0.5) as scope:
             await anext(results)
@@ -992,7 +998,7 @@ class Thing:
 
 @each_kind
 @pytest.mark.parametrize("ordered", [False, True])
-def test_open_amap_keeps_neither_items_nor_results_that_were_taken(kind: Any, ordered: bool) -> None:
+def test_open_amap_keeps_no_items_or_results_once_they_are_taken(kind: Any, ordered: bool) -> None:
     items: weakref.WeakSet[Thing] = weakref.WeakSet()
     results: weakref.WeakSet[Thing] = weakref.WeakSet()
 
@@ -1017,7 +1023,7 @@ def test_open_amap_keeps_neither_items_nor_results_that_were_taken(kind: Any, or
                 assert type((await anext(captures)).result()) is Thing
             await wait_all_tasks_blocked()
             assert not results
-            # `enumerate` holds the last item that it has given out, as the variable of a loop does.
+            # Like a loop variable, `enumerate` holds on to the last item.
             assert len(items) <= (0 if kind is AsyncSource else 1)
 
     gc.disable()
@@ -1045,7 +1051,7 @@ async def test_an_idle_worker_keeps_no_item() -> None:
         await anext(results)
         await anext(results)
         await wait_all_tasks_blocked()
-        go.set()  # so the worker that has the third item is idle after the other one, which goes on before it
+        go.set()  # so the worker with the third item becomes idle after the other worker
         await wait_all_tasks_blocked()
         await anext(results)
         await wait_all_tasks_blocked()
@@ -1055,7 +1061,7 @@ async def test_an_idle_worker_keeps_no_item() -> None:
 # ---- open_amap: items that are added
 
 
-async def test_added_items_are_worked_on_before_what_is_still_in_the_source(autojump_clock: MockClock) -> None:
+async def test_added_items_come_before_the_rest_of_the_source(autojump_clock: MockClock) -> None:
     found: list[str] = []
     async with open_amap(returns, iter(["a", "b", "c"]), limit=1) as results:
         async for capture in results:
@@ -1068,7 +1074,7 @@ async def test_added_items_are_worked_on_before_what_is_still_in_the_source(auto
 
 @pytest.mark.parametrize("limit", [1, 2, None])
 @pytest.mark.parametrize("ordered", [False, True])
-async def test_a_crawl_finds_everything_that_its_loop_or_its_calls_add(limit: int | None, ordered: bool) -> None:
+async def test_a_crawl_visits_everything_that_its_loop_or_its_calls_add(limit: int | None, ordered: bool) -> None:
     tree = {n: [2 * n, 2 * n + 1] for n in range(1, 64)}
 
     async def visit(n: int) -> list[int]:
@@ -1089,7 +1095,7 @@ async def test_a_crawl_finds_everything_that_its_loop_or_its_calls_add(limit: in
 
 
 @each_kind
-async def test_items_added_at_the_beginning_come_before_all_that_the_source_has(kind: Any) -> None:
+async def test_items_added_at_the_beginning_come_before_the_whole_source(kind: Any) -> None:
     for _ in range(10):  # Trio runs tasks in a random order
         begun: list[int] = []
         all_begun = trio.Event()
@@ -1107,7 +1113,7 @@ async def test_items_added_at_the_beginning_come_before_all_that_the_source_has(
         assert begun == [10, 11, 12, 0, 1, 2, 3]
 
 
-async def test_results_that_were_not_taken_are_gone_when_the_block_has_ended() -> None:
+async def test_results_that_nobody_took_are_gone_when_the_block_has_ended() -> None:
     async with open_amap(at_once, [1, 2]) as results:
         await wait_all_tasks_blocked()
     with pytest.raises(trio.ClosedResourceError):
@@ -1122,13 +1128,13 @@ async def test_no_call_begins_once_one_has_failed(run_map: Any) -> None:
         called.append(n)
         raise Boom
 
-    for _ in range(10):  # in one of them, the slice isn't over
+    for _ in range(10):  # in at least one round, the time slice isn't over
         called.clear()
         await error_of(run_map(fail, range(3)))
         assert called == [0]
 
 
-async def test_without_items_the_loop_ends_at_once_and_goes_on_when_some_are_added() -> None:
+async def test_without_items_the_loop_ends_at_once_and_a_new_loop_takes_added_ones() -> None:
     async with open_amap(at_once) as results:
         assert [capture async for capture in results] == []
         results.add("a")
@@ -1139,7 +1145,7 @@ async def test_without_items_the_loop_ends_at_once_and_goes_on_when_some_are_add
         assert sorted([capture.result() async for capture in results]) == ["b", "c"]
 
 
-async def test_items_added_by_another_task_wake_the_loop_that_waits(autojump_clock: MockClock) -> None:
+async def test_items_added_by_another_task_wake_the_waiting_loop(autojump_clock: MockClock) -> None:
     async def add(results: AmapResults[str, str]) -> None:
         await trio.sleep(5)
         results.add("late")
@@ -1152,7 +1158,7 @@ async def test_items_added_by_another_task_wake_the_loop_that_waits(autojump_clo
     assert found == ["slow", "late"]
 
 
-async def test_a_generator_is_read_on_only_when_added_items_have_been_taken(autojump_clock: MockClock) -> None:
+async def test_a_generator_is_read_further_only_after_added_items_have_been_taken(autojump_clock: MockClock) -> None:
     found: list[int] = []
     async with open_amap(returns, AsyncSource(4).items(), limit=2) as results:
         async for capture in results:
@@ -1164,7 +1170,7 @@ async def test_a_generator_is_read_on_only_when_added_items_have_been_taken(auto
     assert max(map(found.index, (10, 11, 12))) < found.index(3)
 
 
-async def test_after_the_block_nothing_can_be_added() -> None:
+async def test_nothing_can_be_added_after_the_block() -> None:
     async with open_amap(at_once, [1]) as results:
         pass
     with pytest.raises(trio.ClosedResourceError) as caught:
@@ -1172,7 +1178,7 @@ async def test_after_the_block_nothing_can_be_added() -> None:
     assert str(caught.value) == "open_amap(at_once, ...): ended, so 3 can't be added; add items while its block runs"
 
 
-async def test_an_item_that_is_added_while_the_block_is_cancelled_is_dropped(autojump_clock: MockClock) -> None:
+async def test_items_added_while_the_block_is_being_cancelled_are_dropped(autojump_clock: MockClock) -> None:
     called: list[int] = []
 
     async def add_when_cancelled(n: int) -> None:
@@ -1191,7 +1197,7 @@ async def test_an_item_that_is_added_while_the_block_is_cancelled_is_dropped(aut
     assert called == [1]
 
 
-def test_results_are_used_in_their_own_run_only() -> None:
+def test_results_can_be_used_only_in_their_own_run() -> None:
     async def main() -> None:
         async with open_amap(at_once, [1]) as results:
 
@@ -1207,7 +1213,7 @@ def test_results_are_used_in_their_own_run_only() -> None:
     trio.run(main)
 
 
-async def test_a_capture_that_is_given_out_can_not_be_run_again() -> None:
+async def test_a_capture_from_open_amap_can_not_be_run_again() -> None:
     called: list[str] = []
 
     async def note(item: str) -> None:
@@ -1219,7 +1225,7 @@ async def test_a_capture_that_is_given_out_can_not_be_run_again() -> None:
     assert called == ["item"]
 
 
-# ---- both maps: sharing the loop
+# ---- both maps: sharing the event loop
 
 
 def spin(seconds: float) -> None:
@@ -1237,7 +1243,7 @@ async def count_turns(turns: list[int]) -> None:
 @pytest.mark.parametrize("limit", [1, 3, 100, None])
 @pytest.mark.parametrize("as_generator", [False, True])
 @pytest.mark.parametrize("stream", [False, True])
-async def test_other_tasks_get_turns_beside_calls_that_never_wait(
+async def test_calls_that_never_wait_leave_turns_to_other_tasks(
     stream: bool, as_generator: bool, limit: int | None
 ) -> None:
     async def never_waits(_: int) -> None:
@@ -1252,11 +1258,11 @@ async def test_other_tasks_get_turns_beside_calls_that_never_wait(
         else:
             await amap(never_waits, items, limit=limit)
         nursery.cancel_scope.cancel()
-    assert turns[0] >= 5  # 20 ms, in slices of 2 ms, of which a call may end late
+    assert turns[0] >= 5  # 20 ms in slices of 2 ms; a call may overrun its slice
 
 
 @pytest.mark.parametrize("limit", [1, 100, None])
-async def test_other_tasks_get_turns_while_items_are_read(limit: int | None) -> None:
+async def test_reading_items_leaves_turns_to_other_tasks(limit: int | None) -> None:
     def items() -> Iterator[int]:
         for n in range(40):
             spin(0.0005)
@@ -1270,7 +1276,7 @@ async def test_other_tasks_get_turns_while_items_are_read(limit: int | None) -> 
     assert turns[0] >= 5
 
 
-async def test_many_workers_begin_one_slice_and_not_one_each() -> None:
+async def test_all_workers_together_get_one_slice_of_time() -> None:
     all_wait = trio.Event()
     waiting = 0
     calls_in_turn = [0]
@@ -1296,7 +1302,7 @@ async def test_many_workers_begin_one_slice_and_not_one_each() -> None:
         await amap(wait_once_then_never, range(120), limit=20)
         nursery.cancel_scope.cancel()
     assert sum(calls_in_turn) == 100
-    assert max(calls_in_turn) <= 30  # two turns of the loop may come between, each with two slices of 2 ms
+    assert max(calls_in_turn) <= 30  # two turns of the event loop may fall in between, each with two slices of 2 ms
 
 
 @each_kind
@@ -1313,7 +1319,7 @@ async def test_a_map_over_calls_that_never_wait_can_be_cancelled(limit: int | No
     assert scope.cancelled_caught
 
 
-async def test_calls_that_shield_themselves_do_not_keep_a_map_from_being_cancelled() -> None:
+async def test_a_map_over_shielded_calls_can_be_cancelled() -> None:
     async def shielded(_: int) -> None:
         await trio.lowlevel.cancel_shielded_checkpoint()
 
@@ -1330,7 +1336,7 @@ async def cancel_after_turns(scope: trio.CancelScope) -> None:
     scope.cancel()
 
 
-async def test_a_map_over_calls_that_never_wait_needs_a_few_workers_only() -> None:
+async def test_a_map_over_calls_that_never_wait_needs_only_a_few_workers() -> None:
     tasks = set[trio.lowlevel.Task]()
 
     async def never_waits(n: int) -> None:
@@ -1342,7 +1348,7 @@ async def test_a_map_over_calls_that_never_wait_needs_a_few_workers_only() -> No
     assert len(tasks) < 20
 
 
-# ---- both maps: sources that hold something over their yields
+# ---- both maps: sources that hold something across their yields
 
 
 @asynccontextmanager
@@ -1366,7 +1372,7 @@ async def items_over_a_nursery(closed: list[bool], error_at: int = -1) -> AsyncG
 
 @pytest.mark.parametrize("left_by", ["break", "deadline", "block", "call", "source"])
 @pytest.mark.parametrize("ordered", [False, True])
-async def test_a_source_that_holds_a_nursery_over_its_yields_ends_without_a_generator_exit(
+async def test_a_source_that_yields_inside_a_nursery_gets_no_generator_exit(
     left_by: str, ordered: bool, autojump_clock: MockClock
 ) -> None:
     closed: list[bool] = []
@@ -1397,7 +1403,7 @@ async def test_a_source_that_holds_a_nursery_over_its_yields_ends_without_a_gene
 
 
 @each_map
-async def test_a_source_with_a_time_limit_around_its_yields_ends_in_time(
+async def test_a_time_limit_around_the_yields_of_an_async_generator_works(
     run_map: Any, autojump_clock: MockClock
 ) -> None:
     tasks = set[trio.lowlevel.Task]()
@@ -1415,7 +1421,9 @@ async def test_a_source_with_a_time_limit_around_its_yields_ends_in_time(
 
 
 @each_map
-async def test_so_does_a_synchronous_generator(run_map: Any, autojump_clock: MockClock) -> None:
+async def test_a_time_limit_around_the_yields_of_a_synchronous_generator_works(
+    run_map: Any, autojump_clock: MockClock
+) -> None:
     tasks = set[trio.lowlevel.Task]()
     closed: list[bool] = []
 
@@ -1434,7 +1442,7 @@ async def test_so_does_a_synchronous_generator(run_map: Any, autojump_clock: Moc
 
 @each_map
 @pytest.mark.parametrize("is_async", [False, True])
-async def test_a_generator_is_closed_also_if_the_map_is_cancelled_before_it_begins(
+async def test_an_unstarted_generator_is_closed_even_if_the_map_is_cancelled_before_it_begins(
     run_map: Any, is_async: bool
 ) -> None:
     def synchronous() -> Iterator[int]:
@@ -1467,7 +1475,7 @@ async def test_a_synchronous_generator_is_closed_when_the_block_ends() -> None:
     assert closed == [True]
 
 
-async def test_a_generator_that_goes_on_when_it_is_cancelled_is_closed() -> None:
+async def test_a_generator_that_swallows_its_cancellation_is_closed() -> None:
     seen: list[type[BaseException]] = []
 
     async def stubborn() -> AsyncGenerator[int, None]:
@@ -1486,7 +1494,9 @@ async def test_a_generator_that_goes_on_when_it_is_cancelled_is_closed() -> None
 
 
 @pytest.mark.parametrize("error", [None, Other])
-async def test_what_else_a_generator_raises_as_it_is_closed_is_raised(error: type[Exception] | None) -> None:
+async def test_if_a_generator_swallows_its_cancellation_only_real_errors_are_raised(
+    error: type[Exception] | None,
+) -> None:
     async def stubborn() -> AsyncGenerator[int, None]:
         with suppress(trio.Cancelled):
             yield 1
@@ -1522,7 +1532,7 @@ class Countdown:
         return self.n
 
 
-async def test_an_async_iterator_that_is_no_generator_is_left_as_it_is() -> None:
+async def test_an_async_iterator_that_is_not_a_generator_is_not_read_to_its_end() -> None:
     source = Countdown(10)
     async with open_amap(at_once, source, limit=2) as results:
         assert (await anext(results)).item == 9
@@ -1533,12 +1543,12 @@ async def test_an_async_iterator_that_is_no_generator_is_left_as_it_is() -> None
 
 
 class Touchy:
-    """Like an array of numpy, whose ``==`` has no truth value."""
+    """Like a numpy array: the result of its ``==`` has no truth value."""
 
     def __eq__(self, other: object) -> Any:
         raise ValueError("ambiguous")
 
-    __hash__ = None  # type: ignore[assignment]  # as theirs
+    __hash__ = None  # type: ignore[assignment]  # an array can't be hashed either
 
 
 @each_map
@@ -1569,7 +1579,7 @@ async def test_an_equal_but_different_value_does_not_leak_into_the_next_call(run
 
 
 @each_map
-async def test_a_source_that_workers_read_has_one_context(run_map: Any) -> None:
+async def test_a_source_that_workers_read_always_runs_in_one_context(run_map: Any) -> None:
     class Counting:
         def __iter__(self) -> Iterator[str]:
             return self
@@ -1612,12 +1622,12 @@ def test_a_cancelled_map_over_a_generator_leaves_no_reference_cycle(is_async: bo
         trio.run(main, clock=MockClock(autojump_threshold=0))
 
 
-# ---- open_amap: the block's own exception, and wrong ways to use it
+# ---- open_amap: exceptions raised in the block, and wrong ways to use it
 
 
 @pytest.mark.parametrize("error", [KeyError("own"), ExceptionGroup("own", [KeyError()])], ids=["one", "group"])
 @pytest.mark.parametrize("when", ["before", "during"])
-async def test_the_exception_of_the_block_leaves_as_it_is_though_a_time_limit_strikes(
+async def test_an_exception_raised_in_the_block_is_passed_on_unchanged_even_if_time_runs_out(
     error: Exception, when: str, autojump_clock: MockClock
 ) -> None:
     async def block(scope: trio.CancelScope) -> None:
@@ -1633,12 +1643,12 @@ async def test_the_exception_of_the_block_leaves_as_it_is_though_a_time_limit_st
         assert await error_of(block(scope)) is error
 
 
-async def test_a_call_whose_clean_up_fails_in_a_nursery_of_its_own_is_suppressed_too() -> None:
+async def test_suppress_exception_covers_a_call_whose_clean_up_fails_in_its_own_nursery() -> None:
     async with open_amap(lambda _: mixes_failure_and_cancellation(), [1], suppress_exception=True):
         await wait_all_tasks_blocked()
 
 
-async def test_what_a_call_raises_as_the_block_ends_is_in_a_group_with_the_exception_of_the_block() -> None:
+async def test_if_a_call_fails_as_the_block_ends_the_exception_of_the_block_comes_first_in_the_group() -> None:
     own = KeyError("own")
 
     async def main() -> None:
@@ -1652,7 +1662,7 @@ async def test_what_a_call_raises_as_the_block_ends_is_in_a_group_with_the_excep
     assert type(group.exceptions[1]) is Other
 
 
-async def test_a_cancelled_call_finds_no_foreign_exception_as_context() -> None:
+async def test_a_cancelled_call_does_not_get_another_exception_as_its_context() -> None:
     contexts: list[BaseException | None] = []
 
     async def note_context(_: int) -> None:
@@ -1671,7 +1681,7 @@ async def test_a_cancelled_call_finds_no_foreign_exception_as_context() -> None:
     assert contexts == [None, None]
 
 
-async def test_a_call_that_cancels_its_own_nursery_is_reported_and_not_taken_for_an_end() -> None:
+async def test_if_a_call_cancels_its_own_nursery_an_error_says_that_results_are_missing() -> None:
     async def cancel_the_nursery(_: int) -> None:
         nursery = trio.lowlevel.current_task().parent_nursery
         assert nursery is not None
@@ -1686,7 +1696,7 @@ async def test_a_call_that_cancels_its_own_nursery_is_reported_and_not_taken_for
         await main()
 
 
-async def test_the_wrong_ways_to_use_it_show_the_right_one() -> None:
+async def test_wrong_ways_to_use_it_raise_errors_that_show_the_right_one() -> None:
     wrong: Any = open_amap(at_once, [1])
     with pytest.raises(TypeError, match=r"^open_amap is not used with 'async for' but with 'async with': 'async with"):
         async for _ in wrong:
@@ -1699,7 +1709,7 @@ async def test_the_wrong_ways_to_use_it_show_the_right_one() -> None:
         await wrong.__aenter__()
 
 
-async def test_reprs_show_the_function_and_the_state_and_no_private_name() -> None:
+async def test_reprs_show_the_function_and_the_state_but_no_private_name() -> None:
     block: Any = open_amap(returns, range(9), limit=3)
     assert repr(block) == "<open_amap(returns, ...): not entered>"
     async with block as results:

@@ -1,4 +1,4 @@
-"""Whatever the items, limits, delays and failures: the maps do what the plain loop does, only sooner."""
+"""Whatever the items, limits, delays and failures, the maps do what a plain loop does, only faster."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ delays = st.integers(0, 3)
 
 
 class Item(NamedTuple):
-    """An item, with how long it takes to come, to be worked on and to be consumed, and whether its call fails."""
+    """An item: how long it takes to arrive, to be processed and to be consumed, and whether its call fails."""
 
     number: int
     coming: int
@@ -45,7 +45,7 @@ class Plan(NamedTuple):
         return self.source_fails or any(item.fails for item in self.items)
 
     def outcomes(self) -> list[int | None]:
-        """What the plain loop would get from each item: a value, or None where the call fails."""
+        """What a plain loop would get from each item: a value, or None if the call fails."""
         return [None if item.fails else item.number**2 for item in self.items]
 
 
@@ -59,13 +59,13 @@ def plans(draw: st.DrawFn) -> Plan:
 
 
 class Run:
-    """One run of a plan: the source and the function, and whether the limit is kept meanwhile."""
+    """One run of a plan: the source and the function, which check that the limit is kept."""
 
     def __init__(self, plan: Plan) -> None:
         self.plan = plan
         self.taken = 0
         self.running = 0
-        self.consumed = 0  # how many items count for the limit no longer
+        self.consumed = 0  # how many items no longer count towards the limit
 
     def source(self) -> Any:
         return self.take_asynchronously() if self.plan.is_async else self.take()
@@ -100,14 +100,14 @@ class Run:
 
 
 def run(main: Callable[[], Awaitable[None]]) -> float:
-    """Run it, and return how many seconds it took by its own clock."""
+    """Run it, and return how many seconds of its mock clock it took."""
     clock = MockClock(autojump_threshold=0)
     trio.run(main, clock=clock)
     return clock.current_time()
 
 
 def time_of_pool(plan: Plan) -> float:
-    """How long a pool takes that leaves no worker idle while there are items."""
+    """How many seconds a pool takes if no worker is idle while there are items."""
     read = 0.0
     busy_until: list[float] = []
     for item in plan.items:
@@ -119,7 +119,7 @@ def time_of_pool(plan: Plan) -> float:
 
 @quickly
 @given(plans())
-def test_amap_is_the_plain_loop(plan: Plan) -> None:
+def test_amap_does_what_a_plain_loop_does(plan: Plan) -> None:
     the_run = Run(plan)
 
     async def work(item: Item) -> int:
@@ -142,7 +142,7 @@ def test_amap_is_the_plain_loop(plan: Plan) -> None:
 
 @quickly
 @given(plans(), st.booleans(), st.integers(1, 3))
-def test_open_amap_is_the_plain_loop(plan: Plan, ordered: bool, consumers: int) -> None:
+def test_open_amap_does_what_a_plain_loop_does(plan: Plan, ordered: bool, consumers: int) -> None:
     the_run = Run(plan)
     found: list[Item] = []
 
@@ -177,7 +177,9 @@ def test_open_amap_is_the_plain_loop(plan: Plan, ordered: bool, consumers: int) 
 
 @quickly
 @given(plans(), st.booleans(), st.integers(0, 12))
-def test_open_amap_left_early_gave_what_the_plain_loop_gives(plan: Plan, ordered: bool, count: int) -> None:
+def test_if_its_block_is_left_early_open_amap_has_done_what_a_plain_loop_does(
+    plan: Plan, ordered: bool, count: int
+) -> None:
     plan = plan._replace(source_fails=False)
     the_run = Run(plan)
     found: dict[int, int | None] = {}
@@ -203,7 +205,7 @@ def test_open_amap_left_early_gave_what_the_plain_loop_gives(plan: Plan, ordered
 
 
 class Node(NamedTuple):
-    """An item that leads to others, which its call or the loop adds."""
+    """An item that leads to others, added by its call or by the loop."""
 
     working: int
     consuming: int
@@ -229,7 +231,7 @@ nodes = st.recursive(
     st.booleans(),
     st.sampled_from(["list", "generator", "async"]),
 )
-def test_items_added_while_it_runs_are_worked_on_once(
+def test_items_added_while_it_runs_are_processed_once(
     roots: list[Node], limit: int | None, ordered: bool, kind: str
 ) -> None:
     begun: list[int] = []
