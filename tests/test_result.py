@@ -56,7 +56,7 @@ def done(value: object = 3) -> Future[Any]:
 
 
 async def a_cancelled() -> trio.Cancelled:
-    """The exception that a cancelled wait raised."""
+    """An exception raised by a cancelled wait."""
     with trio.CancelScope() as scope:
         scope.cancel(reason="enough")
         try:
@@ -122,12 +122,12 @@ def raised_and_caught(error: BaseException) -> BaseException:
         try:
             raise KeyError("context")
         except KeyError:
-            raise error  # the context is wanted
+            raise error  # without 'from None': the context is part of the test
     except BaseException as caught:
         return caught
 
 
-async def test_unwrap_and_await_raise_the_original_exception_which_does_not_grow() -> None:
+async def test_unwrap_and_await_raise_the_original_exception_and_its_traceback_does_not_grow() -> None:
     original = raised_and_caught(Boom("no"))
     before, context = traceback.format_tb(original.__traceback__), original.__context__
     future = failed(original)
@@ -152,7 +152,7 @@ async def test_unwrap_and_await_raise_the_original_exception_which_does_not_grow
         assert original.__cause__ is None
     assert len(lengths) == 1
     assert traceback.format_tb(original.__traceback__)[-len(before) :] == before
-    future.outcome  # the traceback is as it was when the result was settled
+    future.outcome  # resets the traceback to what it was when the result was settled
     assert traceback.format_tb(original.__traceback__) == before
 
 
@@ -160,7 +160,7 @@ async def unwrap(result: ResultBase[object]) -> object:
     return result.unwrap()
 
 
-async def test_readers_in_several_tasks_get_the_same_exception_each_with_its_own_frames_alone() -> None:
+async def test_readers_in_several_tasks_get_the_same_exception_without_each_others_frames() -> None:
     future = Future[int]()
     depths: set[int] = set()
 
@@ -177,7 +177,7 @@ async def test_readers_in_several_tasks_get_the_same_exception_each_with_its_own
     assert len(depths) == 1
 
 
-async def test_a_failure_keeps_the_cause_that_it_was_given() -> None:
+async def test_a_failure_keeps_its_cause() -> None:
     original = Boom()
     original.__cause__ = KeyError()
     with pytest.raises(Boom) as caught:
@@ -186,7 +186,7 @@ async def test_a_failure_keeps_the_cause_that_it_was_given() -> None:
     assert caught.value.__context__ is None
 
 
-async def test_an_exception_that_refuses_attributes_can_be_read() -> None:
+async def test_an_exception_that_allows_no_attributes_can_be_read() -> None:
     class FrozenError(Exception):
         def __setattr__(self, name: str, value: object) -> None:
             raise AttributeError(name)
@@ -209,7 +209,7 @@ HARMFUL: list[BaseException] = [
 
 
 @pytest.mark.parametrize("error", HARMFUL, ids=repr)
-async def test_an_exception_that_would_do_harm_in_another_task_comes_as_a_cause(error: BaseException) -> None:
+async def test_an_exception_that_could_do_harm_in_another_task_is_raised_as_a_cause(error: BaseException) -> None:
     future = failed(error)
     for reading in (read, unwrap, result):
         with pytest.raises(TaskFailedException) as caught:
@@ -225,14 +225,14 @@ async def result(result: ResultBase[object]) -> object:
     return result.result()
 
 
-async def test_a_group_of_exceptions_is_raised_as_it_is() -> None:
+async def test_an_exception_group_is_raised_unchanged() -> None:
     group = ExceptionGroup("several", [Boom(), ValueError()])
     with pytest.raises(ExceptionGroup) as caught:
         await failed(group)
     assert caught.value is group
 
 
-def test_each_access_gives_an_outcome_of_its_own() -> None:
+def test_each_access_returns_a_new_outcome() -> None:
     for result in (done(), failed(Boom())):
         assert result.outcome is not result.outcome
         assert result.outcome == result.outcome
@@ -244,14 +244,14 @@ def test_each_access_gives_an_outcome_of_its_own() -> None:
     assert isinstance(future.outcome, outcome.Error)
 
 
-def test_a_value_may_look_like_an_exception_or_an_outcome() -> None:
+def test_a_value_may_be_an_exception_or_an_outcome() -> None:
     for value in (Boom(), outcome.Error(Boom()), outcome.Value(1), None, Future[int]()):
         future = done(value)
         assert future.result() is value
         assert future.exception() is None
 
 
-async def test_a_stored_cancelled_read_elsewhere_does_no_harm() -> None:
+async def test_reading_a_stored_cancelled_elsewhere_does_no_harm() -> None:
     error = await a_cancelled()
     future = failed(error)
     with trio.CancelScope() as scope:
@@ -262,7 +262,7 @@ async def test_a_stored_cancelled_read_elsewhere_does_no_harm() -> None:
             assert not isinstance(caught.value, trio.Cancelled)
     assert not scope.cancelled_caught
 
-    # A scope that is cancelled itself would take a stray `Cancelled` for its own.
+    # A cancelled scope would mistake a stray `Cancelled` for its own.
     reached = False
     with trio.CancelScope() as scope:
         scope.cancel()
@@ -275,9 +275,9 @@ async def test_a_stored_cancelled_read_elsewhere_does_no_harm() -> None:
     assert not scope.cancelled_caught
 
 
-async def test_a_cancellation_is_told_apart_from_a_failure() -> None:
+async def test_cancelled_and_failed_can_be_told_apart() -> None:
     cancelled = await a_cancelled()
-    nested_deeply = nested(cancelled, 3000)  # deeper than the interpreter can recurse
+    nested_deeply = nested(cancelled, 3000)  # deeper than Python can recurse
     several = BaseExceptionGroup("several", [cancelled, BaseExceptionGroup("inner", [cancelled])])
     for error in (cancelled, FutureCancelledException(), nested_deeply, several):
         assert failed(error).cancelled()
@@ -314,7 +314,7 @@ async def test_statistics_count_waits_and_callbacks(nursery: trio.Nursery) -> No
     assert future.statistics() == ResultStatistics(waiters=0, callbacks=0)
 
 
-def test_isfuture_is_true_for_results_of_triores_alone() -> None:
+def test_isfuture_is_true_only_for_results_of_triores() -> None:
     assert isfuture(Future[int]())
     assert isfuture(ResultCapture(trio.sleep, 1))
     assert isfuture(ResultBase[int]())
@@ -347,7 +347,7 @@ def test_repr_and_format_show_the_state() -> None:
     ],
     ids=["str", "bytes", "bytearray", "lists", "dict"],
 )
-def test_texts_are_short_whatever_the_value_is(value: Any) -> None:
+def test_reprs_and_messages_are_short_whatever_the_value_is(value: Any) -> None:
     assert len(repr(done(value))) < 400
     assert len(repr(failed(Boom(value)))) < 400
     with pytest.raises(TaskFailedException) as caught:
@@ -356,7 +356,7 @@ def test_texts_are_short_whatever_the_value_is(value: Any) -> None:
     assert len(repr(caught.value)) < 100
 
 
-async def test_the_message_of_a_chain_of_failures_stays_short() -> None:
+async def test_the_message_for_a_chain_of_failures_stays_short() -> None:
     async def depend(before: ResultBase[int] | None) -> int:
         return 1 // 0 if before is None else before.result()
 
@@ -374,7 +374,7 @@ async def test_the_message_of_a_chain_of_failures_stays_short() -> None:
     assert len(set(lengths[5:])) == 1
 
 
-def test_a_value_that_holds_the_result_itself_can_be_shown() -> None:
+def test_a_value_that_contains_its_own_result_can_be_shown() -> None:
     future = Future[Any]()
     future.set_result(future)
     assert repr(future) == "Future(result=...)"
@@ -399,7 +399,7 @@ class Unshowable(Exception):
     __str__ = __repr__
 
 
-def test_a_failing_repr_does_not_hide_the_error_whose_message_needs_it() -> None:
+def test_an_error_whose_message_needs_a_failing_repr_is_still_raised() -> None:
     assert repr(done(Unshowable())) == "Future(result=<Unshowable whose repr() raised Boom>)"
     future = failed(Unshowable())
     assert repr(future) == "Future(exception=<Unshowable whose repr() raised Boom>)"
@@ -438,7 +438,7 @@ async def set_later(future: Future[int], error: BaseException | None = None) -> 
         future.set_exception(error)
 
 
-async def test_a_wait_in_a_cancelled_scope_is_cancelled_even_for_a_done_result() -> None:
+async def test_in_a_cancelled_scope_even_a_wait_for_a_done_result_is_cancelled() -> None:
     with trio.CancelScope() as scope:
         scope.cancel()
         await done().wait_done()
@@ -458,7 +458,7 @@ async def test_await_returns_the_value_or_raises_the_exception(nursery: trio.Nur
     assert caught.value is error
 
 
-async def test_all_waiting_tasks_are_woken_and_find_the_result_done() -> None:
+async def test_all_waiting_tasks_are_woken_once_the_result_is_done() -> None:
     future = Future[int]()
     seen: list[int] = []
 
@@ -523,7 +523,7 @@ async def test_cancelling_one_wait_does_not_disturb_the_others() -> None:
     assert sorted(woken) == [0, 3]
 
 
-async def test_a_task_that_begins_to_wait_while_a_cancelled_wait_ends_is_woken(nursery: trio.Nursery) -> None:
+async def test_a_task_that_starts_waiting_while_a_cancelled_wait_ends_is_woken(nursery: trio.Nursery) -> None:
     future = Future[int]()
     scope = trio.CancelScope()
 
@@ -538,7 +538,7 @@ async def test_a_task_that_begins_to_wait_while_a_cancelled_wait_ends_is_woken(n
     assert await future == 3  # the cancelled task hasn't run since, and is still registered
 
 
-async def test_a_task_that_waits_again_while_others_are_cancelled_too_is_woken() -> None:
+async def test_tasks_that_are_cancelled_together_and_wait_again_are_woken() -> None:
     future = Future[int]()
     scopes: list[trio.CancelScope] = []
     woken: list[int] = []
@@ -547,7 +547,7 @@ async def test_a_task_that_waits_again_while_others_are_cancelled_too_is_woken()
         with trio.CancelScope() as scope:
             scopes.append(scope)
             await future
-        woken.append(await future)  # the second of the two hasn't noticed yet that it was cancelled
+        woken.append(await future)  # the other task hasn't noticed its cancellation yet
 
     async with trio.open_nursery() as nursery:
         for _ in range(2):
@@ -576,7 +576,7 @@ async def test_a_hundred_cancelled_waits_leave_nothing_registered() -> None:
     assert is_free(future)
 
 
-async def test_a_wait_whose_result_is_settled_and_which_is_cancelled_in_one_tick() -> None:
+async def test_a_wait_settled_and_cancelled_in_the_same_tick_ends_by_whichever_came_first() -> None:
     for settle_first in (True, False):
         future = Future[int]()
         async with trio.open_nursery() as nursery:
@@ -604,14 +604,14 @@ def test_outside_a_trio_run_a_wait_says_that_it_needs_trio() -> None:
 
 # ---- finalizers
 #
-# The garbage collector may run finalizers, which may be anybody's code, as a function begins or has returned. So each
-# test has one thing done as the n-th function of the package begins or returns, and then once more for the next n.
+# The garbage collector may run finalizers, and with them anybody's code, whenever a function begins or has returned. So
+# each test does one thing as the n-th function of the package begins or returns, for every n.
 
 PACKAGE = str(Path(triores.__file__).parent)
 
 
 class Finalizer:
-    """A profile function that calls another function, as the n-th function of the package begins or returns."""
+    """A profile function that makes a call as the n-th function of the package begins or returns."""
 
     def __init__(self, number: int, call: Callable[[], object]) -> None:
         self.left = number
@@ -648,7 +648,7 @@ WAITS: dict[str, Callable[[list[Future[int]]], Awaitable[object]]] = {
 @pytest.mark.parametrize("wait", WAITS.values(), ids=WAITS)
 @pytest.mark.parametrize("already_waited_for", [False, True])
 @pytest.mark.parametrize("settled", [0, 1])
-async def test_a_wait_ends_although_a_finalizer_settles_a_result_as_it_begins(
+async def test_a_wait_ends_even_if_a_finalizer_settles_a_result_as_it_begins(
     wait: Callable[[list[Future[int]]], Awaitable[object]], already_waited_for: bool, settled: int
 ) -> None:
     for number in itertools.count(1):
@@ -677,7 +677,7 @@ async def test_a_wait_ends_although_a_finalizer_settles_a_result_as_it_begins(
 
 
 @pytest.mark.parametrize("already_waited_for", [False, True])
-async def test_a_callback_runs_although_a_finalizer_settles_the_result_as_it_is_registered(
+async def test_a_callback_runs_even_if_a_finalizer_settles_the_result_as_it_is_registered(
     already_waited_for: bool, nursery: trio.Nursery
 ) -> None:
     for number in itertools.count(1):
@@ -695,7 +695,7 @@ async def test_a_callback_runs_although_a_finalizer_settles_the_result_as_it_is_
             return
 
 
-async def test_callbacks_run_although_a_finalizer_settles_another_result_as_they_begin() -> None:
+async def test_callbacks_run_even_if_a_finalizer_settles_another_result_as_they_begin() -> None:
     for number in itertools.count(1):
         futures = [Future[int](), Future[int]()]
         calls: list[Future[int]] = []
@@ -710,7 +710,7 @@ async def test_callbacks_run_although_a_finalizer_settles_another_result_as_they
 
 
 @pytest.mark.parametrize("callbacks", [0, 1])
-async def test_a_wait_is_not_undone_by_an_iterator_that_is_dropped_as_it_begins(callbacks: int) -> None:
+async def test_a_wait_is_not_undone_if_an_iterator_is_dropped_as_it_begins(callbacks: int) -> None:
     for number in itertools.count(1):
         future = Future[int]()
         for _ in range(callbacks):

@@ -56,7 +56,7 @@ async def set_all(futures: Iterable[Future[int]]) -> None:
 
 async def iterate(results: Iterable[Future[int]]) -> list[Future[int]]:
     iterated: list[Future[int]] = []
-    async for result in as_completed(results):  # up to Python 3.11, a comprehension has a frame that keeps the iterator
+    async for result in as_completed(results):  # up to 3.11, a comprehension's frame would keep the iterator alive
         iterated.append(result)
     return iterated
 
@@ -83,7 +83,7 @@ WAITS: dict[str, Callable[[Iterable[Future[int]]], Awaitable[object]]] = {
 each_wait = pytest.mark.parametrize("wait", WAITS.values(), ids=WAITS)
 
 
-# ---- what all of them have in common
+# ---- what they all have in common
 
 
 @each_wait
@@ -116,7 +116,7 @@ async def test_a_wait_reads_any_iterable_once(
 
 
 @each_wait
-async def test_a_wait_for_what_is_done_is_a_checkpoint(
+async def test_waiting_for_done_results_is_a_checkpoint(
     wait: Callable[[Iterable[Future[int]]], Awaitable[object]],
 ) -> None:
     for results in ([done()], [done(), failed(), done()]):
@@ -129,7 +129,7 @@ async def test_a_wait_for_what_is_done_is_a_checkpoint(
 
 
 @pytest.mark.parametrize("name", [name for name in WAITS if name != "wait_any"])
-async def test_a_wait_for_nothing_is_a_checkpoint(name: str) -> None:
+async def test_waiting_for_no_results_is_a_checkpoint(name: str) -> None:
     with assert_checkpoints():
         await WAITS[name]([])
     with trio.CancelScope() as scope:
@@ -139,7 +139,7 @@ async def test_a_wait_for_nothing_is_a_checkpoint(name: str) -> None:
     assert scope.cancelled_caught
 
 
-async def test_wait_any_of_nothing_is_refused() -> None:
+async def test_wait_any_without_results_raises_an_error() -> None:
     with pytest.raises(RuntimeError, match=r"^wait_any was given no results, so it would never return; pass at least "):
         await wait_any([])
 
@@ -149,7 +149,7 @@ async def test_a_wait_never_raises_the_exception_of_a_result(
     wait: Callable[[Iterable[Future[int]]], Awaitable[object]], nursery: trio.Nursery
 ) -> None:
     capture = ResultCapture.start_soon(nursery, fail, suppress_exception=True)
-    await wait([capture])  # type: ignore[list-item]  # the annotation is of this test alone
+    await wait([capture])  # type: ignore[list-item]  # only this test's annotation is so narrow
     assert isinstance(capture.exception(), Boom)
 
 
@@ -159,7 +159,7 @@ async def fail() -> int:
 
 
 async def plain_cancelled(wait: Callable[[], Awaitable[object]]) -> None:
-    """See that a wait is ended by nothing but a `trio.Cancelled`."""
+    """Check that a wait ends with a `trio.Cancelled` and nothing else."""
     try:
         await wait()
     except BaseException as error:
@@ -202,10 +202,10 @@ async def test_a_hundred_cancelled_waits_leave_nothing_registered(
 
 
 @each_wait
-async def test_a_wait_that_is_kept_in_its_exception_leaves_nothing_registered(
+async def test_a_wait_kept_alive_by_its_exception_leaves_nothing_registered(
     wait: Callable[[Iterable[Future[int]]], Awaitable[object]],
 ) -> None:
-    """A capture keeps its exception, whose traceback keeps the frames of the wait."""
+    """The capture keeps the exception, and the traceback keeps the frames of the wait."""
     future = Future[int]()
     async with trio.open_nursery() as nursery:
         capture = ResultCapture.start_soon(nursery, wait, [future])
@@ -216,7 +216,7 @@ async def test_a_wait_that_is_kept_in_its_exception_leaves_nothing_registered(
 
 
 @each_wait
-async def test_a_wait_that_is_settled_and_cancelled_in_one_tick(
+async def test_a_wait_settled_and_cancelled_in_the_same_tick_leaves_nothing_registered(
     wait: Callable[[Iterable[Future[int]]], Awaitable[object]],
 ) -> None:
     for settle_first in (True, False):
@@ -241,7 +241,7 @@ async def fetch(url: str) -> int:
 
 
 @each_wait
-async def test_anything_but_a_result_is_refused_with_the_right_call_and_nothing_is_registered(
+async def test_passing_anything_but_a_result_raises_an_error_that_shows_the_right_call(
     wait: Callable[[Iterable[Future[int]]], Awaitable[object]],
 ) -> None:
     future = Future[int]()
@@ -274,7 +274,9 @@ async def test_anything_but_a_result_is_refused_with_the_right_call_and_nothing_
 
 
 @each_wait
-async def test_an_error_of_the_iterable_goes_on(wait: Callable[[Iterable[Future[int]]], Awaitable[object]]) -> None:
+async def test_an_exception_raised_by_the_iterable_is_passed_on(
+    wait: Callable[[Iterable[Future[int]]], Awaitable[object]],
+) -> None:
     def generate() -> Iterator[Future[int]]:
         yield future
         raise TypeError("of the generator")
@@ -304,7 +306,7 @@ class Incomparable(Future[int]):
 
 @each_wait
 @pytest.mark.parametrize("kind", [Same, Incomparable])
-async def test_results_are_told_apart_by_identity(
+async def test_results_are_compared_by_identity(
     wait: Callable[[Iterable[Future[int]]], Awaitable[object]], kind: type[Future[int]], nursery: trio.Nursery
 ) -> None:
     results = [kind() for _ in range(3)]
@@ -323,7 +325,7 @@ async def test_results_are_told_apart_by_identity(
 
 
 @each_wait
-async def test_a_result_of_another_run_is_refused_and_nothing_is_registered(
+async def test_a_result_of_another_run_raises_an_error_and_nothing_is_registered(
     wait: Callable[[Iterable[Future[int]]], Awaitable[object]],
 ) -> None:
     mine = Future[int]()
@@ -334,14 +336,14 @@ async def test_a_result_of_another_run_is_refused_and_nothing_is_registered(
             await wait([before, mine, after])
         assert is_free(before)
         assert is_free(after)
-        del caught  # its traceback kept the frames of the wait until here
+        del caught  # until here, its traceback keeps the frames of the wait
 
     await in_foreign_run(wait_in_another_run)
     mine.set_result(3)
 
 
 @each_wait
-async def test_a_refused_wait_takes_back_its_own_registrations_alone(
+async def test_a_refused_wait_removes_only_its_own_registrations(
     wait: Callable[[Iterable[Future[int]]], Awaitable[object]],
 ) -> None:
     foreign = Future[int]()
@@ -407,7 +409,7 @@ async def test_wait_all_waits_for_the_last_one(nursery: trio.Nursery) -> None:
     assert capture.is_done()
 
 
-async def test_wait_any_returns_the_one_that_was_settled_first(nursery: trio.Nursery) -> None:
+async def test_wait_any_returns_the_result_that_was_settled_first(nursery: trio.Nursery) -> None:
     futures = pending(5)
     capture = ResultCapture.start_soon(nursery, wait_any, [*futures, futures[3]])
     await wait_all_tasks_blocked()
@@ -418,7 +420,7 @@ async def test_wait_any_returns_the_one_that_was_settled_first(nursery: trio.Nur
     assert all(map(is_free, futures))
 
 
-async def test_wait_any_prefers_what_is_done_in_the_order_given() -> None:
+async def test_wait_any_prefers_done_results_in_the_order_given() -> None:
     early, late = Future[int](), Future[int]()
     late.set_result(1)
     early.set_result(2)
@@ -427,7 +429,7 @@ async def test_wait_any_prefers_what_is_done_in_the_order_given() -> None:
         assert is_free(results[0])
 
 
-async def test_a_result_that_is_given_twice_counts_once(nursery: trio.Nursery) -> None:
+async def test_a_result_passed_twice_counts_once(nursery: trio.Nursery) -> None:
     one, other = pending(2)
     waiting = ResultCapture.start_soon(nursery, wait_all, [one, other, one])
     iterator = as_completed([one, other, one])
@@ -439,7 +441,7 @@ async def test_a_result_that_is_given_twice_counts_once(nursery: trio.Nursery) -
     with pytest.raises(StopAsyncIteration):
         await anext(iterator)
     await waiting.wait_done()
-    assert await iterate([one, other, one]) == [one, other]  # done when the wait began
+    assert await iterate([one, other, one]) == [one, other]  # they are done before the wait begins
     assert await sent([one, other, one]) == [one, other]
     await wait_all([one, one])
     assert await wait_any([one, one]) is one
@@ -449,7 +451,7 @@ async def test_a_result_that_is_given_twice_counts_once(nursery: trio.Nursery) -
 
 
 def random_rounds(seed: int) -> list[list[int]]:
-    """Which of a few results are done at first, and which are settled together in each tick after that."""
+    """Some results are done at first; in each later round, others are settled together."""
     chance = random.Random(seed)
     numbers = list(range(chance.randint(1, 12)))
     chance.shuffle(numbers)
@@ -528,7 +530,7 @@ async def listed(iterator: AsyncIterator[ResultBase[int]]) -> list[ResultBase[in
 
 
 async def pull(results: list[ResultBase[int]]) -> list[ResultBase[int]]:
-    """Wait for one after the other, while others may be settled meanwhile."""
+    """Wait for one result after the other, while others may be settled too."""
     pulled: list[ResultBase[int]] = []
     while results:
         pulled.append(await wait_any(results))
@@ -537,7 +539,7 @@ async def pull(results: list[ResultBase[int]]) -> list[ResultBase[int]]:
 
 
 class Sink:
-    """A channel that keeps what is sent."""
+    """A channel that keeps the results sent to it."""
 
     def __init__(self) -> None:
         self.results: list[ResultBase[int]] = []
@@ -583,7 +585,7 @@ async def test_each_step_of_as_completed_is_a_checkpoint(nursery: trio.Nursery) 
             await anext(iterator)
 
 
-async def test_a_cancelled_step_loses_no_result() -> None:
+async def test_no_result_is_lost_if_a_step_is_cancelled() -> None:
     futures = [done(), *pending(1)]
     iterator = as_completed(futures)
     for future in futures:
@@ -615,7 +617,7 @@ async def test_several_tasks_can_share_one_iterator() -> None:
     assert sorted(map(id, got)) == sorted(map(id, futures))
 
 
-async def test_a_task_that_is_cancelled_together_with_a_result_is_cancelled_and_does_not_read_it() -> None:
+async def test_a_task_cancelled_in_the_same_tick_as_its_result_does_not_take_a_result() -> None:
     futures = pending(2)
     iterator = as_completed(futures)
     got: list[Future[int]] = []
@@ -628,7 +630,7 @@ async def test_a_task_that_is_cancelled_together_with_a_result_is_cancelled_and_
             nursery.start_soon(take)
             nursery.start_soon(take)
             await wait_all_tasks_blocked()
-            futures[0].set_result(3)  # wakes both, of which one would find the other future
+            futures[0].set_result(3)  # wakes both tasks: one of them would find the other future
             scope.cancel()
             futures[1].cancel()
     assert scope.cancelled_caught
@@ -636,7 +638,7 @@ async def test_a_task_that_is_cancelled_together_with_a_result_is_cancelled_and_
     assert [await anext(iterator), await anext(iterator)] == futures
 
 
-async def test_an_as_completed_that_is_left_early_leaves_nothing_registered() -> None:
+async def test_leaving_as_completed_early_leaves_nothing_registered() -> None:
     for _ in range(300):
         futures = [done(), *pending(2)]
         async for result in as_completed(futures):
@@ -654,7 +656,7 @@ async def test_an_as_completed_that_is_left_early_leaves_nothing_registered() ->
     assert all(map(is_free, futures))
 
 
-async def test_an_as_completed_lets_go_of_what_was_taken() -> None:
+async def test_as_completed_does_not_keep_results_that_were_taken() -> None:
     futures = pending(2)
     completed = as_completed(futures)
     taken = weakref.ref(futures[0])
@@ -707,16 +709,16 @@ async def drop_elsewhere(iterators: list[object], drop: Callable[[], object]) ->
     assert not iterators
 
 
-async def test_an_iterator_that_another_thread_drops_is_unregistered_in_its_own_run() -> None:
+async def test_an_iterator_dropped_by_another_thread_is_unregistered_in_its_own_run() -> None:
     futures = pending(2)
     iterators: list[object] = [as_completed(futures)]
     await drop_elsewhere(iterators, iterators.clear)
-    assert not any(map(is_free, futures))  # another thread must not touch them
+    assert not any(map(is_free, futures))  # another thread must not unregister them
     await wait_all_tasks_blocked()
     assert all(map(is_free, futures))
 
 
-async def test_an_iterator_that_another_run_drops_is_unregistered_in_its_own_run() -> None:
+async def test_an_iterator_dropped_by_another_run_is_unregistered_in_its_own_run() -> None:
     futures = pending(2)
     iterators: list[object] = [as_completed(futures)]
 
@@ -729,7 +731,7 @@ async def test_an_iterator_that_another_run_drops_is_unregistered_in_its_own_run
     assert all(map(is_free, futures))
 
 
-def test_an_iterator_that_outlives_its_run_is_unregistered_all_the_same() -> None:
+def test_an_iterator_that_outlives_its_run_is_unregistered_too() -> None:
     futures = pending(2)
 
     async def main() -> AsyncIterator[Future[int]]:
@@ -743,7 +745,7 @@ def test_an_iterator_that_outlives_its_run_is_unregistered_all_the_same() -> Non
     futures[0].set_result(3)
 
 
-async def test_an_iterator_is_refused_in_another_run() -> None:
+async def test_using_an_iterator_in_another_run_raises_an_error() -> None:
     futures = pending(1)
     iterator = as_completed(futures)
     with pytest.raises(
@@ -773,7 +775,7 @@ async def test_results_are_sent_as_they_are_settled_and_the_channel_is_closed() 
             await receive.receive()
 
 
-async def test_the_channel_stays_open_if_it_should() -> None:
+async def test_with_close_on_complete_false_the_channel_stays_open() -> None:
     send, receive = trio.open_memory_channel[Future[int]](2)
     await results_to_channel([done()], send, close_on_complete=False)
     await results_to_channel([done(4)], send, False)
@@ -790,7 +792,7 @@ async def test_the_channel_is_closed_when_the_wait_is_cancelled() -> None:
         await receive.receive()
 
 
-async def test_it_ends_quietly_when_the_receiver_is_closed() -> None:
+async def test_sending_ends_quietly_when_the_receiver_is_closed() -> None:
     futures = [done(), *pending(1)]
     send, receive = trio.open_memory_channel[Future[int]](2)
     receive.close()
@@ -804,12 +806,12 @@ async def test_it_ends_quietly_when_the_receiver_is_closed() -> None:
         await receive.receive()
         await wait_all_tasks_blocked()
         futures[1].set_result(3)
-        await wait_all_tasks_blocked()  # it is in the middle of sending
+        await wait_all_tasks_blocked()  # the task is busy sending
         receive.close()
 
 
-@pytest.mark.filterwarnings("ignore::ResourceWarning")  # of anyio's streams that are left open
-async def test_it_sends_into_a_stream_of_anyio() -> None:
+@pytest.mark.filterwarnings("ignore::ResourceWarning")  # anyio warns about streams left open
+async def test_results_can_be_sent_to_an_anyio_stream() -> None:
     futures = [done(), *pending(1)]
     send, receive = anyio.create_memory_object_stream[Future[int]](2)
     async with trio.open_nursery() as nursery:
@@ -824,13 +826,13 @@ async def test_it_sends_into_a_stream_of_anyio() -> None:
         await results_to_channel(futures, send)
 
 
-async def test_it_fails_if_somebody_else_closed_the_channel() -> None:
+async def test_sending_fails_if_somebody_else_closed_the_channel() -> None:
     future = Future[int]()
     send, _receive = trio.open_memory_channel[Future[int]](2)
     send.close()
     with pytest.raises(trio.ClosedResourceError) as caught:
         await results_to_channel([done(), future], send)
-    assert is_free(future)  # although the exception's traceback is held here
+    assert is_free(future)  # even though the exception's traceback is still alive
     stream, other_end = anyio.create_memory_object_stream[Future[int]](2)
     stream.close()
     with pytest.raises(anyio.ClosedResourceError):
@@ -839,7 +841,7 @@ async def test_it_fails_if_somebody_else_closed_the_channel() -> None:
     del caught
 
 
-async def test_it_recognizes_a_closed_receiver_without_anyio(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_closed_receiver_is_recognized_without_anyio(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delitem(sys.modules, "anyio")
     send, receive = trio.open_memory_channel[Future[int]](2)
     receive.close()
