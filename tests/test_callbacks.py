@@ -29,7 +29,7 @@ def raise_boom(_result: object) -> None:
 
 
 def logged(caplog: pytest.LogCaptureFixture) -> list[BaseException]:
-    """The exceptions that were logged, each once, to the library's logger as errors with their tracebacks."""
+    """The exceptions logged by the library, after checking that each is logged as an error with its traceback."""
     errors: list[BaseException] = []
     for record in caplog.records:
         assert (record.name, record.levelno) == ("triores", logging.ERROR)
@@ -39,7 +39,7 @@ def logged(caplog: pytest.LogCaptureFixture) -> list[BaseException]:
     return errors
 
 
-async def test_callbacks_run_once_in_order_after_the_outcome_is_stored_and_the_waiters_are_woken() -> None:
+async def test_callbacks_run_once_and_in_order_after_the_outcome_is_stored_and_waiters_are_woken() -> None:
     future = Future[int]()
     calls: list[object] = []
 
@@ -63,7 +63,7 @@ async def test_callbacks_run_once_in_order_after_the_outcome_is_stored_and_the_w
     assert calls == [0, 1, 2, 3, 4]
 
 
-def test_a_callback_on_a_done_result_runs_at_once_also_outside_trio(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_callback_on_a_done_result_runs_at_once_even_outside_trio(caplog: pytest.LogCaptureFixture) -> None:
     calls: list[object] = []
     future = Future[int]()
     future.set_result(3)
@@ -93,7 +93,7 @@ async def test_callbacks_can_be_removed() -> None:
     assert other == [future]
 
 
-async def test_a_callback_can_remove_those_that_have_not_begun_to_run() -> None:
+async def test_a_callback_can_remove_callbacks_that_have_not_run_yet() -> None:
     calls: list[str] = []
     removed: list[int] = []
     future, other = Future[int](), Future[int]()
@@ -115,7 +115,7 @@ async def test_a_callback_can_remove_those_that_have_not_begun_to_run() -> None:
     for callback in (first, second, third, second):
         future.add_done_callback(callback)
     future.set_result(3)
-    assert calls == ["first", "second", "third"]  # the second is that of the other future
+    assert calls == ["first", "second", "third"]  # 'second' ran as a callback of the other future
     assert removed == [3, 0]
     assert is_free(future)
 
@@ -141,7 +141,7 @@ async def test_only_a_synchronous_function_can_be_a_callback() -> None:
     assert is_free(future)
 
 
-def test_outside_a_trio_run_a_pending_result_takes_no_callback() -> None:
+def test_outside_a_trio_run_no_callback_can_be_added_to_a_pending_result() -> None:
     future = Future[int]()
     with pytest.raises(RuntimeError, match=r"^triores needs Trio: call this from inside trio\.run\(\.\.\.\)$"):
         future.add_done_callback(print)
@@ -153,7 +153,7 @@ def test_outside_a_trio_run_a_pending_result_takes_no_callback() -> None:
 variable = contextvars.ContextVar("variable", default="outside")
 
 
-async def test_a_callback_runs_in_a_copy_of_the_context_at_its_registration() -> None:
+async def test_a_callback_runs_in_a_copy_of_the_context_it_was_added_in() -> None:
     seen: list[str] = []
 
     def call(_result: object) -> None:
@@ -206,10 +206,10 @@ async def test_a_result_can_be_settled_inside_the_context_of_its_callback(caplog
     assert not caplog.records
 
 
-# ---- callbacks that settle and register
+# ---- callbacks that settle results and add callbacks
 
 
-async def test_a_callback_that_a_callback_registers_runs_right_after_it() -> None:
+async def test_a_callback_added_by_a_callback_runs_right_after_it() -> None:
     calls: list[str] = []
     future = Future[int]()
 
@@ -224,7 +224,7 @@ async def test_a_callback_that_a_callback_registers_runs_right_after_it() -> Non
     assert calls == ["first", "inner 1", "inner 2", "second"]
 
 
-async def test_the_callbacks_of_a_result_that_a_callback_settles_run_right_after_it() -> None:
+async def test_if_a_callback_settles_another_result_the_callbacks_of_that_result_run_right_after_it() -> None:
     calls: list[str] = []
     outer, one, two = Future[int](), Future[int](), Future[int]()
 
@@ -271,7 +271,7 @@ SETTLE: dict[str, Callable[[Future[int]], object]] = {
 
 
 @pytest.mark.parametrize("name", SETTLE)
-async def test_a_callback_that_fails_is_logged_and_stops_nothing(
+async def test_if_a_callback_fails_its_exception_is_logged_and_everything_else_continues(
     name: str, caplog: pytest.LogCaptureFixture, nursery: trio.Nursery
 ) -> None:
     future = Future[int]()
@@ -300,13 +300,13 @@ async def test_a_callback_can_not_settle_its_own_result_again(caplog: pytest.Log
 
 
 @pytest.mark.parametrize("kind", [SystemExit, KeyboardInterrupt, GeneratorExit])
-async def test_other_exceptions_are_raised_once_all_callbacks_have_run(
+async def test_keyboard_interrupts_and_the_like_are_raised_once_all_callbacks_have_run(
     kind: type[BaseException], caplog: pytest.LogCaptureFixture, nursery: trio.Nursery
 ) -> None:
     future, other = Future[int](), Future[int]()
     calls: list[object] = []
     first, second = kind(1), SystemExit(2)
-    other.add_done_callback(partial(raise_error, first))  # the second to run, inside of the first
+    other.add_done_callback(partial(raise_error, first))  # the second callback to run, called by the first
     future.add_done_callback(lambda _: other.set_result(3))
     future.add_done_callback(raise_boom)
     future.add_done_callback(partial(raise_error, second))
@@ -321,11 +321,11 @@ async def test_other_exceptions_are_raised_once_all_callbacks_have_run(
     assert future.result() == 3
     await wait_all_tasks_blocked()
     assert not nursery.child_tasks
-    future.add_done_callback(calls.append)  # the next calls are as always
+    future.add_done_callback(calls.append)  # later callbacks run as usual
     assert calls == [future, future]
 
 
-async def test_a_callback_of_a_capture_that_fails_changes_neither_its_result_nor_its_nursery(
+async def test_if_a_callback_of_a_capture_fails_neither_result_nor_nursery_is_affected(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     async with trio.open_nursery() as nursery:
@@ -344,12 +344,12 @@ async def fail() -> None:
     raise KeyError
 
 
-async def test_a_system_exit_of_a_callback_leaves_through_the_task_of_the_capture() -> None:
+async def test_a_system_exit_raised_by_a_callback_of_a_capture_reaches_the_nursery() -> None:
     captures: list[ResultCapture[None]] = []
-    with pytest.raises(BaseException) as caught:  # the group's type is looked at below
+    with pytest.raises(BaseException) as caught:  # the group is checked below
         async with trio.open_nursery() as nursery:
             captures.append(ResultCapture.start_soon(nursery, trio.sleep, 0))
             captures[0].add_done_callback(partial(raise_error, SystemExit(3)))
-    (error,) = getattr(caught.value, "exceptions")  # of a group, which Python 3.10 does not know
+    (error,) = getattr(caught.value, "exceptions")  # Python 3.10 has no exception groups
     assert isinstance(error, SystemExit)
     assert captures[0].result() is None

@@ -1,6 +1,6 @@
 """Captures: settled by a task."""
 
-# Blocks that end with an exception define what is looked at afterwards:
+# Some variables are assigned in blocks that raise, and checked after them:
 # pyright: reportPossiblyUnboundVariable=false
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
     OpenNursery = Callable[[], AbstractAsyncContextManager[NurseryLike]]
 
-# What a capture's task is started in: each has to work with a Trio nursery and with anyio's task group.
+# Captures have to work both in a Trio nursery and in an anyio task group.
 open_any_nursery = pytest.mark.parametrize("open_nursery", [trio.open_nursery, anyio.create_task_group])
 
 
@@ -57,7 +57,7 @@ async def fail(error: BaseException) -> None:
 
 
 @open_any_nursery
-async def test_a_capture_holds_what_its_routine_returns(open_nursery: OpenNursery) -> None:
+async def test_a_capture_keeps_the_value_its_routine_returns(open_nursery: OpenNursery) -> None:
     async with open_nursery() as nursery:
         captures = [ResultCapture.start_soon(nursery, double, number) for number in range(5)]
         assert not any(capture.is_done() for capture in captures)
@@ -72,7 +72,7 @@ async def test_a_capture_holds_what_its_routine_returns(open_nursery: OpenNurser
 
 @open_any_nursery
 @pytest.mark.parametrize("kind", [Boom, KeyboardInterrupt, SystemExit])
-async def test_an_exception_is_recorded_and_goes_on(open_nursery: OpenNursery, kind: type[BaseException]) -> None:
+async def test_an_exception_is_recorded_and_passed_on(open_nursery: OpenNursery, kind: type[BaseException]) -> None:
     error = kind("no")
     with pytest.raises(BaseExceptionGroup) as caught:
         async with open_nursery() as nursery:
@@ -85,7 +85,7 @@ async def test_an_exception_is_recorded_and_goes_on(open_nursery: OpenNursery, k
 
 
 @open_any_nursery
-async def test_a_suppressed_exception_stays_with_the_capture(open_nursery: OpenNursery) -> None:
+async def test_a_suppressed_exception_is_only_recorded(open_nursery: OpenNursery) -> None:
     for error in (Boom(), ExceptionGroup("several", [Boom(), ValueError()])):
         async with open_nursery() as nursery:
             capture = ResultCapture.start_soon(nursery, fail, error, suppress_exception=True)
@@ -100,14 +100,14 @@ async def test_only_an_exception_can_be_suppressed(kind: type[BaseException]) ->
         with pytest.raises(BaseExceptionGroup) as caught:
             async with trio.open_nursery() as nursery:
                 capture = ResultCapture.start_soon(nursery, fail, error, suppress_exception=True)
-        assert [repr(each) for each in caught.value.exceptions] == [repr(error)]  # the nursery makes a group anew
+        assert [repr(each) for each in caught.value.exceptions] == [repr(error)]  # the nursery makes a new group
         assert capture.exception() is error
 
 
 async def ended(
     routine: Callable[[], Awaitable[object]], **options: Any
 ) -> tuple[BaseException | None, BaseException | None]:
-    """What a capture has recorded, and what has reached the nursery."""
+    """The exception that a capture recorded, and the one that reached the nursery."""
     captures: list[ResultCapture[object]] = []
     try:
         async with trio.open_nursery() as nursery:
@@ -138,7 +138,7 @@ async def ended(
     ],
     ids=repr,
 )
-async def test_an_exception_is_suppressed_if_all_of_it_is_of_the_given_types(
+async def test_an_exception_is_suppressed_only_if_all_of_it_has_the_given_types(
     suppress: Any, error: BaseException, is_suppressed: bool, with_scope: bool
 ) -> None:
     scope = trio.CancelScope() if with_scope else None
@@ -147,11 +147,11 @@ async def test_an_exception_is_suppressed_if_all_of_it_is_of_the_given_types(
     if is_suppressed:
         assert reached is None
     else:
-        assert repr(reached) == repr(error)  # the nursery makes a group anew
+        assert repr(reached) == repr(error)  # the nursery makes a new group
 
 
 @pytest.mark.parametrize("wrong", [3, None, "ValueError", BaseException, trio.Cancelled, KeyboardInterrupt, (Boom, 3)])
-async def test_only_subclasses_of_exception_can_be_given_to_be_suppressed(wrong: Any, nursery: trio.Nursery) -> None:
+async def test_only_subclasses_of_exception_can_be_suppressed(wrong: Any, nursery: trio.Nursery) -> None:
     said = r"^suppress_exception is True, False, a subclass of Exception or a tuple of them, not .*always go on$"
     with pytest.raises(TypeError, match=said):
         ResultCapture.start_soon(nursery, double, 1, suppress_exception=wrong)
@@ -161,7 +161,7 @@ async def test_only_subclasses_of_exception_can_be_given_to_be_suppressed(wrong:
 
 
 async def fail_in_clean_up(error: BaseException) -> None:
-    """As it is cancelled, it raises a group of a cancellation and another exception."""
+    """When it is cancelled, it raises a group of a cancellation and another exception."""
     async with trio.open_nursery() as inner:
         inner.start_soon(trio.sleep_forever)
         try:
@@ -170,19 +170,19 @@ async def fail_in_clean_up(error: BaseException) -> None:
             raise error
 
 
-async def test_a_foreign_cancellation_in_a_group_goes_on_alone_if_the_rest_is_suppressed() -> None:
+async def test_if_the_rest_of_a_group_is_suppressed_a_foreign_cancellation_is_passed_on_alone() -> None:
     error = Boom()
     with trio.CancelScope() as scope:
         async with trio.open_nursery() as nursery:
             capture = ResultCapture.start_soon(nursery, fail_in_clean_up, error, suppress_exception=Boom)
             await wait_all_tasks_blocked()
             scope.cancel()
-    assert scope.cancelled_caught  # so nothing else has come out of the nursery
+    assert scope.cancelled_caught  # so nothing else came out of the nursery
     assert set(map(type, leaves(capture.exception()))) == {Boom, trio.Cancelled}
     assert not capture.cancelled()
 
 
-async def test_a_foreign_cancellation_does_not_take_what_is_not_suppressed_away() -> None:
+async def test_an_exception_that_is_not_suppressed_is_passed_on_with_a_foreign_cancellation() -> None:
     with pytest.raises(BaseExceptionGroup) as caught, trio.CancelScope() as scope:
         async with trio.open_nursery() as nursery:
             capture = ResultCapture.start_soon(nursery, fail_in_clean_up, Boom(), suppress_exception=KeyError)
@@ -193,7 +193,7 @@ async def test_a_foreign_cancellation_does_not_take_what_is_not_suppressed_away(
 
 
 @pytest.mark.parametrize("suppress", [False, True, Boom, KeyError])
-async def test_a_cancel_scope_takes_its_own_cancellation_out_before_the_rest_is_recorded(suppress: Any) -> None:
+async def test_the_cancellation_of_its_own_cancel_scope_is_not_recorded_with_the_rest(suppress: Any) -> None:
     error = Boom()
     recorded, reached = await ended(
         partial(fail_in_clean_up, error), suppress_exception=suppress, cancel_scope=trio.move_on_after(0)
@@ -206,7 +206,7 @@ async def test_a_cancel_scope_takes_its_own_cancellation_out_before_the_rest_is_
         assert [type(leaf) for leaf in leaves(reached)] == [Boom]
 
 
-async def test_a_cancelled_capture_records_the_cancellation_and_lets_it_go_on() -> None:
+async def test_a_cancellation_is_recorded_and_passed_on() -> None:
     with trio.CancelScope() as scope:
         async with trio.open_nursery() as nursery:
             capture = ResultCapture.start_soon(nursery, trio.sleep_forever, suppress_exception=True)
@@ -218,7 +218,7 @@ async def test_a_cancelled_capture_records_the_cancellation_and_lets_it_go_on() 
         capture.result()
 
 
-async def test_a_routine_whose_own_nursery_is_cancelled_ends_cancelled() -> None:
+async def test_a_group_of_cancellations_counts_as_a_cancellation() -> None:
     async def sleep_twice() -> None:
         try:
             async with trio.open_nursery() as inner:
@@ -268,7 +268,7 @@ async def test_a_routine_may_return_any_awaitable() -> None:
     assert (from_object.result(), from_future.result(), from_partial.result()) == (6, 5, 8)
 
 
-async def test_a_subclass_is_started_as_such() -> None:
+async def test_start_soon_of_a_subclass_makes_an_instance_of_it() -> None:
     class Mine(ResultCapture[int]): ...
 
     async with trio.open_nursery() as nursery:
@@ -277,7 +277,7 @@ async def test_a_subclass_is_started_as_such() -> None:
     assert repr(capture) == "Mine(result=2)"
 
 
-async def test_start_soon_passes_its_arguments_on_to_a_subclass() -> None:
+async def test_start_soon_passes_its_arguments_to_a_subclass() -> None:
     class Mine(ResultCapture[int]):
         def __init__(self, *args: Any, **kwargs: Any) -> None:
             super().__init__(*args, **kwargs)
@@ -293,7 +293,7 @@ async def test_start_soon_passes_its_arguments_on_to_a_subclass() -> None:
 # ---- showing
 
 
-async def test_the_alternative_format_shows_routine_and_arguments(nursery: trio.Nursery) -> None:
+async def test_the_alternate_format_shows_the_routine_and_its_arguments(nursery: trio.Nursery) -> None:
     capture = ResultCapture(double, 3)
     assert repr(capture) == "ResultCapture(is_done=False)"
     assert f"{capture:#}" == "ResultCapture(routine=double, args=(3,), is_done=False)"
@@ -304,7 +304,7 @@ async def test_the_alternative_format_shows_routine_and_arguments(nursery: trio.
     assert f"{partly:#}" == f"ResultCapture(routine={partial(double, 3)!r}, args=(), is_done=False)"
 
 
-def test_a_failing_repr_of_an_argument_does_not_hide_the_rest() -> None:
+def test_if_the_repr_of_an_argument_fails_the_rest_is_still_shown() -> None:
     class Unshowable:
         def __repr__(self) -> str:
             raise Boom
@@ -340,7 +340,7 @@ async def test_a_capture_can_be_run_by_hand(open_nursery: OpenNursery) -> None:
 
 
 @open_any_nursery
-async def test_a_capture_can_be_run_by_nursery_start(open_nursery: OpenNursery) -> None:
+async def test_a_capture_can_be_run_with_nursery_start(open_nursery: OpenNursery) -> None:
     async def serve(address: str, *, task_status: trio.TaskStatus[int]) -> str:
         task_status.started(80)
         await wait_all_tasks_blocked()
@@ -385,7 +385,7 @@ async def test_a_second_run_does_not_run_the_routine_again(with_scope: bool) -> 
 
 
 @pytest.mark.parametrize("with_scope", [False, True])
-async def test_a_capture_that_start_soon_made_cannot_be_run_by_hand(with_scope: bool) -> None:
+async def test_a_capture_made_by_start_soon_cannot_be_run_by_hand(with_scope: bool) -> None:
     counting = Counting()
     async with trio.open_nursery() as nursery:
         scope = trio.CancelScope() if with_scope else None
@@ -397,7 +397,7 @@ async def test_a_capture_that_start_soon_made_cannot_be_run_by_hand(with_scope: 
     assert counting.runs == capture.result() == 1
 
 
-# ---- both results of a task that starts
+# ---- start and done results
 
 
 async def start_then(
@@ -414,7 +414,7 @@ async def start_then(
 
 @open_any_nursery
 @pytest.mark.parametrize("apart", [False, True])
-async def test_start_and_done_results_of_a_task_that_starts_and_returns(open_nursery: OpenNursery, apart: bool) -> None:
+async def test_if_a_task_starts_and_returns_both_results_have_values(open_nursery: OpenNursery, apart: bool) -> None:
     async with open_nursery() as run_nursery, open_nursery() as start_nursery:
         start, done = ResultCapture.capture_start_and_done_results(
             run_nursery, start_then, "after", 3, start_nursery=start_nursery if apart else None
@@ -436,13 +436,13 @@ async def test_a_failure_before_started_goes_to_the_start_nursery_and_both_resul
                     run_nursery, start_then, "before", error, start_nursery=start_nursery
                 )
         assert caught.value.exceptions == (error,)
-        await trio.lowlevel.checkpoint()  # the run nursery is not disturbed
+        await trio.lowlevel.checkpoint()  # the run nursery is still running
     assert start.exception() is error
     assert done.exception() is error
 
 
 @open_any_nursery
-async def test_a_return_before_started_fails_the_start_result_alone(open_nursery: OpenNursery) -> None:
+async def test_a_return_before_started_fails_only_the_start_result(open_nursery: OpenNursery) -> None:
     async with open_nursery() as run_nursery:
         with pytest.raises(ExceptionGroup) as caught:
             async with open_nursery() as start_nursery:
@@ -487,7 +487,7 @@ async def test_a_cancellation_before_started_cancels_both_results(open_nursery: 
 
 
 @open_any_nursery
-async def test_both_results_fail_if_the_run_nursery_was_closed_before(
+async def test_both_results_fail_if_the_run_nursery_is_already_closed(
     open_nursery: OpenNursery, nursery: trio.Nursery
 ) -> None:
     async with open_nursery() as closed:
@@ -523,7 +523,7 @@ async def test_both_results_fail_if_the_run_nursery_closes_before_the_task_begin
 
 
 @open_any_nursery
-async def test_a_run_nursery_that_is_cancelled_before_the_task_has_started_cancels_the_done_result(
+async def test_cancelling_the_run_nursery_before_the_task_has_started_cancels_the_done_result(
     open_nursery: OpenNursery,
 ) -> None:
     go_on = trio.Event()
@@ -583,7 +583,7 @@ NAMES: list[tuple[Callable[[], Awaitable[str]], str]] = [
 
 @open_any_nursery
 @pytest.mark.parametrize(("routine", "name"), NAMES)
-async def test_a_task_carries_the_name_of_its_routine(
+async def test_a_task_is_named_after_its_routine(
     open_nursery: OpenNursery, routine: Callable[[], Awaitable[str]], name: str
 ) -> None:
     async with open_nursery() as nursery:
@@ -600,7 +600,7 @@ async def test_a_task_carries_the_name_of_its_routine(
 
 
 async def run_in(nursery: trio.Nursery, routine: Callable[[], Awaitable[str]]) -> str:
-    """What the routine returns when Trio alone runs it."""
+    """The name that Trio gives a task of the routine."""
     future = Future[str]()
 
     def note(task: trio.lowlevel.Task) -> None:
@@ -618,7 +618,7 @@ async def run_in(nursery: trio.Nursery, routine: Callable[[], Awaitable[str]]) -
 
 
 @open_any_nursery
-async def test_a_task_carries_the_name_that_it_is_given(open_nursery: OpenNursery) -> None:
+async def test_a_task_can_be_given_a_name(open_nursery: OpenNursery) -> None:
     async with open_nursery() as nursery:
         captures = [ResultCapture.start_soon(nursery, own_name, name="fetch 1")]
         captures.append(ResultCapture.start_soon(nursery, own_name, name="fetch 1", cancel_scope=trio.CancelScope()))
@@ -633,7 +633,7 @@ async def test_a_task_carries_the_name_that_it_is_given(open_nursery: OpenNurser
 
 
 @open_any_nursery
-async def test_a_task_that_nursery_start_began_carries_the_name_of_its_routine(open_nursery: OpenNursery) -> None:
+async def test_a_task_begun_by_nursery_start_is_named_after_its_routine(open_nursery: OpenNursery) -> None:
     async with open_nursery() as nursery:
         capture = ResultCapture(own_name_after_start)
         await nursery.start(capture.run)
@@ -644,7 +644,7 @@ async def test_a_task_that_nursery_start_began_carries_the_name_of_its_routine(o
     assert named.result() == "server"
 
 
-async def test_a_task_that_runs_a_capture_among_other_things_keeps_its_name() -> None:
+async def test_a_task_that_runs_a_capture_by_hand_keeps_its_name() -> None:
     before = trio.lowlevel.current_task().name
     capture = ResultCapture(own_name)
     await capture.run()
@@ -654,7 +654,7 @@ async def test_a_task_that_runs_a_capture_among_other_things_keeps_its_name() ->
 # ---- cancel scopes
 
 
-async def test_a_time_limit_ends_one_task_alone(autojump_clock: trio.testing.MockClock) -> None:
+async def test_a_time_limit_ends_only_its_own_task(autojump_clock: trio.testing.MockClock) -> None:
     async with trio.open_nursery() as nursery:
         limited = ResultCapture.start_soon(nursery, trio.sleep, 10, cancel_scope=trio.move_on_after(5))
         other = ResultCapture.start_soon(nursery, trio.sleep, 7)
@@ -669,7 +669,7 @@ async def test_a_time_limit_ends_one_task_alone(autojump_clock: trio.testing.Moc
 
 
 @open_any_nursery
-async def test_a_task_can_be_cancelled_alone_with_a_reason(open_nursery: OpenNursery) -> None:
+async def test_a_single_task_can_be_cancelled_with_a_reason(open_nursery: OpenNursery) -> None:
     async with open_nursery() as nursery:
         capture = ResultCapture.start_soon(nursery, trio.sleep_forever, cancel_scope=trio.CancelScope())
         by_hand = ResultCapture(trio.sleep_forever, cancel_scope=trio.CancelScope())
@@ -686,7 +686,7 @@ async def test_a_task_can_be_cancelled_alone_with_a_reason(open_nursery: OpenNur
             each.result()
 
 
-async def test_a_cancel_scope_changes_no_other_end_of_a_task() -> None:
+async def test_a_task_with_a_cancel_scope_can_also_return_fail_or_be_cancelled_from_outside() -> None:
     with pytest.raises(ExceptionGroup) as caught:
         async with trio.open_nursery() as nursery:
             value = ResultCapture.start_soon(nursery, double, 2, cancel_scope=trio.CancelScope())
@@ -703,14 +703,14 @@ async def test_a_cancel_scope_changes_no_other_end_of_a_task() -> None:
     assert capture.cancelled()
 
 
-async def test_only_a_cancel_scope_that_was_never_entered_can_be_given(nursery: trio.Nursery) -> None:
+async def test_cancel_scope_has_to_be_a_cancel_scope_that_was_never_entered(nursery: trio.Nursery) -> None:
     wrong: Any = 5
     not_a_scope = r"^cancel_scope is a trio\.CancelScope, not 5; pass 'cancel_scope=trio\.CancelScope\(\)', or a time"
     with pytest.raises(TypeError, match=not_a_scope):
         ResultCapture(double, 1, cancel_scope=wrong)
     with pytest.raises(TypeError, match=not_a_scope):
         ResultCapture.start_soon(nursery, double, 1, cancel_scope=wrong)
-    with trio.CancelScope() as scope:  # noqa: SIM117 - it has to be entered before
+    with trio.CancelScope() as scope:  # noqa: SIM117 - it has to be entered first
         with pytest.raises(RuntimeError, match=r"^<trio\.CancelScope.*was entered before.*'cancel_scope=trio\.CancelS"):
             ResultCapture.start_soon(nursery, double, 1, cancel_scope=scope)
     with pytest.raises(RuntimeError, match=r"was entered before"):
@@ -718,7 +718,7 @@ async def test_only_a_cancel_scope_that_was_never_entered_can_be_given(nursery: 
     assert not nursery.child_tasks
 
 
-async def test_a_scope_that_cannot_be_entered_fails_the_result() -> None:
+async def test_if_its_cancel_scope_cannot_be_entered_the_result_fails() -> None:
     scope = trio.CancelScope()
     with pytest.raises(ExceptionGroup) as caught:
         async with trio.open_nursery() as nursery:
@@ -744,7 +744,7 @@ async def an_async_generator(number: int) -> Any:
 
 
 @open_any_nursery
-async def test_anything_but_an_async_function_is_refused_at_the_call(open_nursery: OpenNursery) -> None:
+async def test_passing_anything_but_an_async_function_raises_an_error_at_the_call(open_nursery: OpenNursery) -> None:
     wrong: Any
     async with open_nursery() as nursery:
         for wrong, got, right in (
@@ -785,7 +785,7 @@ async def test_a_routine_that_is_not_async_fails_with_an_error_that_shows_the_ri
         assert re.match(rf"expected an async function, but .*{told}", str(capture.exception()))
 
 
-async def test_wrong_arguments_fail_the_result() -> None:
+async def test_the_result_fails_if_the_arguments_are_wrong() -> None:
     wrong: Any = double
     async with trio.open_nursery() as nursery:
         capture = ResultCapture.start_soon(nursery, wrong, 1, 2, suppress_exception=True)
@@ -798,12 +798,12 @@ async def closed_nursery() -> trio.Nursery:
     return nursery
 
 
-async def test_a_closed_nursery_is_refused() -> None:
+async def test_a_closed_nursery_raises_an_error() -> None:
     with pytest.raises(RuntimeError, match="closed"):
         ResultCapture.start_soon(await closed_nursery(), double, 1)
 
 
-async def test_anything_but_a_nursery_is_refused(nursery: trio.Nursery) -> None:
+async def test_passing_anything_but_a_nursery_raises_an_error(nursery: trio.Nursery) -> None:
     wrong: Any
     for wrong in (None, 3, double):
         with pytest.raises(TypeError, match=r"^expected a nursery, but got .*ResultCapture\.start_soon\(nursery, asy"):

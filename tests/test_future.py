@@ -42,7 +42,7 @@ CALLS: dict[str, Callable[[Future[Any]], object]] = {**SETTLING, "cancel": lambd
 
 @pytest.mark.parametrize("first", CALLS)
 @pytest.mark.parametrize("second", SETTLING)
-async def test_a_future_is_settled_once(first: str, second: str) -> None:
+async def test_a_future_can_be_settled_only_once(first: str, second: str) -> None:
     future = Future[int]()
     calls: list[object] = []
     future.add_done_callback(calls.append)
@@ -57,11 +57,11 @@ async def test_a_future_is_settled_once(first: str, second: str) -> None:
     assert (repr(future), future.outcome) == before
 
 
-def test_an_outcome_stays_as_it_is() -> None:
+def test_set_outcome_leaves_the_outcome_usable() -> None:
     given = outcome.Value(3)
     future = Future[int]()
     future.set_outcome(given)
-    assert future.result() == given.unwrap() == 3  # an outcome can be unwrapped once
+    assert future.result() == given.unwrap() == 3  # an outcome can be unwrapped only once
     error = outcome.Error(Boom())
     future = Future[int]()
     future.set_outcome(error)
@@ -70,7 +70,7 @@ def test_an_outcome_stays_as_it_is() -> None:
         error.unwrap()
 
 
-def test_set_exception_refuses_anything_but_an_exception_object_and_changes_nothing() -> None:
+def test_passing_anything_of_the_wrong_type_raises_an_error_and_changes_nothing() -> None:
     future = Future[int]()
     wrong: Any
     for wrong, right in (
@@ -95,7 +95,7 @@ def test_set_exception_refuses_anything_but_an_exception_object_and_changes_noth
 # ---- cancelling
 
 
-async def test_cancel_settles_a_pending_future_alone(nursery: trio.Nursery) -> None:
+async def test_cancel_settles_only_a_pending_future(nursery: trio.Nursery) -> None:
     future = Future[int]()
     nursery.start_soon(future.wait_done)
     await wait_all_tasks_blocked()
@@ -121,7 +121,7 @@ def test_a_cancellation_needs_no_reason() -> None:
         future.result()
 
 
-async def test_cancelling_a_future_cancels_no_task() -> None:
+async def test_cancelling_a_future_does_not_cancel_tasks() -> None:
     future = Future[int]()
     reached: list[int] = []
 
@@ -142,7 +142,7 @@ async def test_cancelling_a_future_cancels_no_task() -> None:
 # ---- must_set
 
 
-def test_must_set_changes_nothing_about_a_future_that_its_block_settled() -> None:
+def test_if_the_block_settles_the_future_must_set_changes_nothing() -> None:
     future = Future[int]()
     with future.must_set() as same:
         assert same is future
@@ -153,7 +153,7 @@ def test_must_set_changes_nothing_about_a_future_that_its_block_settled() -> Non
     assert future.result() == 3
 
 
-def test_a_block_that_ends_without_settling_its_future_fails_it() -> None:
+def test_if_the_block_ends_without_settling_the_future_it_fails() -> None:
     future = Future[int]()
     with future.must_set():
         pass
@@ -168,7 +168,7 @@ def test_a_block_that_ends_without_settling_its_future_fails_it() -> None:
 
 
 @pytest.mark.parametrize("kind", [Boom, KeyboardInterrupt, SystemExit, GeneratorExit, StopIteration])
-def test_the_exception_that_ends_the_block_is_the_futures_and_goes_on(kind: type[BaseException]) -> None:
+def test_an_exception_raised_in_the_block_settles_the_future_and_is_passed_on(kind: type[BaseException]) -> None:
     future = Future[int]()
     error = kind()
     with pytest.raises(kind) as caught, future.must_set():
@@ -177,7 +177,7 @@ def test_the_exception_that_ends_the_block_is_the_futures_and_goes_on(kind: type
     assert future.exception() is error
 
 
-async def test_a_block_that_is_cancelled_cancels_its_future() -> None:
+async def test_if_the_block_is_cancelled_so_is_the_future() -> None:
     future = Future[int]()
     with trio.CancelScope() as scope, future.must_set():
         scope.cancel()
@@ -202,7 +202,7 @@ async def test_must_set_wakes_waiting_tasks() -> None:
             raise Boom
 
 
-async def test_a_group_of_cancellations_that_ends_the_block_cancels_its_future() -> None:
+async def test_if_a_group_of_cancellations_ends_the_block_the_future_is_cancelled() -> None:
     future = Future[int]()
     with trio.CancelScope() as scope, future.must_set():
         async with trio.open_nursery(strict_exception_groups=True) as nursery:
@@ -214,7 +214,9 @@ async def test_a_group_of_cancellations_that_ends_the_block_cancels_its_future()
     assert future.cancelled()
 
 
-async def test_a_block_of_which_a_callback_fails_ends_with_its_own_exception(caplog: pytest.LogCaptureFixture) -> None:
+async def test_if_a_callback_fails_the_block_still_ends_with_its_own_exception(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     future = Future[int]()
     future.add_done_callback(lambda _: 1 // 0)
     with pytest.raises(Boom), future.must_set():
@@ -223,7 +225,7 @@ async def test_a_block_of_which_a_callback_fails_ends_with_its_own_exception(cap
     assert isinstance(future.exception(), Boom)
 
 
-async def test_a_block_that_ends_in_another_thread_raises_and_leaves_its_future_pending() -> None:
+async def test_if_the_block_ends_in_another_thread_it_raises_an_error_and_the_future_stays_pending() -> None:
     future = Future[int]()
 
     def use_block(error: BaseException | None) -> None:
