@@ -1,4 +1,4 @@
-"""FutureMap."""
+"""FutureMap: the blocks of callers, answers, and the end of the reader."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def test_nothing_is_registered_before_the_block_is_entered() -> None:
         assert list(requests) == ["a"]
 
 
-def test_each_entering_makes_a_future_of_its_own() -> None:
+def test_entering_a_block_again_makes_a_new_future() -> None:
     requests = FutureMap[str, int]()
     block = requests.expect("a")
     with block as first:
@@ -127,7 +127,7 @@ def leave_by_ctrl_c(requests: FutureMap[str, int]) -> None:
         (leave_by_ctrl_c, KeyboardInterrupt),
     ],
 )
-def test_however_a_block_ends_its_entry_is_removed_and_the_exception_goes_on(
+def test_however_a_block_ends_its_entry_is_removed_and_the_exception_is_passed_on(
     leave: Callable[[FutureMap[str, int]], None], raised: type[BaseException] | None
 ) -> None:
     requests = FutureMap[str, int]()
@@ -156,7 +156,7 @@ async def ask(requests: FutureMap[str, int], key: str) -> int:
 
 
 @pytest.mark.parametrize("by", [CutError, None])
-def test_a_future_that_is_pending_when_its_block_ends_gets_a_never_set_exception_without_a_cause(
+def test_a_future_still_pending_when_its_block_ends_fails_with_a_never_set_exception(
     by: type[Exception] | None,
 ) -> None:
     requests = FutureMap[str, int]()
@@ -169,7 +169,7 @@ def test_a_future_that_is_pending_when_its_block_ends_gets_a_never_set_exception
     assert (error.__cause__, error.__context__, error.__traceback__) == (None, None, None)
 
 
-async def test_others_that_wait_for_the_future_of_a_caller_that_left_are_woken() -> None:
+async def test_when_a_caller_leaves_other_tasks_that_wait_for_its_future_are_woken() -> None:
     requests = FutureMap[str, int]()
     async with trio.open_nursery() as nursery:
         future = Future[int]()
@@ -186,14 +186,14 @@ async def cancel(scope: trio.CancelScope) -> None:
     scope.cancel()
 
 
-def test_a_done_future_is_left_as_it_is_when_its_block_ends() -> None:
+def test_a_done_future_does_not_change_when_its_block_ends() -> None:
     requests = FutureMap[str, int]()
     with requests.expect("a") as future:
         assert requests.set_result("a", 1)
     assert future.result() == 1
 
 
-async def test_callbacks_of_a_future_whose_block_ends_find_its_entry_gone() -> None:
+async def test_when_a_block_ends_its_entry_is_removed_before_callbacks_run() -> None:
     requests = FutureMap[str, int]()
     found: list[object] = []
     with requests.expect("a") as future:
@@ -201,14 +201,14 @@ async def test_callbacks_of_a_future_whose_block_ends_find_its_entry_gone() -> N
     assert found == [[]]
 
 
-def test_must_set_gives_others_who_wait_an_end_when_the_caller_leaves() -> None:
+def test_with_must_set_the_future_of_a_caller_that_leaves_gets_its_exception() -> None:
     requests = FutureMap[str, int]()
     with pytest.raises(CutError), requests.expect("a") as future, future.must_set():
         raise CutError
     assert kinds(future.exception()) == [CutError]
 
 
-async def test_a_key_whose_future_is_pending_is_refused_and_the_first_request_is_unharmed() -> None:
+async def test_using_the_key_of_a_pending_request_raises_an_error_and_changes_nothing() -> None:
     requests = FutureMap[str, int]()
     with requests.expect("a") as future:
         for given in ((), (Future[int](),)):
@@ -223,7 +223,7 @@ async def test_a_key_whose_future_is_pending_is_refused_and_the_first_request_is
         assert future.result() == 1
 
 
-def test_a_key_whose_future_is_done_can_be_expected_again() -> None:
+def test_the_key_of_a_done_request_can_be_used_again() -> None:
     requests = FutureMap[str, int]()
     with requests.expect("a") as first, requests.expect("b"):
         assert requests.set_result("a", 1)
@@ -236,7 +236,7 @@ def test_a_key_whose_future_is_done_can_be_expected_again() -> None:
     assert not requests
 
 
-def test_the_end_of_a_replaced_requests_block_leaves_the_one_that_replaced_it() -> None:
+def test_the_end_of_an_old_block_does_not_remove_a_newer_request_with_its_key() -> None:
     requests = FutureMap[str, int]()
     with contextlib.ExitStack() as first, requests.expect("b"):
         first.enter_context(requests.expect("a"))
@@ -247,18 +247,18 @@ def test_the_end_of_a_replaced_requests_block_leaves_the_one_that_replaced_it() 
             assert not second.is_done()
 
 
-# ---- a future of one's own
+# ---- futures passed by the caller
 
 
 class Download(Future[int]):
-    """A future that carries more."""
+    """A future with an attribute of its own."""
 
     def __init__(self, progress: list[int]) -> None:
         super().__init__()
         self.progress = progress
 
 
-async def test_a_future_of_ones_own_is_registered_and_yielded() -> None:
+async def test_a_future_passed_by_the_caller_is_registered_and_yielded() -> None:
     requests = FutureMap[str, int]()
     download = Download([])
     with requests.expect("a", download) as future:
@@ -269,7 +269,7 @@ async def test_a_future_of_ones_own_is_registered_and_yielded() -> None:
     assert not requests
 
 
-async def test_a_future_of_ones_own_that_is_pending_at_the_end_gets_the_exception_too() -> None:
+async def test_a_future_passed_by_the_caller_fails_too_if_it_is_pending_at_the_end() -> None:
     requests = FutureMap[str, int]()
     download = Download([])
     with requests.expect("a", download):
@@ -277,7 +277,7 @@ async def test_a_future_of_ones_own_that_is_pending_at_the_end_gets_the_exceptio
     assert kinds(download.exception()) == [FutureNeverSetException]
 
 
-def test_a_future_of_ones_own_that_is_done_already_may_be_registered() -> None:
+def test_a_future_that_is_already_done_may_be_registered() -> None:
     requests = FutureMap[str, int]()
     done = Future[int]()
     done.set_result(1)
@@ -286,7 +286,7 @@ def test_a_future_of_ones_own_that_is_done_already_may_be_registered() -> None:
     assert done.result() == 1
 
 
-async def test_a_pending_future_cant_be_registered_twice_under_one_key() -> None:
+async def test_a_pending_future_cannot_be_registered_twice_under_one_key() -> None:
     requests = FutureMap[str, int]()
     download = Download([])
     with requests.expect("a", download), pytest.raises(ValueError, match=r"^a request with the key 'a'"):
@@ -294,14 +294,14 @@ async def test_a_pending_future_cant_be_registered_twice_under_one_key() -> None
 
 
 @pytest.mark.parametrize("wrong", [3, "b", Future, ResultCapture(trio.sleep, 0)])
-def test_something_other_than_a_future_is_refused(wrong: Any) -> None:
+def test_passing_anything_but_a_future_raises_an_error(wrong: Any) -> None:
     requests = FutureMap[str, int]()
     with pytest.raises(TypeError, match=r"^a request is registered with a Future, not with .*; call 'requests.expect"):
         requests.expect("a", wrong).__enter__()
     assert not requests
 
 
-async def test_a_pending_future_of_another_run_is_refused_with_nothing_changed() -> None:
+async def test_passing_a_pending_future_of_another_run_raises_an_error_and_changes_nothing() -> None:
     requests = FutureMap[str, int]()
     future = Future[int]()
 
@@ -314,14 +314,14 @@ async def test_a_pending_future_of_another_run_is_refused_with_nothing_changed()
     assert not future.is_done()
 
 
-async def test_a_future_that_was_made_outside_of_any_run_belongs_to_the_run_that_registers_it() -> None:
+async def test_a_future_made_outside_any_run_belongs_to_the_run_that_registers_it() -> None:
     requests = FutureMap[str, int]()
     future = await in_foreign_thread(Future[int])
     with requests.expect("a", future):
         assert future.trio_token is trio.lowlevel.current_trio_token()
 
 
-async def test_a_map_that_is_read_in_one_run_takes_no_requests_of_another() -> None:
+async def test_a_map_that_is_read_in_one_run_takes_no_requests_from_another() -> None:
     requests = FutureMap[str, int]()
 
     def register() -> None:
@@ -341,7 +341,7 @@ async def test_a_map_that_is_read_in_one_run_takes_no_requests_of_another() -> N
         assert not requests
 
 
-def test_a_block_within_itself_is_refused_and_still_removes_its_entry() -> None:
+def test_entering_a_block_inside_itself_raises_an_error_and_its_entry_is_still_removed() -> None:
     requests = FutureMap[str, int]()
     block = requests.expect("a")
     with block as future:
@@ -351,7 +351,7 @@ def test_a_block_within_itself_is_refused_and_still_removes_its_entry() -> None:
     assert not requests
 
 
-def test_a_block_removes_no_entry_but_its_own() -> None:
+def test_a_block_removes_only_its_own_entry() -> None:
     requests = FutureMap[str, int]()
     block = requests.expect("a")
     with block:
@@ -364,7 +364,7 @@ def test_a_block_removes_no_entry_but_its_own() -> None:
 @pytest.mark.parametrize(
     "key", [0, -1, "", "é", b"\0", None, True, 2.5, float("nan"), (), (1, ("a",)), frozenset({1}), object(), int, ...]
 )
-def test_a_key_is_anything_hashable(key: object) -> None:
+def test_any_hashable_object_can_be_a_key(key: object) -> None:
     requests = FutureMap[object, int]()
     with requests.expect(key) as future:
         assert key in requests
@@ -373,14 +373,14 @@ def test_a_key_is_anything_hashable(key: object) -> None:
     assert not requests
 
 
-def test_equal_keys_are_one_key() -> None:
+def test_equal_keys_are_the_same_key() -> None:
     requests = FutureMap[float, str]()
     with requests.expect(1) as future:
         assert requests.set_result(1.0, "one")
         assert future.result() == "one"
 
 
-async def test_an_unhashable_key_is_refused_with_nothing_changed() -> None:
+async def test_an_unhashable_key_raises_an_error_and_changes_nothing() -> None:
     requests = FutureMap[Any, int]()
     with requests:
         with pytest.raises(TypeError, match="hashable"):
@@ -411,7 +411,7 @@ class Counted:
 
 
 @pytest.mark.parametrize("in_flight", [1, 2000])
-def test_thousands_in_flight_cost_no_more_a_request_than_a_few(in_flight: int) -> None:
+def test_the_cost_of_a_request_does_not_grow_with_the_number_in_flight(in_flight: int) -> None:
     requests = FutureMap[Counted, int]()
     lookups: Counter[str] = Counter()
     keys = [Counted(number, lookups) for number in range(in_flight)]
@@ -421,13 +421,13 @@ def test_thousands_in_flight_cost_no_more_a_request_than_a_few(in_flight: int) -
         for key in reversed(keys):
             assert requests.set_result(key, 1)
     assert not requests
-    assert lookups == {"hash": 5 * in_flight}  # two to register, one to settle, and two to remove only one's own
+    assert lookups == {"hash": 5 * in_flight}  # two to register, one to settle, and two to remove only its own entry
 
 
 # ---- the mapping
 
 
-def test_it_is_a_mapping_of_keys_to_futures_in_the_order_of_registration() -> None:
+def test_a_map_is_a_mapping_from_keys_to_futures_in_the_order_of_registration() -> None:
     requests = FutureMap[str, int]()
     with requests.expect("b") as b, requests.expect("a") as a:
         assert isinstance(requests, Mapping)
@@ -449,7 +449,7 @@ def test_a_map_equals_only_itself_and_is_hashable() -> None:
     assert len({one, other}) == 2
 
 
-def test_it_is_read_only() -> None:
+def test_the_mapping_is_read_only() -> None:
     requests: Any = FutureMap[str, int]()
     with pytest.raises(TypeError, match="item assignment"):
         requests["a"] = Future[int]()
@@ -457,7 +457,7 @@ def test_it_is_read_only() -> None:
         del requests["a"]
 
 
-async def test_its_repr_tells_of_the_requests_and_the_reader() -> None:
+async def test_its_repr_shows_the_number_of_requests_and_the_state_of_the_reader() -> None:
     requests = FutureMap[str, int]()
     assert repr(requests) == "FutureMap(in_flight=0, reader='not begun')"
     with requests.expect("a"):
@@ -476,7 +476,7 @@ SETTLE: list[Callable[[FutureMap[str, int], str], bool]] = [
 ]
 
 
-def test_an_answer_settles_the_future_of_its_key_alone() -> None:
+def test_an_answer_settles_only_the_future_of_its_key() -> None:
     requests = FutureMap[str, int | None]()
     error = CutError()
     with (
@@ -531,7 +531,7 @@ def test_a_late_answer_returns_false_and_changes_nothing(settle: Callable[[Futur
 
 
 @pytest.mark.parametrize("settle", SETTLE)
-def test_an_answer_to_a_request_that_its_caller_settled_returns_false(
+def test_an_answer_to_a_request_already_settled_by_its_caller_returns_false(
     settle: Callable[[FutureMap[str, int], str], bool],
 ) -> None:
     requests = FutureMap[str, int]()
@@ -543,7 +543,7 @@ def test_an_answer_to_a_request_that_its_caller_settled_returns_false(
 
 @pytest.mark.parametrize("key", ["a", "unknown"])
 @pytest.mark.parametrize("wrong", [CutError, "cut", None])
-def test_what_is_no_exception_is_refused_also_where_nobody_waits(wrong: Any, key: str) -> None:
+def test_set_exception_without_an_exception_raises_an_error_even_if_nobody_waits(wrong: Any, key: str) -> None:
     requests = FutureMap[str, int]()
     with requests.expect("a") as future:
         with pytest.raises(TypeError, match=r"^a future is given an exception object, not "):
@@ -552,7 +552,7 @@ def test_what_is_no_exception_is_refused_also_where_nobody_waits(wrong: Any, key
 
 
 @pytest.mark.parametrize("key", ["a", "unknown"])
-def test_what_is_no_outcome_is_refused_also_where_nobody_waits(key: str) -> None:
+def test_set_outcome_without_an_outcome_raises_an_error_even_if_nobody_waits(key: str) -> None:
     requests: FutureMap[str, Any] = FutureMap()
     with requests.expect("a") as future:
         with pytest.raises(TypeError, match=r"^an outcome is an outcome\.Value or an outcome\.Error, not 3; "):
@@ -560,7 +560,9 @@ def test_what_is_no_outcome_is_refused_also_where_nobody_waits(key: str) -> None
         assert not future.is_done()
 
 
-async def test_a_callback_that_fails_is_logged_and_does_not_end_the_reader(caplog: pytest.LogCaptureFixture) -> None:
+async def test_if_a_callback_fails_its_exception_is_logged_and_the_reader_continues(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     requests = FutureMap[str, int]()
     with requests, requests.expect("a") as a, requests.expect("b") as b, requests.expect("c") as c:
         for future in (a, b, c):
@@ -573,7 +575,7 @@ async def test_a_callback_that_fails_is_logged_and_does_not_end_the_reader(caplo
 
 
 @pytest.mark.parametrize("settle", SETTLE)
-async def test_a_request_of_another_run_is_refused_with_nothing_changed(
+async def test_settling_a_request_of_another_run_raises_an_error_and_changes_nothing(
     settle: Callable[[FutureMap[str, int], str], bool],
 ) -> None:
     requests = FutureMap[str, int]()
@@ -604,7 +606,7 @@ def ending(request: pytest.FixtureRequest) -> str:
 
 
 async def end_reading(requests: FutureMap[str, int], ending: str) -> BaseException | None:
-    """Enter the reader's block, let callers wait, and end it in one of its ways; the exception that ended it."""
+    """Enter the reader's block, let callers wait, end the block, and return the exception that ended it."""
     error: BaseException | None = None
     with contextlib.suppress(CutError), trio.CancelScope() as scope, requests:
         await wait_all_tasks_blocked()
@@ -620,7 +622,7 @@ async def end_reading(requests: FutureMap[str, int], ending: str) -> BaseExcepti
     return error
 
 
-async def test_every_way_in_which_the_reader_ends_fails_the_callers_that_wait(ending: str) -> None:
+async def test_however_the_reader_ends_waiting_callers_get_an_exception(ending: str) -> None:
     requests = FutureMap[str, int]()
     seen: list[FutureNeverSetException] = []
 
@@ -640,14 +642,14 @@ async def test_every_way_in_which_the_reader_ends_fails_the_callers_that_wait(en
     assert kinds(cause) == {"return": [], "exception": [CutError], "cancellation": [trio.Cancelled]}[ending]
 
 
-async def test_a_request_that_is_lost_as_the_reader_is_cancelled_has_failed_and_was_not_cancelled() -> None:
+async def test_if_the_reader_is_cancelled_lost_requests_count_as_failed_not_cancelled() -> None:
     requests = FutureMap[str, int]()
     with requests.expect("a") as future:
         await end_reading(requests, "cancellation")
         assert not future.cancelled()
 
 
-async def test_every_way_in_which_the_reader_ends_fails_requests_that_nobody_waits_for(ending: str) -> None:
+async def test_however_the_reader_ends_requests_that_nobody_waits_for_fail_too(ending: str) -> None:
     requests = FutureMap[str, int]()
     with requests.expect("a") as a, requests.expect("b") as b:
         assert requests.set_result("b", 1)
@@ -656,11 +658,11 @@ async def test_every_way_in_which_the_reader_ends_fails_requests_that_nobody_wai
         assert causes(a.exception())[1:] == ([] if cause is None else [cause])
         assert str(a.exception()) == "the block that reads the responses ended before the response to this request came"
         assert b.result() == 1
-        assert list(requests) == ["a", "b"]  # each is removed by its own caller
+        assert list(requests) == ["a", "b"]  # each caller removes its own entry
     assert not requests
 
 
-async def test_callers_that_come_after_the_reader_ended_get_the_same_error(ending: str) -> None:
+async def test_callers_that_come_after_the_reader_has_ended_get_the_same_kind_of_exception(ending: str) -> None:
     requests = FutureMap[str, int]()
     cause = await end_reading(requests, ending)
     seen: list[BaseException] = []
@@ -675,7 +677,7 @@ async def test_callers_that_come_after_the_reader_ended_get_the_same_error(endin
     assert not requests
 
 
-async def test_a_block_that_was_made_before_the_reader_ended_and_entered_after_is_refused() -> None:
+async def test_entering_a_block_after_the_reader_has_ended_raises_an_error_even_if_it_was_made_before() -> None:
     requests = FutureMap[str, int]()
     block = requests.expect("a")
     with requests:
@@ -701,14 +703,14 @@ async def test_a_map_is_closed_once_its_readers_block_has_ended(ending: str) -> 
     assert requests.closed
 
 
-# ---- an exception of one's own for what is lost
+# ---- lost: the exception for requests without an answer
 
 
 class LostError(Exception):
     pass
 
 
-async def test_pending_requests_and_later_ones_raise_the_exception_that_lost_makes(ending: str) -> None:
+async def test_pending_and_later_requests_raise_the_exception_made_by_lost(ending: str) -> None:
     made: list[tuple[LostError, BaseException | None]] = []
 
     def lost(cause: BaseException | None) -> LostError:
@@ -738,11 +740,11 @@ async def test_pending_requests_and_later_ones_raise_the_exception_that_lost_mak
         (id(error), None, None) for error, _ in made[2:]
     ]
     assert set(map(id, seen)) == {id(error) for error, _ in made}
-    assert len(seen) == len(made) == 4  # a new one each time
+    assert len(seen) == len(made) == 4  # a new exception each time
     assert all(given is cause for _, given in made)
 
 
-async def test_an_exception_class_will_do_for_lost() -> None:
+async def test_lost_may_be_an_exception_class() -> None:
     requests = FutureMap[str, int](lost=LostError)
     with requests.expect("a") as future:
         cause = await end_reading(requests, "exception")
@@ -753,7 +755,7 @@ async def test_an_exception_class_will_do_for_lost() -> None:
 
 
 @pytest.mark.parametrize("kind", [OurError, KeyboardInterrupt])
-async def test_if_lost_raises_the_request_gets_that(kind: type[BaseException], ending: str) -> None:
+async def test_if_lost_raises_an_exception_the_request_gets_that_one(kind: type[BaseException], ending: str) -> None:
     def lost(cause: BaseException | None) -> LostError:
         raise kind("lost") from cause
 
@@ -769,7 +771,7 @@ async def test_if_lost_raises_the_request_gets_that(kind: type[BaseException], e
     assert requests.closed
 
 
-async def test_if_lost_returns_something_else_the_request_gets_a_type_error_that_shows_the_right_call() -> None:
+async def test_if_lost_does_not_return_an_exception_the_request_gets_a_type_error() -> None:
     not_an_exception: Any = LostError
     requests = FutureMap[str, int](lost=lambda _: not_an_exception)
     with requests.expect("a") as future:
@@ -789,7 +791,7 @@ async def never() -> LostError:
 
 
 @pytest.mark.parametrize("wrong", [LostError(), 3, "lost", never])
-def test_a_lost_that_isnt_a_synchronous_function_is_refused(wrong: Any) -> None:
+def test_lost_has_to_be_a_synchronous_function(wrong: Any) -> None:
     with pytest.raises(
         TypeError,
         match=r"^lost is a synchronous function that makes an exception, not .*; the right call is "
@@ -803,7 +805,7 @@ def depth(error: BaseException) -> int:
     return len(list(traceback.walk_tb(error.__traceback__)))
 
 
-async def test_a_lost_that_returns_the_cause_itself_does_not_make_its_traceback_grow() -> None:
+async def test_if_lost_returns_the_cause_itself_its_traceback_does_not_grow() -> None:
     requests = FutureMap[str, int](lost=lost_as_the_cause)
     cause = await end_reading(requests, "exception")
     assert cause is not None
@@ -816,7 +818,7 @@ async def test_a_lost_that_returns_the_cause_itself_does_not_make_its_traceback_
     assert len(set(depths)) == 1
 
 
-async def test_a_lost_that_returns_the_readers_cancellation_cancels_nobody() -> None:
+async def test_if_lost_returns_the_readers_cancellation_no_caller_is_cancelled() -> None:
     requests = FutureMap[str, int](lost=lost_as_the_cause)
     with requests.expect("a") as future:
         await end_reading(requests, "cancellation")
@@ -826,7 +828,7 @@ async def test_a_lost_that_returns_the_readers_cancellation_cancels_nobody() -> 
         pass
 
 
-async def test_each_request_gets_an_exception_object_of_its_own_and_the_cause_stays_as_it_is() -> None:
+async def test_each_request_gets_its_own_exception_object_and_the_cause_does_not_change() -> None:
     requests = FutureMap[str, int]()
     cause = CutError()
     with requests.expect("a") as a, requests.expect("b") as b:
@@ -848,7 +850,7 @@ async def test_each_request_gets_an_exception_object_of_its_own_and_the_cause_st
     assert cause.__traceback__ is traceback
 
 
-async def test_the_exception_that_ends_the_reader_goes_on() -> None:
+async def test_the_exception_that_ends_the_reader_is_passed_on() -> None:
     error = CutError()
     with pytest.raises(CutError) as caught, FutureMap[str, int]():
         raise error
@@ -864,7 +866,7 @@ async def test_requests_may_be_registered_before_the_reader_begins() -> None:
 
 
 @pytest.mark.parametrize("ended", [False, True])
-async def test_the_readers_block_is_entered_only_once(ended: bool) -> None:
+async def test_the_readers_block_can_be_entered_only_once(ended: bool) -> None:
     requests = FutureMap[str, int]()
     with contextlib.ExitStack() as reader:
         reader.enter_context(requests)
@@ -889,7 +891,7 @@ def fails_with(error: BaseException) -> Callable[[Future[int]], None]:
     return fail_so
 
 
-async def test_a_callback_that_fails_as_the_reader_ends_is_logged_and_all_requests_are_settled(
+async def test_if_a_callback_fails_as_the_reader_ends_all_requests_are_still_settled(
     ending: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     requests = FutureMap[str, int]()
@@ -902,7 +904,7 @@ async def test_a_callback_that_fails_as_the_reader_ends_is_logged_and_all_reques
     assert [record.exc_info[0] for record in caplog.records if record.exc_info] == [OurError] * 2
 
 
-async def test_of_what_callbacks_raise_that_is_no_exception_the_first_leaves_and_all_requests_are_settled(
+async def test_if_callbacks_raise_system_exit_as_the_reader_ends_the_first_one_is_raised(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     requests = FutureMap[str, int]()
@@ -917,7 +919,7 @@ async def test_of_what_callbacks_raise_that_is_no_exception_the_first_leaves_and
     assert [str(record.exc_info[1]) for record in caplog.records if record.exc_info] == ["b"]
 
 
-async def test_callbacks_find_the_reader_ended_and_may_settle_others() -> None:
+async def test_when_callbacks_run_the_reader_has_ended_and_they_may_settle_other_requests() -> None:
     requests = FutureMap[str, int]()
     found: list[object] = []
 
@@ -925,7 +927,7 @@ async def test_callbacks_find_the_reader_ended_and_may_settle_others() -> None:
         found.append(requests.set_result("b", 2))
         with pytest.raises(FutureNeverSetException), requests.expect("c"):
             pass
-        blocks.close()  # no entry is left, though the reader's end is at work on them
+        blocks.close()  # the entries are removed while the end of the reader iterates over them
 
     with contextlib.ExitStack() as blocks:
         a, b, c = (blocks.enter_context(requests.expect(key)) for key in "abd")
@@ -938,7 +940,7 @@ async def test_callbacks_find_the_reader_ended_and_may_settle_others() -> None:
     assert b.result() == 2
 
 
-def test_the_readers_block_is_refused_outside_of_trio_with_nothing_changed() -> None:
+def test_outside_a_trio_run_the_readers_block_says_that_it_needs_trio() -> None:
     requests = FutureMap[str, int]()
     with requests.expect("a") as future:
         with pytest.raises(RuntimeError, match=r"^triores needs Trio: call this from inside trio\.run\(\.\.\.\)$"):
@@ -947,7 +949,7 @@ def test_the_readers_block_is_refused_outside_of_trio_with_nothing_changed() -> 
         assert not future.is_done()
 
 
-async def test_the_readers_block_is_refused_if_a_request_belongs_to_another_run() -> None:
+async def test_the_readers_block_cannot_be_entered_if_a_request_belongs_to_another_run() -> None:
     requests = FutureMap[str, int]()
 
     async def read() -> None:
@@ -966,7 +968,7 @@ async def test_the_readers_block_is_refused_if_a_request_belongs_to_another_run(
             pass
 
 
-async def test_a_caller_cancelled_as_the_reader_ends_sees_its_own_cancellation() -> None:
+async def test_a_caller_cancelled_as_the_reader_ends_gets_its_own_cancellation() -> None:
     requests = FutureMap[str, int]()
     with trio.CancelScope() as scope:
         async with trio.open_nursery() as nursery:
@@ -979,7 +981,7 @@ async def test_a_caller_cancelled_as_the_reader_ends_sees_its_own_cancellation()
     assert not requests
 
 
-async def test_after_the_reader_ended_answers_return_false() -> None:
+async def test_after_the_reader_has_ended_answers_return_false() -> None:
     requests = FutureMap[str, int]()
     with requests.expect("a") as a:
         with requests:
@@ -992,7 +994,7 @@ async def test_after_the_reader_ended_answers_return_false() -> None:
 
 
 class Interrupting:
-    """A key during whose lookup, from some lookup on, Ctrl-C is pressed."""
+    """A key during whose lookup Ctrl-C is pressed, after the given number of lookups."""
 
     def __init__(self, lookups: int) -> None:
         self.lookups = lookups
@@ -1004,8 +1006,8 @@ class Interrupting:
         return 1
 
 
-@pytest.mark.parametrize("lookups", [0, 1, 2, 3])  # to register; to remove one's own
-def test_ctrl_c_comes_before_or_after_registering_and_removing(lookups: int) -> None:
+@pytest.mark.parametrize("lookups", [0, 1, 2, 3])  # those of registering, and those of removing the entry
+def test_ctrl_c_cannot_interrupt_the_registration_or_the_removal_of_a_request(lookups: int) -> None:
     requests = FutureMap[Interrupting, int]()
     steps: list[str] = []
 
@@ -1026,7 +1028,7 @@ def lost_to_ctrl_c(cause: BaseException | None) -> LostError:
     return LostError()
 
 
-def test_ctrl_c_comes_before_or_after_the_readers_end() -> None:
+def test_ctrl_c_cannot_interrupt_the_end_of_the_reader() -> None:
     requests = FutureMap[str, int](lost=lost_to_ctrl_c)
     futures: list[Future[int]] = []
 
@@ -1064,7 +1066,7 @@ def test_entering_the_readers_block_is_protected_from_ctrl_c() -> None:
 
 
 def raised_elsewhere() -> CutError:
-    """An exception with a traceback that holds nothing of ours."""
+    """An exception whose traceback doesn't refer to anything of the test."""
     try:
         raise CutError
     except CutError as error:
@@ -1072,7 +1074,7 @@ def raised_elsewhere() -> CutError:
 
 
 def end(requests: FutureMap[Any, Any], error: BaseException) -> None:
-    """End the reader's block from a frame that is in no traceback."""
+    """End the reader's block in a frame that isn't part of any traceback."""
     requests.__enter__()
     requests.__exit__(type(error), error, error.__traceback__)
 
@@ -1087,7 +1089,7 @@ def lost_by_raising(cause: BaseException | None) -> LostError:
 
 @pytest.mark.usefixtures("no_collector")
 @pytest.mark.parametrize("lost", [None, LostError, lost_by_raising, lost_as_the_cause])
-async def test_a_map_whose_reader_ended_is_freed_at_once(lost: Any) -> None:
+async def test_a_map_whose_reader_has_ended_is_freed_at_once(lost: Any) -> None:
     requests = FutureMap[str, int](lost=lost)
     error = raised_elsewhere()
     with requests.expect("a") as future:
@@ -1109,7 +1111,7 @@ def fail_late(requests: FutureMap[str, int]) -> None:
 
 
 def failure_of(call: Callable[[FutureMap[Any, int]], object], held: list[FutureMap[Any, int]]) -> BaseException:
-    """What a call raises. Only frames of the library can hold the map: this one doesn't, and the call has none."""
+    """The exception that a call raises. Neither this frame nor the call's keeps the map; only the library's could."""
     try:
         call(held.pop())
     except BaseException as error:
@@ -1145,7 +1147,7 @@ def expect_wrong(requests: FutureMap[Any, int]) -> None:
         expect_wrong,
     ],
 )
-async def test_a_map_whose_reader_failed_in_a_call_on_it_is_freed_at_once(
+async def test_a_map_is_freed_at_once_even_if_its_reader_failed_in_a_call_to_it(
     call: Callable[[FutureMap[Any, int]], object],
 ) -> None:
     requests = FutureMap[Any, int]()
@@ -1167,7 +1169,7 @@ async def test_a_map_whose_reader_failed_in_a_call_on_it_is_freed_at_once(
         methodcaller("set_outcome", "a", outcome.Value(1)),
     ],
 )
-async def test_a_map_whose_reader_settled_from_a_thread_is_freed_at_once(
+async def test_a_map_is_freed_at_once_even_if_a_call_from_a_thread_failed(
     settle: Callable[[FutureMap[Any, int]], object],
 ) -> None:
     requests = FutureMap[Any, int]()
@@ -1184,7 +1186,7 @@ async def test_a_map_whose_reader_settled_from_a_thread_is_freed_at_once(
 
 @pytest.mark.usefixtures("no_collector")
 @pytest.mark.parametrize("lost", [None, LostError, lost_by_raising])
-async def test_a_caller_that_failed_is_freed_at_once(lost: Any) -> None:
+async def test_the_exception_of_a_failed_caller_is_freed_at_once(lost: Any) -> None:
     requests = FutureMap[str, int](lost=lost)
     seen: list[BaseException] = []
 
@@ -1194,7 +1196,7 @@ async def test_a_caller_that_failed_is_freed_at_once(lost: Any) -> None:
                 try:
                     await future
                 finally:
-                    del future  # or this frame would make a cycle of its own
+                    del future  # otherwise this frame would create a cycle
         except Exception as error:
             seen.append(error)
 

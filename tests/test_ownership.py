@@ -1,6 +1,6 @@
-"""Whose a result is: the run it was made in or, if it was made outside of any run, the first run that uses it.
+"""Which run owns a result: the one it was made in or, if it was made outside any run, the first one that uses it.
 
-Everywhere else, whatever would change a result or wait for it is refused, and nothing changes.
+Anywhere else, trying to change a result or to wait for it raises an error, and nothing changes.
 """
 
 from __future__ import annotations
@@ -96,7 +96,7 @@ async def as_async(call: Callable[[], object]) -> None:
 
 
 @pytest.mark.parametrize("use", USES.values(), ids=USES)
-def test_a_result_made_outside_of_any_run_belongs_to_the_first_run_that_uses_it(
+def test_a_result_made_outside_any_run_belongs_to_the_first_run_that_uses_it(
     use: Callable[[Future[int]], Awaitable[object]],
 ) -> None:
     future = Future[int]()
@@ -109,14 +109,14 @@ def test_a_result_made_outside_of_any_run_belongs_to_the_first_run_that_uses_it(
             assert future.trio_token is trio.lowlevel.current_trio_token()
             nursery.cancel_scope.cancel()
         with pytest.raises(RuntimeError, match="belongs to another Trio run, and can't be settled from here"):
-            await in_foreign_thread(partial(future.set_result, 4))  # also now that nobody waits
+            await in_foreign_thread(partial(future.set_result, 4))  # even now that nobody waits
         future.set_result(3)
 
     trio.run(main)
     assert future.result() == 3
 
 
-def test_a_capture_made_outside_of_any_run_belongs_to_the_run_that_starts_it() -> None:
+def test_a_capture_made_outside_any_run_belongs_to_the_run_that_starts_it() -> None:
     capture = ResultCapture(trio.sleep, 0)
     assert capture.trio_token is None
 
@@ -128,7 +128,7 @@ def test_a_capture_made_outside_of_any_run_belongs_to_the_run_that_starts_it() -
     assert capture.result() is None
 
 
-def test_a_future_made_outside_of_any_run_can_be_settled_and_cancelled_there() -> None:
+def test_a_future_made_outside_any_run_can_be_settled_and_cancelled_there() -> None:
     future, other = Future[int](), Future[int]()
     future.set_result(3)
     assert other.cancel()
@@ -152,11 +152,11 @@ async def test_a_done_result_can_be_read_waited_for_and_given_a_callback_anywher
     assert future.trio_token is trio.lowlevel.current_trio_token()
 
 
-# ---- calls from elsewhere
+# ---- calls from another thread or run
 
 
 class Owned:
-    """A pending future of this run, maybe with one registration of each kind."""
+    """A pending future of this run, with or without one registration of each kind."""
 
     def __init__(self, nursery: trio.Nursery, *, waits: bool) -> None:
         self.future = Future[int]()
@@ -173,7 +173,7 @@ class Owned:
         self.woken.append(name)
 
     async def check_unchanged(self) -> None:
-        """Settle the future, and see that everybody who waits is woken."""
+        """Settle the future, and check that all waiters are woken."""
         await wait_all_tasks_blocked()
         assert not self.calls
         assert not self.woken
@@ -204,7 +204,7 @@ async def test_another_thread_or_run_can_not_change_a_pending_result(
     change: Callable[[Future[int]], object], owned: Owned
 ) -> None:
     call = partial(change, owned.future)
-    registers = change is CHANGES["add_done_callback"]  # which needs a run
+    registers = change is CHANGES["add_done_callback"]  # add_done_callback needs a run
     with pytest.raises(RuntimeError, match="^triores needs Trio" if registers else REFUSED):
         await in_foreign_thread(call)
     with pytest.raises(RuntimeError, match=REFUSED):
@@ -235,7 +235,7 @@ async def test_another_run_can_not_start_a_capture() -> None:
     assert runs == [1]
 
 
-async def test_the_ways_that_the_refusal_names_work(owned: Owned) -> None:
+async def test_the_ways_that_the_error_message_suggests_work(owned: Owned) -> None:
     future = owned.future
     await in_foreign_thread(lambda: trio.from_thread.run_sync(future.set_result, 3, trio_token=future.trio_token))
     assert future.result() == 3
@@ -254,7 +254,7 @@ async def test_the_ways_that_the_refusal_names_work(owned: Owned) -> None:
 
 
 def left_pending(*, waiting: bool, calls: list[object]) -> Future[int]:
-    """A pending future of a run that has ended, with a callback, and maybe with waits that ended with the run."""
+    """A pending future of a run that has ended, with a callback, and perhaps with an iterator that waits."""
 
     async def main() -> Future[int]:
         future = Future[int]()
@@ -266,11 +266,11 @@ def left_pending(*, waiting: bool, calls: list[object]) -> Future[int]:
     return trio.run(main)
 
 
-iterators: list[object] = []  # that outlive their runs
+iterators: list[object] = []  # they outlive their runs
 
 
 @pytest.mark.parametrize("waiting", [False, True])
-def test_once_its_run_has_ended_a_result_can_be_settled_anywhere_and_calls_its_callbacks(waiting: bool) -> None:
+def test_once_its_run_has_ended_a_result_can_be_settled_anywhere_and_its_callbacks_run(waiting: bool) -> None:
     calls: list[object] = []
     future = left_pending(waiting=waiting, calls=calls)
     assert future.trio_token is not None
@@ -301,7 +301,7 @@ def test_once_its_run_has_ended_a_result_can_be_waited_for_in_another_run(
     iterators.clear()
 
 
-def test_once_its_run_has_ended_a_result_that_only_one_wait_was_registered_on_is_free() -> None:
+def test_once_its_run_has_ended_its_last_wait_is_no_longer_registered() -> None:
     async def main() -> Future[int]:
         future = Future[int]()
         iterators.append(as_completed([future]))
@@ -325,9 +325,9 @@ def test_once_its_run_has_ended_a_capture_can_be_run_in_another_one() -> None:
 
 # ---- a thread that settles a future just as a task begins to wait for it
 #
-# Only a future that was made outside of any run can be settled by a thread at that moment. The call has to be refused,
-# or the task has to be woken. Each test steps one side through the lines of the package, stops it before the n-th, has
-# the other side do all that it does meanwhile, and goes on; then again for the next n, until there are no more lines.
+# Only a future made outside any run can be settled by a thread at that moment. Either the call has to raise an error,
+# or the task has to be woken. Each test stops one side before the n-th line that it runs of the package, lets the
+# other side run to its end, and then continues; it does so for every n, until there are no more lines.
 
 PACKAGE = str(Path(triores.__file__).parent)
 
@@ -343,7 +343,7 @@ each_stepped_wait = pytest.mark.parametrize("wait", STEPPED.values(), ids=STEPPE
 
 
 class Stop:
-    """A trace function that calls another function just before the n-th line of the package that this thread runs."""
+    """A trace function that makes a call just before this thread runs its n-th line of the package."""
 
     def __init__(self, line: int, call: Callable[[], object]) -> None:
         self.left = line
@@ -386,7 +386,7 @@ class Race:
 
 
 @each_stepped_wait
-def test_a_thread_that_settles_while_a_task_begins_to_wait_is_refused_or_wakes_it(
+def test_a_thread_that_settles_while_a_task_begins_to_wait_gets_an_error_or_wakes_the_task(
     wait: Callable[[Future[int]], Awaitable[object]],
 ) -> None:
     async def main(race: Race, line: int) -> bool:
@@ -410,11 +410,11 @@ def test_a_thread_that_settles_while_a_task_begins_to_wait_is_refused_or_wakes_i
     refused: set[bool] = set()
     lines = next(line for line in itertools.count(1) if trio.run(main, Race(wait), line))
     assert lines > 10
-    assert refused == {True, False}  # depending on the line
+    assert refused == {True, False}  # it depends on the line
 
 
 @each_stepped_wait
-def test_a_task_that_begins_to_wait_while_a_thread_settles_is_woken_or_the_thread_is_refused(
+def test_if_a_task_begins_to_wait_while_a_thread_settles_it_is_woken_or_the_thread_gets_an_error(
     wait: Callable[[Future[int]], Awaitable[object]],
 ) -> None:
     async def main(race: Race, line: int) -> bool:
@@ -450,17 +450,17 @@ def test_a_task_that_begins_to_wait_while_a_thread_settles_is_woken_or_the_threa
 
 
 class ClaimedMeanwhile(Exception):
-    """An exception that has a function called as a future that it is set on is in the middle of being settled."""
+    """An exception that makes a call while a future is being settled with it."""
 
     def __init__(self, call: Callable[[], object]) -> None:
         self.call = call
 
     @property
-    def __traceback__(self) -> None:  # type: ignore[override] # the function is the point
+    def __traceback__(self) -> None:  # type: ignore[override] # a property, so that reading it makes the call
         self.call()
 
 
-def test_a_thread_that_settles_a_result_that_a_run_has_just_claimed_has_that_run_tell_its_waiters() -> None:
+def test_if_a_run_claims_a_result_while_a_thread_settles_it_the_run_wakes_the_waiters() -> None:
     future = Future[int]()
     waiting, settled = threading.Event(), threading.Event()
     threads: list[int] = []
@@ -485,7 +485,7 @@ def test_a_thread_that_settles_a_result_that_a_run_has_just_claimed_has_that_run
     assert threads == [run.ident]
 
 
-def test_a_thread_that_settles_a_result_that_a_run_has_claimed_and_forgotten_tells_nobody() -> None:
+def test_if_nobody_waits_any_longer_when_a_thread_has_settled_a_result_nobody_is_woken() -> None:
     future = Future[int]()
     claimed, settled = threading.Event(), threading.Event()
 
@@ -511,7 +511,7 @@ def is_done_and_untouched(future: Future[int], threads: list[int]) -> bool:
     return future.is_done() and threading.get_ident() not in threads
 
 
-async def test_of_two_runs_that_claim_a_result_at_once_one_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_if_two_runs_claim_a_result_at_once_one_gets_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     registered, refused = threading.Event(), threading.Event()
 
     async def register_and_stay() -> None:
@@ -522,7 +522,7 @@ async def test_of_two_runs_that_claim_a_result_at_once_one_is_refused(monkeypatc
     other_run = threading.Thread(target=trio.run, args=(register_and_stay,))
 
     class OtherRunComesFirst:
-        """Stands in for the lock: as this run is about to take it, another run begins to wait."""
+        """Replaces the lock: just before this run takes it, another run begins to wait."""
 
         def __enter__(self) -> None:
             monkeypatch.undo()
@@ -541,9 +541,9 @@ async def test_of_two_runs_that_claim_a_result_at_once_one_is_refused(monkeypatc
     other_run.join()
 
 
-def test_two_threads_may_find_at_once_that_the_run_of_a_result_has_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_two_threads_may_notice_at_once_that_the_run_of_a_result_has_ended(monkeypatch: pytest.MonkeyPatch) -> None:
     class OtherThreadComesFirst:
-        """Stands in for the lock: as this thread is about to take it, another one has set the result free."""
+        """Replaces the lock: just before this thread takes it, another one notices that the run has ended."""
 
         def __enter__(self) -> None:
             monkeypatch.undo()
