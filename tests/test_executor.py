@@ -1,4 +1,4 @@
-"""run_in_executor."""
+"""run_in_executor: thread pools, process pools and other executors."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from triores import Future, ResultCapture, run_in_executor, wrap_future
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator
 
-LIMIT = 20  # seconds, after which a thread that should have been woken is given up
+LIMIT = 20  # seconds to wait for a thread that should have been woken
 
 colour: contextvars.ContextVar[str] = contextvars.ContextVar("colour", default="none")
 
@@ -55,7 +55,7 @@ def processes() -> Iterator[concurrent.futures.ProcessPoolExecutor]:
 
 
 class Busy:
-    """A function that runs until it may end."""
+    """A function that runs until ``may_end`` is set."""
 
     def __init__(self, answer: object = "done") -> None:
         self.began = threading.Event()
@@ -74,7 +74,7 @@ class Busy:
 def busy() -> Iterator[Busy]:
     function = Busy()
     yield function
-    function.may_end.set()  # or a test that failed would wait for its thread
+    function.may_end.set()  # otherwise a failed test would wait for its thread
 
 
 @pytest.fixture
@@ -88,7 +88,7 @@ def no_collector() -> Iterator[None]:
 # ---- run_in_executor
 
 
-async def test_run_in_executor_returns_what_the_function_returned(
+async def test_run_in_executor_returns_the_value_of_the_function(
     threads: concurrent.futures.ThreadPoolExecutor,
 ) -> None:
     def where(*args: int) -> tuple[int, tuple[int, ...]]:
@@ -100,7 +100,7 @@ async def test_run_in_executor_returns_what_the_function_returned(
 
 
 @pytest.mark.parametrize("error", [Boom(), OurBaseError(), KeyError("x")])
-async def test_run_in_executor_raises_the_exception_as_it_is(
+async def test_run_in_executor_raises_the_original_exception(
     threads: concurrent.futures.ThreadPoolExecutor, error: BaseException
 ) -> None:
     def fails() -> None:
@@ -125,7 +125,7 @@ async def test_a_failed_call_is_freed_without_the_garbage_collector(
         raise AssertionError
 
     error = await failure()
-    await run_in_executor(threads, int)  # the pool's thread lets go of a call when it takes the next one
+    await run_in_executor(threads, int)  # the pool's thread keeps a call until it takes the next one
     assert error() is None
 
 
@@ -157,7 +157,7 @@ async def test_a_thread_pool_runs_the_function_in_a_copy_of_the_context(
 
 
 class AtOnce(concurrent.futures.Executor):
-    """An executor that runs the call inside ``submit``, and keeps what it was given."""
+    """An executor that runs the call inside ``submit``, and keeps the function."""
 
     def __init__(self) -> None:
         self.given: list[object] = []
@@ -169,16 +169,16 @@ class AtOnce(concurrent.futures.Executor):
         return future
 
 
-async def test_any_other_executor_is_given_the_bare_function() -> None:
+async def test_any_other_executor_gets_the_bare_function() -> None:
     executor = AtOnce()
     with assert_checkpoints():
         assert await run_in_executor(executor, max, 1, 3) == 3
     assert executor.given == [max]
 
 
-async def test_a_pool_of_interpreters_is_given_the_bare_function(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_an_interpreter_pool_gets_the_bare_function(monkeypatch: pytest.MonkeyPatch) -> None:
     class InterpreterPoolExecutor(AtOnce, concurrent.futures.ThreadPoolExecutor):
-        """As from Python 3.14 on: it is a pool of threads, but a context can't be passed to it."""
+        """As in Python 3.14: it is a thread pool, but no context can be passed to it."""
 
     module = types.ModuleType("concurrent.futures.interpreter")
     module.InterpreterPoolExecutor = InterpreterPoolExecutor  # type: ignore[attr-defined] # modules take any attribute
@@ -191,7 +191,7 @@ async def test_a_pool_of_interpreters_is_given_the_bare_function(monkeypatch: py
         assert await run_in_executor(threads, colour.get) == "green"
 
 
-async def test_a_cancelled_call_that_has_not_begun_never_runs(
+async def test_a_call_cancelled_before_it_has_begun_never_runs(
     threads: concurrent.futures.ThreadPoolExecutor, busy: Busy
 ) -> None:
     ran: list[int] = []
@@ -218,7 +218,7 @@ async def test_nothing_is_submitted_in_a_cancelled_scope(abandon: bool) -> None:
 
 
 @pytest.mark.parametrize("answer", ["done", Boom()])
-async def test_a_cancelled_call_that_has_begun_is_waited_for(
+async def test_if_a_call_that_has_begun_is_cancelled_its_end_is_awaited(
     threads: concurrent.futures.ThreadPoolExecutor, busy: Busy, answer: object
 ) -> None:
     busy.answer = answer
@@ -236,7 +236,7 @@ async def test_a_cancelled_call_that_has_begun_is_waited_for(
     assert (capture.exception() or capture.result()) is answer
 
 
-async def test_a_call_that_has_begun_is_abandoned_if_asked(
+async def test_with_abandon_on_cancel_a_call_that_has_begun_is_abandoned(
     threads: concurrent.futures.ThreadPoolExecutor, busy: Busy
 ) -> None:
     with trio.CancelScope() as scope:
@@ -247,10 +247,10 @@ async def test_a_call_that_has_begun_is_abandoned_if_asked(
     assert scope.cancelled_caught
     busy.may_end.set()
     await run_in_executor(threads, int)
-    await wait_all_tasks_blocked()  # what the abandoned call ended with has arrived by now, and was dropped
+    await wait_all_tasks_blocked()  # by now, the value of the abandoned call has arrived and was dropped
 
 
-def test_an_abandoned_call_that_ends_after_the_run_is_dropped_in_silence(
+def test_if_an_abandoned_call_ends_after_the_run_nothing_is_logged(
     threads: concurrent.futures.ThreadPoolExecutor, busy: Busy, caplog: pytest.LogCaptureFixture
 ) -> None:
     async def main() -> None:
@@ -284,7 +284,7 @@ def test_ctrl_c_cancels_a_call_that_has_not_begun(threads: concurrent.futures.Th
     assert not ran
 
 
-async def test_a_call_that_the_executor_cancels_raises_its_cancelled_error(
+async def test_if_the_executor_cancels_a_call_its_cancelled_error_is_raised(
     threads: concurrent.futures.ThreadPoolExecutor, busy: Busy, nursery: trio.Nursery
 ) -> None:
     threads.submit(busy)
@@ -303,7 +303,7 @@ async def test_a_process_pool_runs_the_function(processes: concurrent.futures.Pr
         await run_in_executor(processes, divmod, 1, 0)
 
 
-async def test_a_process_pool_refuses_what_cannot_be_pickled(
+async def test_a_function_that_cannot_be_pickled_raises_an_error_in_a_process_pool(
     processes: concurrent.futures.ProcessPoolExecutor,
 ) -> None:
     with pytest.raises((pickle.PicklingError, AttributeError), match="pickle"):
@@ -311,7 +311,7 @@ async def test_a_process_pool_refuses_what_cannot_be_pickled(
     assert await wrap_future(processes.submit(pow, 2, 5)) == 32
 
 
-async def test_a_worker_that_dies_breaks_the_pool() -> None:
+async def test_if_a_worker_process_dies_the_pool_is_broken() -> None:
     with concurrent.futures.ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
         with pytest.raises(concurrent.futures.process.BrokenProcessPool):
             await run_in_executor(pool, os._exit, 1)
@@ -323,7 +323,7 @@ async def test_a_worker_that_dies_breaks_the_pool() -> None:
 
 
 class Submits:
-    """An object that has nothing of an executor but ``submit``."""
+    """An object that has only the ``submit`` method of an executor."""
 
     def __init__(self, submit: Callable[..., Any]) -> None:
         self.submit = submit
@@ -341,7 +341,7 @@ async def test_any_object_with_a_submit_that_returns_a_concurrent_future_is_an_e
 
 
 @pytest.mark.parametrize("wrong", [None, Future[int](), concurrent.futures.ThreadPoolExecutor])
-async def test_run_in_executor_refuses_anything_without_submit_and_classes(wrong: Any) -> None:
+async def test_passing_an_object_without_submit_or_a_class_raises_an_error(wrong: Any) -> None:
     with pytest.raises(
         TypeError, match=r"^run_in_executor takes an executor: .* This is .*; for one of Trio's own .*to_thread"
     ):
@@ -359,24 +359,24 @@ async def refused(submit: Callable[..., Any], executor_type: type[Submits] = Sub
     return str(caught.value).removeprefix(start)
 
 
-async def test_an_executor_with_an_async_submit_is_refused_and_its_coroutine_closed() -> None:
+async def test_an_executor_with_an_async_submit_raises_an_error_and_its_coroutine_is_closed() -> None:
     async def submit(*_: object) -> None:
         raise AssertionError
 
     message = await refused(submit)
     assert message.startswith(" returned <coroutine object ")
     assert message.endswith("; its 'submit' is async, so call that: 'await executor.submit(fn, ...)'")
-    gc.collect()  # a coroutine that was never awaited warns when it is freed, and warnings are errors
+    gc.collect()  # a coroutine never awaited would warn when it is freed, and warnings are errors
 
 
-async def test_an_executor_that_returns_an_asyncio_future_is_refused() -> None:
+async def test_an_executor_that_returns_an_asyncio_future_raises_an_error() -> None:
     loop = asyncio.new_event_loop()
     message = await refused(lambda *_: loop.create_future())
     loop.close()
     assert message.endswith("; its 'submit' belongs to asyncio, so call 'await wrap_future(executor.submit(fn, ...))'")
 
 
-async def test_a_client_of_dask_is_refused_and_its_executor_offered() -> None:
+async def test_for_a_dask_client_the_error_suggests_its_executor() -> None:
     class Client(Submits):
         def get_executor(self) -> None:
             raise AssertionError
@@ -390,7 +390,7 @@ async def test_a_client_of_dask_is_refused_and_its_executor_offered() -> None:
     assert (await refused(lambda *_: None)).startswith(" returned None; if it is a Dask client")
 
 
-async def test_run_in_executor_refuses_anything_but_a_synchronous_function() -> None:
+async def test_passing_anything_but_a_synchronous_function_raises_an_error() -> None:
     executor = AtOnce()
     wrong: Any = 3
     with pytest.raises(TypeError, match=r"^expected a synchronous function, but got 3; .*\(executor, fn, \.\.\.\)'$"):

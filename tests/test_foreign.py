@@ -1,4 +1,4 @@
-"""wrap_future and ensure_future, with futures of concurrent.futures; those of asyncio are in test_foreign_asyncio."""
+"""wrap_future and ensure_future, with concurrent futures; asyncio's futures are in test_foreign_asyncio."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from triores import (
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Generator
 
-LIMIT = 20  # seconds, after which a thread that should have been woken is given up
+LIMIT = 20  # seconds to wait for a thread that should have been woken
 
 
 class OurBaseError(BaseException):
@@ -36,7 +36,7 @@ class OurBaseError(BaseException):
 
 
 def in_thread(fn: Callable[..., object], *args: object) -> None:
-    """Call a function in another thread, and wait for it here, which blocks Trio."""
+    """Call a function in another thread, and block Trio until it has returned."""
     thread = threading.Thread(target=fn, args=args)
     thread.start()
     thread.join(LIMIT)
@@ -55,18 +55,18 @@ def cancel(source: concurrent.futures.Future[Any]) -> None:
 
 
 @pytest.mark.parametrize("where", [here, in_thread])
-async def test_a_value_crosses_the_bridge(where: Callable[..., None]) -> None:
+async def test_the_wrapper_gets_the_value_of_a_concurrent_future(where: Callable[..., None]) -> None:
     source = concurrent.futures.Future[int]()
     future = wrap_future(source)
     assert type(future) is Future
     where(source.set_result, 3)
-    assert not future.is_done()  # it is settled in the Trio thread, and not in the middle of this task's step
+    assert not future.is_done()  # it is settled by the Trio loop, after this step of the task
     assert await future == 3
 
 
 @pytest.mark.parametrize("where", [here, in_thread])
 @pytest.mark.parametrize("error", [Boom(), OurBaseError(), concurrent.futures.CancelledError()])
-async def test_an_exception_crosses_the_bridge_as_it_is(where: Callable[..., None], error: BaseException) -> None:
+async def test_the_wrapper_gets_the_original_exception(where: Callable[..., None], error: BaseException) -> None:
     source = concurrent.futures.Future[int]()
     future = wrap_future(source)
     where(source.set_exception, error)
@@ -76,7 +76,7 @@ async def test_an_exception_crosses_the_bridge_as_it_is(where: Callable[..., Non
 
 
 @pytest.mark.parametrize("where", [here, in_thread])
-async def test_a_cancellation_crosses_the_bridge_and_stays_one(where: Callable[..., None]) -> None:
+async def test_if_the_concurrent_future_is_cancelled_so_is_the_wrapper(where: Callable[..., None]) -> None:
     source = concurrent.futures.Future[int]()
     future = wrap_future(source)
     where(cancel, source)
@@ -85,7 +85,7 @@ async def test_a_cancellation_crosses_the_bridge_and_stays_one(where: Callable[.
     assert future.cancelled()
 
 
-async def test_a_future_that_is_done_already_is_wrapped_at_once() -> None:
+async def test_the_wrapper_of_a_done_future_is_done_at_once() -> None:
     value, failed, cancelled = (concurrent.futures.Future[int]() for _ in range(3))
     value.set_result(3)
     failed.set_exception(Boom())
@@ -95,7 +95,7 @@ async def test_a_future_that_is_done_already_is_wrapped_at_once() -> None:
     assert wrap_future(cancelled).cancelled()
 
 
-async def test_callbacks_run_in_the_trio_thread_wherever_the_other_side_was_done() -> None:
+async def test_callbacks_run_in_the_trio_thread_wherever_the_concurrent_future_was_settled() -> None:
     source = concurrent.futures.Future[int]()
     future = wrap_future(source)
     threads: list[int] = []
@@ -105,7 +105,7 @@ async def test_callbacks_run_in_the_trio_thread_wherever_the_other_side_was_done
     assert threads == [threading.get_ident()]
 
 
-async def test_futures_are_settled_in_the_order_in_which_the_others_were() -> None:
+async def test_wrappers_are_settled_in_the_order_of_the_concurrent_futures() -> None:
     sources = [concurrent.futures.Future[int]() for _ in range(20)]
     futures = [wrap_future(source) for source in sources]
     completed = as_completed(futures)
@@ -118,7 +118,7 @@ async def test_futures_are_settled_in_the_order_in_which_the_others_were() -> No
     assert [future.result() async for future in completed] == list(reversed(range(20)))
 
 
-async def test_cancelling_the_future_cancels_the_other_side() -> None:
+async def test_cancelling_the_wrapper_cancels_the_concurrent_future() -> None:
     source = concurrent.futures.Future[int]()
     future = wrap_future(source)
     assert future.cancel("no longer wanted")
@@ -128,7 +128,7 @@ async def test_cancelling_the_future_cancels_the_other_side() -> None:
         future.result()
 
 
-async def test_if_the_other_side_runs_already_it_goes_on_and_its_result_is_dropped() -> None:
+async def test_if_the_concurrent_future_is_already_running_it_continues_and_its_result_is_dropped() -> None:
     source = concurrent.futures.Future[int]()
     source.set_running_or_notify_cancel()
     future = wrap_future(source)
@@ -139,7 +139,7 @@ async def test_if_the_other_side_runs_already_it_goes_on_and_its_result_is_dropp
     assert future.cancelled()
 
 
-async def test_cancelling_a_wait_cancels_nothing_else() -> None:
+async def test_cancelling_a_wait_cancels_neither_future() -> None:
     source = concurrent.futures.Future[int]()
     future = wrap_future(source)
     with trio.move_on_after(0):
@@ -149,7 +149,7 @@ async def test_cancelling_a_wait_cancels_nothing_else() -> None:
     assert await future == 3
 
 
-async def test_a_future_that_was_settled_by_hand_leaves_the_other_side_alone() -> None:
+async def test_settling_the_wrapper_by_hand_does_not_affect_the_concurrent_future() -> None:
     source = concurrent.futures.Future[int]()
     future = wrap_future(source)
     future.set_result(4)
@@ -159,7 +159,7 @@ async def test_a_future_that_was_settled_by_hand_leaves_the_other_side_alone() -
     assert future.result() == 4
 
 
-def test_what_is_done_after_the_run_ended_is_dropped_in_silence(caplog: pytest.LogCaptureFixture) -> None:
+def test_results_that_arrive_after_the_run_has_ended_are_dropped_silently(caplog: pytest.LogCaptureFixture) -> None:
     sources = [concurrent.futures.Future[int]() for _ in range(3)]
 
     async def main() -> list[Future[int]]:
@@ -183,7 +183,9 @@ async def test_a_pending_wrapper_belongs_to_the_run_that_will_settle_it() -> Non
     await in_foreign_run(other)
 
 
-async def test_a_callback_that_raises_is_logged_and_the_run_goes_on(caplog: pytest.LogCaptureFixture) -> None:
+async def test_if_a_callback_fails_its_exception_is_logged_and_the_run_continues(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     source = concurrent.futures.Future[int]()
     future = wrap_future(source)
 
@@ -197,7 +199,7 @@ async def test_a_callback_that_raises_is_logged_and_the_run_goes_on(caplog: pyte
     assert [(record.name, record.levelno) for record in caplog.records] == [("triores", logging.ERROR)]
 
 
-def test_a_failed_future_is_freed_without_the_garbage_collector() -> None:
+def test_a_failed_wrapper_is_freed_without_the_garbage_collector() -> None:
     def wrapped() -> Future[int]:
         source = watch(concurrent.futures.Future[int]())
         future: Future[int] = watch(wrap_future(source))
@@ -213,7 +215,7 @@ def test_a_failed_future_is_freed_without_the_garbage_collector() -> None:
 
 
 @pytest.mark.parametrize("wrong", [3, None, "x"])
-async def test_wrap_future_takes_nothing_but_futures(wrong: Any) -> None:
+async def test_wrap_future_takes_only_futures(wrong: Any) -> None:
     with pytest.raises(
         TypeError,
         match=r"^wrap_future takes a concurrent.futures.Future or an asyncio.Future, not .*; "
@@ -222,14 +224,14 @@ async def test_wrap_future_takes_nothing_but_futures(wrong: Any) -> None:
         wrap_future(wrong)
 
 
-async def test_a_result_is_returned_as_it_is(nursery: trio.Nursery) -> None:
+async def test_wrap_future_returns_a_result_unchanged(nursery: trio.Nursery) -> None:
     future = Future[int]()
     capture = ResultCapture.start_soon(nursery, async_three)
     assert wrap_future(future) is future
     assert wrap_future(capture) is capture
 
 
-# ---- the same future, wrapped again
+# ---- wrapping the same future again
 
 
 class AllEqual(concurrent.futures.Future[int]):
@@ -242,11 +244,11 @@ class AllEqual(concurrent.futures.Future[int]):
 
 
 def callbacks_of(source: concurrent.futures.Future[Any]) -> int:
-    return len(source._done_callbacks)  # type: ignore[attr-defined] # concurrent.futures has no public way
+    return len(source._done_callbacks)  # type: ignore[attr-defined] # concurrent.futures has no public way to count them
 
 
 @pytest.mark.parametrize("kind", [concurrent.futures.Future, AllEqual])
-async def test_a_long_lived_future_that_is_wrapped_500_times_has_one_wrapper_and_one_callback(
+async def test_a_future_wrapped_500_times_has_one_wrapper_and_one_callback(
     kind: type[concurrent.futures.Future[int]],
 ) -> None:
     source, other = kind(), kind()
@@ -261,7 +263,7 @@ async def test_a_long_lived_future_that_is_wrapped_500_times_has_one_wrapper_and
     assert is_free(wrapper)
 
 
-async def test_a_future_that_nobody_holds_between_two_wrappings_has_one_callback() -> None:
+async def test_a_future_has_one_callback_even_if_nobody_keeps_its_wrapper() -> None:
     source = concurrent.futures.Future[int]()
     for _ in range(500):
         with trio.move_on_after(0):
@@ -271,7 +273,7 @@ async def test_a_future_that_nobody_holds_between_two_wrappings_has_one_callback
     assert await wrap_future(source) == 3
 
 
-async def test_a_wrapper_that_was_cancelled_stays_the_wrapper() -> None:
+async def test_a_cancelled_wrapper_remains_the_wrapper_of_its_future() -> None:
     source = concurrent.futures.Future[int]()
     source.set_running_or_notify_cancel()
     wrapper = wrap_future(source)
@@ -280,7 +282,7 @@ async def test_a_wrapper_that_was_cancelled_stays_the_wrapper() -> None:
     assert callbacks_of(source) == 1
 
 
-async def test_each_run_has_a_wrapper_of_its_own() -> None:
+async def test_each_run_has_its_own_wrapper() -> None:
     source = concurrent.futures.Future[int]()
     wrapper = wrap_future(source)
 
@@ -295,7 +297,7 @@ async def test_each_run_has_a_wrapper_of_its_own() -> None:
     assert await wrapper == 3
 
 
-async def test_futures_that_have_the_same_id_one_after_another_get_wrappers_of_their_own(
+async def test_a_future_that_reuses_the_id_of_an_older_one_gets_its_own_wrapper(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     def same_id(_: object) -> int:
@@ -314,7 +316,7 @@ def weak_references() -> int:
 
 
 @pytest.mark.skipif(sys.implementation.name != "cpython", reason="only CPython frees objects by reference counts")
-async def test_nothing_is_kept_of_futures_that_are_gone() -> None:
+async def test_nothing_is_kept_for_futures_that_are_gone() -> None:
     wrap_future(concurrent.futures.Future[int]())
     gc.collect()
     before = weak_references()
@@ -342,7 +344,7 @@ def test_wrapping_keeps_neither_side_alive() -> None:
         trio.run(main)
 
 
-# ---- futures of Dask, whose class this stands for
+# ---- Dask futures; this class stands in for Dask's
 
 
 class DaskFuture:
@@ -367,7 +369,7 @@ def dask_future(monkeypatch: pytest.MonkeyPatch) -> Any:
     return DaskFuture()
 
 
-async def test_a_future_of_dask_is_refused_with_two_ways_to_wait_for_it(
+async def test_for_a_dask_future_the_error_shows_two_ways_to_wait_for_it(
     dask_future: Any, nursery: trio.Nursery
 ) -> None:
     with pytest.raises(TypeError) as wrapped:
@@ -399,14 +401,14 @@ class OurAwaitable:
         return "OurAwaitable()"
 
 
-async def test_ensure_future_returns_a_result_as_it_is(nursery: trio.Nursery) -> None:
+async def test_ensure_future_returns_a_result_unchanged(nursery: trio.Nursery) -> None:
     future = Future[int]()
     capture = ResultCapture.start_soon(nursery, async_three)
     assert ensure_future(future, nursery) is future
     assert ensure_future(capture, nursery) is capture
 
 
-async def test_ensure_future_starts_a_coroutine_also_if_nobody_has_imported_asyncio(
+async def test_ensure_future_starts_a_coroutine_even_if_asyncio_was_never_imported(
     monkeypatch: pytest.MonkeyPatch, nursery: trio.Nursery
 ) -> None:
     monkeypatch.delitem(sys.modules, "asyncio")
@@ -421,16 +423,14 @@ async def test_ensure_future_wraps_a_concurrent_future(nursery: trio.Nursery) ->
 
 
 @pytest.mark.parametrize("make", [async_three, OurAwaitable])
-async def test_ensure_future_starts_what_can_be_awaited(
-    make: Callable[[], Awaitable[int]], nursery: trio.Nursery
-) -> None:
+async def test_ensure_future_starts_any_awaitable(make: Callable[[], Awaitable[int]], nursery: trio.Nursery) -> None:
     capture = ensure_future(make(), nursery)
     assert type(capture) is ResultCapture
     assert [task.name for task in nursery.child_tasks] == [make.__qualname__ + "()" * (make is OurAwaitable)]
     assert await capture == 3
 
 
-async def test_the_exception_of_what_ensure_future_starts_goes_on_into_the_nursery() -> None:
+async def test_an_exception_of_a_task_started_by_ensure_future_reaches_the_nursery() -> None:
     async def fails() -> None:
         raise Boom
 
@@ -441,17 +441,17 @@ async def test_the_exception_of_what_ensure_future_starts_goes_on_into_the_nurse
     assert isinstance(captures[0].exception(), Boom)
 
 
-async def test_ensure_future_closes_the_coroutine_that_a_closed_nursery_refuses() -> None:
+async def test_if_the_nursery_is_closed_ensure_future_closes_the_coroutine() -> None:
     async with trio.open_nursery() as nursery:
         pass
     with pytest.raises(RuntimeError, match="Nursery is closed to new arrivals"):
         ensure_future(async_three(), nursery)
     with pytest.raises(RuntimeError, match="Nursery is closed to new arrivals"):
         ensure_future(OurAwaitable(), nursery)
-    gc.collect()  # a coroutine that was never awaited warns when it is freed, and warnings are errors
+    gc.collect()  # a coroutine never awaited would warn when it is freed, and warnings are errors
 
 
-async def test_ensure_future_closes_the_coroutine_that_it_is_given_with_no_nursery() -> None:
+async def test_without_a_nursery_ensure_future_closes_the_coroutine() -> None:
     wrong: Any = None
     with pytest.raises(
         TypeError, match=r"^expected a nursery, but got None; .* 'ensure_future\(awaitable, nursery\)'$"
@@ -461,7 +461,9 @@ async def test_ensure_future_closes_the_coroutine_that_it_is_given_with_no_nurse
 
 
 @pytest.mark.parametrize("wrong", [3, async_three])
-async def test_ensure_future_refuses_what_cannot_be_awaited(wrong: Any, nursery: trio.Nursery) -> None:
+async def test_passing_anything_but_an_awaitable_to_ensure_future_raises_an_error(
+    wrong: Any, nursery: trio.Nursery
+) -> None:
     with pytest.raises(TypeError, match=r"^ensure_future takes something that can be awaited, not .*start_soon"):
         ensure_future(wrong, nursery)
     assert not nursery.child_tasks

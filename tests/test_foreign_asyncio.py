@@ -1,4 +1,4 @@
-"""Futures of asyncio: of a loop in another thread, and of the host of a guest run; and asyncio without Trio."""
+"""asyncio's futures: from a loop in another thread, and from the host of a guest run; and asyncio without Trio."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     import outcome
 
-LIMIT = 20  # seconds, after which a thread that should have been woken is given up
+LIMIT = 20  # seconds to wait for a thread that should have been woken
 
 
 class OurError(Exception):
@@ -42,14 +42,14 @@ class LoopInThread:
 
     def __init__(self) -> None:
         self.loop = asyncio.new_event_loop()
-        self.loop.set_debug(True)  # it then refuses calls from other threads
+        self.loop.set_debug(True)  # then it raises an error if another thread calls it
         self.loop.set_exception_handler(lambda _, context: self.complaints.append(context))
         self.complaints: list[dict[str, Any]] = []
         self.thread = threading.Thread(target=self.loop.run_forever)
         self.thread.start()
 
     def call(self, fn: Callable[..., Any], *args: Any) -> Any:
-        """Call a function in the loop's thread, and wait for what it returns."""
+        """Call a function in the loop's thread, and return its value."""
 
         async def run() -> Any:
             return fn(*args)
@@ -57,7 +57,7 @@ class LoopInThread:
         return asyncio.run_coroutine_threadsafe(run(), self.loop).result(LIMIT)
 
     def close(self) -> None:
-        self.call(int)  # whatever it was told to do before is done by now
+        self.call(int)  # everything scheduled before this has run by now
         self.loop.call_soon_threadsafe(self.loop.stop)
         self.thread.join(LIMIT)
         self.loop.close()
@@ -76,7 +76,7 @@ def other() -> Iterator[LoopInThread]:
 
 
 class Guarded(asyncio.Future[Any]):
-    """A future that refuses to be touched outside its loop's thread."""
+    """A future that can be used only in its loop's thread."""
 
     def _check(self) -> None:
         assert asyncio.get_running_loop() is self.get_loop()
@@ -107,10 +107,10 @@ class Guarded(asyncio.Future[Any]):
 
 
 def guarded(other: LoopInThread) -> Guarded:
-    return other.call(lambda: Guarded(loop=other.loop))  # type: ignore[no-any-return] # call() gives any
+    return other.call(lambda: Guarded(loop=other.loop))  # type: ignore[no-any-return] # call() returns Any
 
 
-async def test_a_value_of_another_threads_loop_arrives_in_the_trio_thread(other: LoopInThread) -> None:
+async def test_a_value_from_a_loop_in_another_thread_arrives_in_the_trio_thread(other: LoopInThread) -> None:
     source = guarded(other)
     future = wrap_future(source)
     threads: list[int] = []
@@ -121,7 +121,7 @@ async def test_a_value_of_another_threads_loop_arrives_in_the_trio_thread(other:
     assert threads == [threading.get_ident()]
 
 
-async def test_an_exception_of_another_threads_loop_arrives_as_it_is(other: LoopInThread) -> None:
+async def test_an_exception_from_a_loop_in_another_thread_arrives_unchanged(other: LoopInThread) -> None:
     source, error = guarded(other), OurError()
     future = wrap_future(source)
     other.call(source.set_exception, error)
@@ -129,10 +129,10 @@ async def test_an_exception_of_another_threads_loop_arrives_as_it_is(other: Loop
         await future
     assert failed.value is error
     del source
-    gc.collect()  # asyncio would complain now, had nobody asked for the exception
+    gc.collect()  # asyncio would complain now if nobody had read the exception
 
 
-async def test_a_cancellation_by_another_threads_loop_stays_one(other: LoopInThread) -> None:
+async def test_if_the_asyncio_future_is_cancelled_so_is_the_wrapper(other: LoopInThread) -> None:
     source = guarded(other)
     future = wrap_future(source)
     other.call(source.cancel)
@@ -140,7 +140,7 @@ async def test_a_cancellation_by_another_threads_loop_stays_one(other: LoopInThr
         await future
 
 
-async def test_the_reason_of_a_cancellation_by_asyncio_arrives(other: LoopInThread) -> None:
+async def test_the_reason_for_a_cancellation_by_asyncio_arrives_in_trio(other: LoopInThread) -> None:
     source = guarded(other)
     future = wrap_future(source)
     other.call(source.cancel, "the user left")
@@ -151,7 +151,7 @@ async def test_the_reason_of_a_cancellation_by_asyncio_arrives(other: LoopInThre
     assert error.reason == "the user left"
 
 
-async def test_a_reason_that_is_not_a_string_arrives_as_text(other: LoopInThread) -> None:
+async def test_a_reason_that_is_not_a_string_arrives_as_a_string(other: LoopInThread) -> None:
     source = guarded(other)
     future = wrap_future(source)
     other.call(source.cancel, ("the user left", 3))
@@ -160,10 +160,12 @@ async def test_a_reason_that_is_not_a_string_arrives_as_text(other: LoopInThread
 
 
 @pytest.mark.parametrize("reason", [None, "no longer wanted"])
-async def test_the_reason_of_a_cancellation_by_trio_arrives_in_asyncio(other: LoopInThread, reason: str | None) -> None:
+async def test_the_reason_for_a_cancellation_by_trio_arrives_in_asyncio(
+    other: LoopInThread, reason: str | None
+) -> None:
     source = guarded(other)
     assert wrap_future(source).cancel(reason)
-    other.call(int)  # by now it has been cancelled
+    other.call(int)  # by now, the future has been cancelled
 
     def read() -> object:
         try:
@@ -175,7 +177,7 @@ async def test_the_reason_of_a_cancellation_by_trio_arrives_in_asyncio(other: Lo
 
 
 @pytest.mark.skipif(sys.version_info < (3, 11), reason="asyncio forgets the reason when a task ends")
-async def test_a_wrapped_task_gives_its_reason_to_trio_and_to_asyncio(other: LoopInThread) -> None:
+async def test_the_reason_for_cancelling_a_wrapped_task_reaches_both_trio_and_asyncio(other: LoopInThread) -> None:
     async def sleep() -> None:
         await asyncio.get_running_loop().create_future()
 
@@ -187,7 +189,7 @@ async def test_a_wrapped_task_gives_its_reason_to_trio_and_to_asyncio(other: Loo
 
     task = other.call(lambda: asyncio.get_running_loop().create_task(sleep()))
     future = wrap_future(task)
-    other.call(int)  # by now the wrapper is the first to be called back
+    other.call(int)  # by now, the wrapper's callback is registered first
     waits = asyncio.run_coroutine_threadsafe(wait(task), other.loop)
     other.call(int)
     other.call(task.cancel, "the user left")
@@ -196,7 +198,7 @@ async def test_a_wrapped_task_gives_its_reason_to_trio_and_to_asyncio(other: Loo
     assert await wrap_future(waits) == ("the user left",)
 
 
-async def test_an_asyncio_future_that_is_wrapped_again_has_one_wrapper_and_one_callback(other: LoopInThread) -> None:
+async def test_an_asyncio_future_wrapped_500_times_has_one_wrapper_and_one_callback(other: LoopInThread) -> None:
     added: list[object] = []
 
     class Counting(Guarded):
@@ -214,7 +216,7 @@ async def test_an_asyncio_future_that_is_wrapped_again_has_one_wrapper_and_one_c
     assert len(added) == 1
 
 
-async def test_a_future_that_refuses_private_attributes_gives_its_reason_all_the_same(other: LoopInThread) -> None:
+async def test_the_reason_arrives_even_if_the_future_allows_no_private_attributes(other: LoopInThread) -> None:
     class Sealed(Guarded):
         def __setattr__(self, name: str, value: object) -> None:
             raise AttributeError(name)
@@ -226,13 +228,15 @@ async def test_a_future_that_refuses_private_attributes_gives_its_reason_all_the
     assert getattr(future.exception(), "reason", None) == "the user left"
 
 
-async def test_a_future_of_another_threads_loop_that_is_done_already_is_soon_wrapped(other: LoopInThread) -> None:
+async def test_the_wrapper_of_a_done_future_of_another_threads_loop_is_soon_done(other: LoopInThread) -> None:
     source = guarded(other)
     other.call(source.set_result, 3)
     assert await wrap_future(source) == 3
 
 
-async def test_ensure_future_wraps_a_future_of_another_threads_loop(other: LoopInThread, nursery: trio.Nursery) -> None:
+async def test_ensure_future_wraps_a_future_of_a_loop_in_another_thread(
+    other: LoopInThread, nursery: trio.Nursery
+) -> None:
     source = guarded(other)
     future = ensure_future(source, nursery)
     assert not nursery.child_tasks
@@ -247,12 +251,12 @@ async def test_cancelling_the_wrapper_cancels_the_asyncio_task(other: LoopInThre
     task = other.call(lambda: asyncio.get_running_loop().create_task(sleep()))
     future = wrap_future(task)
     assert future.cancel()
-    other.call(int)  # by now it has been told
-    other.call(int)  # and by now it has ended
+    other.call(int)  # by now, the cancellation has been requested
+    other.call(int)  # and by now, the task has ended
     assert other.call(task.cancelled)
 
 
-async def test_what_run_coroutine_threadsafe_returns_is_wrapped_too(other: LoopInThread) -> None:
+async def test_the_future_returned_by_run_coroutine_threadsafe_can_be_wrapped(other: LoopInThread) -> None:
     async def answer() -> int:
         await asyncio.sleep(0)
         return 3
@@ -260,7 +264,7 @@ async def test_what_run_coroutine_threadsafe_returns_is_wrapped_too(other: LoopI
     assert await wrap_future(asyncio.run_coroutine_threadsafe(answer(), other.loop)) == 3
 
 
-async def test_an_asyncio_task_waits_for_a_trio_result(other: LoopInThread) -> None:
+async def test_an_asyncio_task_can_wait_for_a_trio_result(other: LoopInThread) -> None:
     result = Future[int]()
     handed_out = to_concurrent_future(result)
 
@@ -273,7 +277,7 @@ async def test_an_asyncio_task_waits_for_a_trio_result(other: LoopInThread) -> N
     assert await answer == 3
 
 
-async def test_an_asyncio_task_starts_a_trio_task(other: LoopInThread, nursery: trio.Nursery) -> None:
+async def test_an_asyncio_task_can_start_a_trio_task(other: LoopInThread, nursery: trio.Nursery) -> None:
     token = trio.lowlevel.current_trio_token()
 
     async def three() -> int:
@@ -286,7 +290,7 @@ async def test_an_asyncio_task_starts_a_trio_task(other: LoopInThread, nursery: 
     assert await wrap_future(asyncio.run_coroutine_threadsafe(start(), other.loop)) == 3
 
 
-async def test_a_pending_future_of_a_closed_loop_is_refused(other: LoopInThread) -> None:
+async def test_wrapping_a_pending_future_of_a_closed_loop_raises_an_error(other: LoopInThread) -> None:
     source: asyncio.Future[int] = other.loop.create_future()
     other.close()
     with pytest.raises(RuntimeError) as caught:
@@ -297,14 +301,14 @@ async def test_a_pending_future_of_a_closed_loop_is_refused(other: LoopInThread)
     )
 
 
-async def test_a_done_future_of_a_closed_loop_is_wrapped_at_once(other: LoopInThread) -> None:
+async def test_the_wrapper_of_a_done_future_of_a_closed_loop_is_done_at_once(other: LoopInThread) -> None:
     source: asyncio.Future[int] = other.call(other.loop.create_future)
     other.call(source.set_result, 3)
     other.close()
     assert wrap_future(source).result() == 3
 
 
-async def test_cancelling_the_wrapper_of_a_future_whose_loop_is_closed_is_silent(
+async def test_cancelling_the_wrapper_of_a_future_whose_loop_is_closed_logs_nothing(
     other: LoopInThread, caplog: pytest.LogCaptureFixture
 ) -> None:
     source = guarded(other)
@@ -314,7 +318,7 @@ async def test_cancelling_the_wrapper_of_a_future_whose_loop_is_closed_is_silent
     assert not caplog.records
 
 
-def test_what_the_loop_completes_after_the_trio_run_ended_is_dropped_in_silence(
+def test_results_that_arrive_after_the_trio_run_has_ended_are_dropped_silently(
     other: LoopInThread, caplog: pytest.LogCaptureFixture
 ) -> None:
     source = guarded(other)
@@ -349,7 +353,7 @@ def run_as_guest(
     return asyncio.run(main(), debug=True).unwrap()
 
 
-def test_a_guest_waits_for_a_future_of_its_host() -> None:
+def test_a_guest_can_wait_for_a_future_of_its_host() -> None:
     sources: list[asyncio.Future[int]] = []
     waiting = threading.Event()
 
@@ -367,7 +371,7 @@ def test_a_guest_waits_for_a_future_of_its_host() -> None:
     assert run_as_guest(guest, host) == (3, True, True)
 
 
-def test_the_host_of_a_guest_run_settles_and_hands_out_results() -> None:
+def test_the_host_of_a_guest_run_can_settle_results_and_wait_for_them() -> None:
     result = Future[int]()
     waiting = threading.Event()
 
@@ -390,14 +394,14 @@ def test_the_host_of_a_guest_run_settles_and_hands_out_results() -> None:
         assert await asyncio.wrap_future(started) == 3
         with pytest.raises(RuntimeError, match="can't be settled from here"):
             await asyncio.to_thread(result.set_result, 5)
-        result.set_result(4)  # the host's callbacks are in the Trio thread, so this is as good as in a Trio task
+        result.set_result(4)  # asyncio runs in the Trio thread here, so this is like settling it in a Trio task
         assert await asyncio.wrap_future(handed_out) == 4
 
     nurseries: list[trio.Nursery] = []
     assert run_as_guest(guest, host) == 4
 
 
-def test_a_guest_run_that_ends_tells_its_host() -> None:
+def test_when_a_guest_run_ends_the_host_gets_an_exception() -> None:
     handed_out: list[Any] = []
     waiting = threading.Event()
 
@@ -490,7 +494,7 @@ CALLS: dict[str, list[Callable[[trio.Nursery], Any]]] = {
         lambda _: triores.results_to_channel([], Channel()),
         lambda _: triores.results_to_channel([Future[int]()], Channel()),
     ],
-    "run_in_executor": [lambda _: run_in_executor(triores, print)],  # type: ignore[arg-type] # the call is refused before
+    "run_in_executor": [lambda _: run_in_executor(triores, print)],  # type: ignore[arg-type] # the missing run is noticed first
     "start_from_thread": [lambda nursery: start_from_thread(nursery, nothing)],
     "to_concurrent_future": [
         lambda _: to_concurrent_future(Future[int]()),
@@ -503,7 +507,7 @@ CALLS: dict[str, list[Callable[[trio.Nursery], Any]]] = {
         lambda _: wrap_future(asyncio.get_running_loop().create_future()),
     ],
 }
-# A future may be made and settled outside a Trio run, and whatever is done may be read there.
+# A future may be made and settled outside a Trio run, and done results may be read there.
 NEED_NO_TRIO = {
     "AmapResults",
     "FutureMap",
@@ -525,7 +529,7 @@ def test_under_asyncio_without_trio_each_public_call_says_that_it_needs_trio(nam
         for call in CALLS[name]:
             with pytest.raises(RuntimeError, match=r"^triores needs Trio"):
                 returned = call(nursery)
-                assert inspect.iscoroutine(returned)  # what is not to be awaited has to raise at the call
+                assert inspect.iscoroutine(returned)  # a call that isn't awaited has to raise by itself
                 await returned
 
     asyncio.run(main())

@@ -556,7 +556,7 @@ def test_set_outcome_without_an_outcome_raises_an_error_even_if_nobody_waits(key
     requests: FutureMap[str, Any] = FutureMap()
     with requests.expect("a") as future:
         with pytest.raises(TypeError, match=r"^an outcome is an outcome\.Value or an outcome\.Error, not 3; "):
-            requests.set_outcome(key, 3)  # type: ignore[arg-type]  # the mistake that is tested
+            requests.set_outcome(key, 3)  # type: ignore[arg-type]  # this mistake is what is tested
         assert not future.is_done()
 
 

@@ -1,4 +1,4 @@
-"""SingleFlight."""
+"""SingleFlight: what callers share, how they leave, where tasks run, and how they fail."""
 
 from __future__ import annotations
 
@@ -39,15 +39,15 @@ class OurBaseError(BaseException):
 
 
 class Work:
-    """An async function that ends when it is told to, and keeps count of its calls."""
+    """An async function that ends when ``go_on`` is set, and counts its calls."""
 
     def __init__(self) -> None:
         self.begun = 0
         self.ended = 0
-        self.reasons: list[str | None] = []  # those of its cancellations
+        self.reasons: list[str | None] = []  # why its calls were cancelled
         self.go_on = trio.Event()
         self.error: BaseException | None = None
-        self.clean_up: trio.Event | None = None  # what a cancelled call waits for
+        self.clean_up: trio.Event | None = None  # if set, a cancelled call waits for it
         self.error_after_cancel: BaseException | None = None
 
     async def __call__(self, *args: object) -> object:
@@ -77,7 +77,7 @@ def work() -> Work:
 
 @contextlib.asynccontextmanager
 async def open_flights() -> AsyncGenerator[tuple[SingleFlight[Any, Any], trio.Nursery, trio.Nursery], None]:
-    """Flights, their nursery, and one for callers around it."""
+    """Flights, their nursery, and a nursery for callers around it."""
     async with trio.open_nursery() as callers, trio.open_nursery() as nursery:
         yield SingleFlight[Any, Any](nursery), nursery, callers
 
@@ -95,7 +95,7 @@ def no_collector() -> Iterator[None]:
 async def call_in_vain(
     flights: SingleFlight[str, Any], fn: Callable[[], Awaitable[Any]], error: type[Exception]
 ) -> None:
-    """Call a function whose flight ends with this exception."""
+    """Call `run`, and expect this exception."""
     with pytest.raises(error) as caught:
         await flights.run("a", fn)
     assert type(caught.value) is error
@@ -167,7 +167,7 @@ async def test_a_flight_is_forgotten_before_any_of_its_callers_runs() -> None:
 
 
 @pytest.mark.parametrize("seed", range(5))  # Trio runs the tasks of one tick in random order
-async def test_a_caller_that_arrives_in_the_tick_in_which_the_flight_is_done_starts_a_new_one(
+async def test_a_caller_that_arrives_in_the_tick_in_which_a_flight_ends_starts_a_new_one(
     seed: int, work: Work, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seed_scheduler(seed, monkeypatch)
@@ -194,7 +194,7 @@ async def test_a_caller_that_arrives_in_the_tick_in_which_the_flight_is_done_sta
 # ---- leaving
 
 
-async def test_the_first_callers_cancellation_is_its_own(work: Work) -> None:
+async def test_cancelling_the_first_caller_does_not_affect_the_others(work: Work) -> None:
     async with open_flights() as (flights, _, callers):
         scope = trio.CancelScope()
         first = ResultCapture.start_soon(callers, flights.run, "a", work, cancel_scope=scope)
@@ -211,7 +211,9 @@ async def test_the_first_callers_cancellation_is_its_own(work: Work) -> None:
     assert scope.cancelled_caught
 
 
-async def test_a_callers_deadline_is_its_own(work: Work, autojump_clock: trio.testing.MockClock) -> None:
+async def test_the_deadline_of_a_caller_does_not_affect_the_others(
+    work: Work, autojump_clock: trio.testing.MockClock
+) -> None:
     async with open_flights() as (flights, _, callers):
         hasty = ResultCapture.start_soon(callers, flights.run, "a", work, cancel_scope=trio.move_on_after(1))
         await wait_all_tasks_blocked()
@@ -240,7 +242,7 @@ async def test_the_last_caller_to_leave_cancels_the_task_with_a_reason(work: Wor
     assert all(scope.cancelled_caught for scope in scopes)
 
 
-async def test_callers_that_leave_in_one_tick_cancel_the_task_once(work: Work) -> None:
+async def test_if_all_callers_leave_in_the_same_tick_the_task_is_cancelled_once(work: Work) -> None:
     async with open_flights() as (flights, _, _):
         with trio.CancelScope() as scope:
             async with trio.open_nursery() as together:
@@ -253,7 +255,7 @@ async def test_callers_that_leave_in_one_tick_cancel_the_task_once(work: Work) -
         assert is_idle(flights)
 
 
-async def test_a_caller_that_comes_while_the_task_is_being_cancelled_starts_a_new_one(work: Work) -> None:
+async def test_a_caller_that_arrives_while_the_task_is_being_cancelled_starts_a_new_one(work: Work) -> None:
     work.clean_up = trio.Event()
     async with open_flights() as (flights, nursery, callers):
         with trio.CancelScope() as scope:
@@ -263,7 +265,7 @@ async def test_a_caller_that_comes_while_the_task_is_being_cancelled_starts_a_ne
         late = ResultCapture.start_soon(callers, flights.run, "a", work)
         await wait_all_tasks_blocked()
         assert (work.begun, work.ended, len(nursery.child_tasks)) == (2, 0, 2)
-        work.clean_up.set()  # the old task's end does not take the new one's place in the table
+        work.clean_up.set()  # the end of the old task must not remove the new flight
         await wait_all_tasks_blocked()
         joined = ResultCapture.start_soon(callers, flights.run, "a", work)
         await wait_all_tasks_blocked()
@@ -277,7 +279,7 @@ async def cancel_when_blocked(scope: trio.CancelScope) -> None:
     scope.cancel()
 
 
-async def test_a_caller_that_leaves_before_the_task_has_begun_cancels_it(work: Work) -> None:
+async def test_if_the_only_caller_leaves_before_the_task_has_begun_the_task_is_cancelled(work: Work) -> None:
     async with open_flights() as (flights, _, _):
         with trio.CancelScope() as scope:
             trio.lowlevel.current_trio_token().run_sync_soon(scope.cancel)
@@ -288,7 +290,7 @@ async def test_a_caller_that_leaves_before_the_task_has_begun_cancels_it(work: W
     assert (work.begun, len(work.reasons)) == (1, 1)
 
 
-async def test_a_caller_in_a_cancelled_scope_starts_nothing(work: Work) -> None:
+async def test_a_caller_in_a_cancelled_scope_starts_no_task(work: Work) -> None:
     async with open_flights() as (flights, nursery, _):
         with trio.CancelScope() as scope:
             scope.cancel()
@@ -299,7 +301,7 @@ async def test_a_caller_in_a_cancelled_scope_starts_nothing(work: Work) -> None:
     assert not work.begun
 
 
-async def test_a_caller_in_a_cancelled_scope_joins_nothing(work: Work) -> None:
+async def test_a_caller_in_a_cancelled_scope_does_not_join_a_flight(work: Work) -> None:
     async with open_flights() as (flights, _, callers):
         result = ResultCapture.start_soon(callers, flights.run, "a", work)
         await wait_all_tasks_blocked()
@@ -312,7 +314,7 @@ async def test_a_caller_in_a_cancelled_scope_joins_nothing(work: Work) -> None:
 
 
 @pytest.mark.parametrize("handling", [False, True])
-async def test_a_task_that_is_cancelled_finds_nothing_of_the_last_caller_in_the_context(handling: bool) -> None:
+async def test_a_cancelled_task_does_not_get_an_exception_of_the_last_caller_as_its_context(handling: bool) -> None:
     contexts: list[BaseException | None] = []
 
     async def note() -> None:
@@ -339,7 +341,7 @@ async def test_a_task_that_is_cancelled_finds_nothing_of_the_last_caller_in_the_
 
 
 @pytest.mark.parametrize("seed", range(5))  # Trio runs the tasks of one tick in random order
-async def test_a_caller_that_arrives_in_the_tick_in_which_the_last_one_leaves_gets_a_value(
+async def test_a_caller_that_arrives_in_the_tick_in_which_the_last_other_one_leaves_gets_a_value(
     seed: int, work: Work, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seed_scheduler(seed, monkeypatch)
@@ -357,7 +359,7 @@ async def test_a_caller_that_arrives_in_the_tick_in_which_the_last_one_leaves_ge
 # ---- where the task runs
 
 
-async def test_the_task_is_a_child_of_the_nursery_in_none_of_the_first_callers_cancel_scopes(
+async def test_the_task_runs_in_the_nursery_and_outside_the_first_callers_cancel_scopes(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
     async def look() -> tuple[object, float]:
@@ -369,7 +371,7 @@ async def test_the_task_is_a_child_of_the_nursery_in_none_of_the_first_callers_c
             assert await flights.run("a", look) == (nursery, math.inf)
 
 
-async def test_the_task_has_the_context_variables_of_the_flights_and_none_of_its_callers() -> None:
+async def test_the_task_has_the_context_variables_of_the_flights_not_those_of_its_callers() -> None:
     async def change() -> str:
         seen = colour.get()
         colour.set("changed by the task")
@@ -384,12 +386,12 @@ async def test_the_task_has_the_context_variables_of_the_flights_and_none_of_its
     async with open_flights() as (flights, _, callers):
         first = ResultCapture.start_soon(callers, call)
         await wait_all_tasks_blocked()
-        assert await flights.run("a", change) == "the nursery's"  # each task has a copy of its own
+        assert await flights.run("a", change) == "the nursery's"  # each task has its own copy
         assert colour.get() == "the nursery's"
     assert first.result() == "the nursery's"
 
 
-async def test_the_task_carries_the_name_of_its_function() -> None:
+async def test_the_task_is_named_after_its_function() -> None:
     async def name() -> str:
         await trio.lowlevel.checkpoint()
         return trio.lowlevel.current_task().name
@@ -400,7 +402,7 @@ async def test_the_task_carries_the_name_of_its_function() -> None:
         assert await flights.run("a", functools.partial(name)) == expected
 
 
-async def test_an_anyio_task_group_is_a_nursery(work: Work) -> None:
+async def test_an_anyio_task_group_can_be_the_nursery(work: Work) -> None:
     async with trio.open_nursery() as callers, anyio.create_task_group() as group:
         flights = SingleFlight[str, object](group)
         results = [ResultCapture.start_soon(callers, flights.run, "a", work) for _ in range(2)]
@@ -422,7 +424,7 @@ async def test_an_anyio_task_group_is_a_nursery(work: Work) -> None:
 # ---- failures
 
 
-async def test_a_failure_reaches_every_caller_and_not_the_nursery(work: Work) -> None:
+async def test_a_failure_reaches_every_caller_but_not_the_nursery(work: Work) -> None:
     work.error = OurError()
     async with open_flights() as (flights, nursery, callers):
         results = [ResultCapture.start_soon(callers, flights.run, "a", work, suppress_exception=True) for _ in range(3)]
@@ -434,7 +436,7 @@ async def test_a_failure_reaches_every_caller_and_not_the_nursery(work: Work) ->
         assert is_idle(flights)
 
 
-async def test_no_caller_finds_the_frames_of_another_in_the_failures_traceback(work: Work) -> None:
+async def test_no_caller_sees_the_frames_of_another_in_the_traceback_of_a_failure(work: Work) -> None:
     work.error = OurError()
     depths: list[int] = []
 
@@ -455,9 +457,9 @@ async def test_no_caller_finds_the_frames_of_another_in_the_failures_traceback(w
 
 
 @pytest.mark.parametrize("grouped", [False, True])
-async def test_a_failure_after_the_last_caller_left_does_not_reach_the_nursery(grouped: bool, work: Work) -> None:
+async def test_a_failure_after_the_last_caller_has_left_does_not_reach_the_nursery(grouped: bool, work: Work) -> None:
     async def work_in_a_nursery() -> None:
-        async with trio.open_nursery() as nursery:  # what it raises is a group of a cancellation and a failure
+        async with trio.open_nursery() as nursery:  # it raises a group of a cancellation and a failure
             nursery.start_soon(trio.sleep_forever)
             await work()
 
@@ -474,7 +476,7 @@ async def test_a_failure_after_the_last_caller_left_does_not_reach_the_nursery(g
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt(), SystemExit(), OurBaseError()])
-async def test_what_is_no_exception_goes_on_into_the_nursery_too(error: BaseException, work: Work) -> None:
+async def test_a_base_exception_reaches_the_nursery_too(error: BaseException, work: Work) -> None:
     work.error = error
     work.go_on.set()
     seen: list[TaskFailedException] = []
@@ -494,7 +496,7 @@ async def test_what_is_no_exception_goes_on_into_the_nursery_too(error: BaseExce
     assert failure.__cause__ is error
 
 
-async def test_what_is_no_exception_goes_on_into_the_nursery_also_after_the_last_caller_left(work: Work) -> None:
+async def test_a_base_exception_reaches_the_nursery_even_after_the_last_caller_has_left(work: Work) -> None:
     work.error_after_cancel = OurBaseError()
     with pytest.RaisesGroup(OurBaseError, flatten_subgroups=True):
         async with trio.open_nursery() as callers, trio.open_nursery() as nursery:
@@ -505,7 +507,7 @@ async def test_what_is_no_exception_goes_on_into_the_nursery_also_after_the_last
             await trio.sleep_forever()
 
 
-async def test_a_cancel_scope_that_the_function_left_open_is_an_error_of_its_callers() -> None:
+async def test_if_the_function_leaves_a_cancel_scope_open_its_callers_get_an_error() -> None:
     async def leave_open() -> None:
         trio.CancelScope().__enter__()
         await trio.lowlevel.checkpoint()
@@ -518,7 +520,7 @@ async def test_a_cancel_scope_that_the_function_left_open_is_an_error_of_its_cal
 # ---- the nursery's cancellation
 
 
-async def test_the_nurserys_cancellation_reaches_callers_outside_as_task_cancelled_exception(work: Work) -> None:
+async def test_if_the_nursery_is_cancelled_callers_outside_it_get_a_task_cancelled_exception(work: Work) -> None:
     async with open_flights() as (flights, nursery, callers):
         results = [ResultCapture.start_soon(callers, flights.run, "a", work, suppress_exception=True) for _ in range(3)]
         await wait_all_tasks_blocked()
@@ -531,7 +533,7 @@ async def test_the_nurserys_cancellation_reaches_callers_outside_as_task_cancell
     assert is_idle(flights)
 
 
-async def test_the_nurserys_cancellation_reaches_callers_inside_as_their_own(work: Work) -> None:
+async def test_if_the_nursery_is_cancelled_callers_inside_it_are_cancelled_too(work: Work) -> None:
     async with trio.open_nursery() as nursery:
         flights = SingleFlight[str, object](nursery)
         results = [ResultCapture.start_soon(nursery, flights.run, "a", work) for _ in range(3)]
@@ -575,8 +577,8 @@ async def _swallowed(flights: SingleFlight[str, object], work: Work) -> None:
         await flights.run("a", work)
 
 
-async def test_a_caller_that_is_cancelled_raises_a_plain_cancelled(work: Work) -> None:
-    raised: list[type[BaseException]] = []  # a cancel scope takes a group of cancellations too, unseen
+async def test_a_cancelled_caller_raises_a_plain_cancelled(work: Work) -> None:
+    raised: list[type[BaseException]] = []  # checked because a cancel scope would catch a group of cancellations too
     async with open_flights() as (flights, _, _):
         with trio.CancelScope() as scope:
             scope.cancel()
@@ -611,7 +613,7 @@ async def test_every_call_is_a_checkpoint() -> None:
 # ---- mistakes
 
 
-async def test_a_closed_nursery_is_refused_with_nothing_changed(work: Work) -> None:
+async def test_a_call_on_a_closed_nursery_raises_an_error_and_changes_nothing(work: Work) -> None:
     async with trio.open_nursery() as nursery:
         flights = SingleFlight[str, object](nursery)
     with pytest.raises(RuntimeError, match=r"^Nursery is closed to new arrivals$"):
@@ -619,7 +621,7 @@ async def test_a_closed_nursery_is_refused_with_nothing_changed(work: Work) -> N
     assert is_idle(flights)
 
 
-async def test_a_coroutine_object_is_refused_with_nothing_changed() -> None:
+async def test_passing_a_coroutine_raises_an_error_and_changes_nothing() -> None:
     async def fetch() -> int:
         raise AssertionError
 
@@ -631,29 +633,31 @@ async def test_a_coroutine_object_is_refused_with_nothing_changed() -> None:
             r"not 'flights\.run\(key, fetch\(\.\.\.\), \.\.\.\)' but 'flights\.run\(key, fetch, \.\.\.\)'",
         ):
             await flights.run("a", coroutine)
-        assert coroutine.cr_frame is None  # closed, or Python would warn of it
+        assert coroutine.cr_frame is None  # it was closed: otherwise Python would warn about it
         assert is_idle(flights)
         assert not nursery.child_tasks
 
 
-async def test_a_mistake_is_refused_also_where_a_flight_could_be_joined(work: Work) -> None:
+async def test_passing_anything_but_an_async_function_raises_an_error_even_if_there_is_a_flight_to_join(
+    work: Work,
+) -> None:
     async with open_flights() as (flights, _, callers):
         result = ResultCapture.start_soon(callers, flights.run, "a", work)
         await wait_all_tasks_blocked()
         with pytest.raises(TypeError, match=r"^expected an async function, but got 3; the right call is "):
-            await flights.run("a", 3)  # type: ignore[arg-type]  # the mistake that is tested
+            await flights.run("a", 3)  # type: ignore[arg-type]  # this mistake is what is tested
         work.go_on.set()
     assert result.result() == (1,)
 
 
-async def test_a_synchronous_function_is_told_to_its_callers() -> None:
+async def test_callers_of_a_synchronous_function_get_a_helpful_error() -> None:
     not_async: Any = len
     async with open_flights() as (flights, _, _):
         with pytest.raises(TypeError, match=r"^expected an async function, but 'len' is a synchronous one"):
             await flights.run("a", not_async, "text")
 
 
-async def test_an_unhashable_key_is_refused_with_nothing_changed(work: Work) -> None:
+async def test_an_unhashable_key_raises_an_error_and_changes_nothing(work: Work) -> None:
     async with open_flights() as (flights, nursery, _):
         with pytest.raises(TypeError, match="hashable"):
             await flights.run([], work)
@@ -662,14 +666,14 @@ async def test_an_unhashable_key_is_refused_with_nothing_changed(work: Work) -> 
     assert not work.begun
 
 
-async def test_what_is_no_nursery_is_refused() -> None:
+async def test_passing_anything_but_a_nursery_raises_an_error() -> None:
     with pytest.raises(
         TypeError, match=r"^expected a nursery, but got .*; the right call is 'SingleFlight\(nursery\)'$"
     ):
-        SingleFlight[str, int](trio.open_nursery())  # type: ignore[arg-type]  # the mistake that is tested
+        SingleFlight[str, int](trio.open_nursery())  # type: ignore[arg-type]  # this mistake is what is tested
 
 
-def test_without_a_trio_run_it_can_be_neither_made_nor_used(work: Work) -> None:
+def test_outside_a_trio_run_flights_with_a_nursery_can_be_neither_made_nor_used(work: Work) -> None:
     made: list[SingleFlight[str, object]] = []
 
     async def main() -> None:
@@ -685,7 +689,7 @@ def test_without_a_trio_run_it_can_be_neither_made_nor_used(work: Work) -> None:
         made[0].run("a", work).send(None)
 
 
-async def test_another_trio_run_is_refused_with_nothing_changed(work: Work) -> None:
+async def test_a_call_from_another_trio_run_raises_an_error_and_changes_nothing(work: Work) -> None:
     async with open_flights() as (flights, nursery, callers):
         result = ResultCapture.start_soon(callers, flights.run, "a", work)
         await wait_all_tasks_blocked()
@@ -710,7 +714,7 @@ async def test_another_trio_run_is_refused_with_nothing_changed(work: Work) -> N
 module_flights: SingleFlight[str, object] = SingleFlight()
 
 
-def test_flights_without_a_nursery_are_made_outside_of_trio_and_opened_in_each_run(work: Work) -> None:
+def test_flights_without_a_nursery_can_be_made_outside_trio_and_entered_in_each_run(work: Work) -> None:
     async def main() -> object:
         async with module_flights as entered:
             assert entered is module_flights
@@ -735,7 +739,7 @@ NO_NURSERY = (
 )
 
 
-async def test_before_and_after_the_block_a_call_is_refused(work: Work) -> None:
+async def test_a_call_before_or_after_the_block_raises_an_error(work: Work) -> None:
     flights: SingleFlight[str, object] = SingleFlight()
     with pytest.raises(RuntimeError, match=NO_NURSERY):
         await flights.run("a", work)
@@ -746,7 +750,7 @@ async def test_before_and_after_the_block_a_call_is_refused(work: Work) -> None:
     assert not work.begun
 
 
-async def test_while_the_block_is_open_it_cant_be_entered_again_and_goes_on(work: Work) -> None:
+async def test_entering_the_block_while_it_is_open_raises_an_error_and_leaves_it_open(work: Work) -> None:
     work.go_on.set()
     flights: SingleFlight[str, object] = SingleFlight()
     async with flights:
@@ -759,7 +763,7 @@ async def test_while_the_block_is_open_it_cant_be_entered_again_and_goes_on(work
         assert await flights.run("a", work) == (1,)
 
 
-async def test_while_the_block_waits_for_its_last_flights_it_can_neither_be_used_nor_entered(work: Work) -> None:
+async def test_while_the_block_waits_for_its_last_flights_it_can_be_neither_used_nor_entered(work: Work) -> None:
     work.clean_up = trio.Event()
     flights: SingleFlight[str, object] = SingleFlight()
 
@@ -787,7 +791,7 @@ async def test_while_the_block_waits_for_its_last_flights_it_can_neither_be_used
             pass
 
 
-async def test_flights_that_were_given_a_nursery_have_no_block() -> None:
+async def test_flights_with_a_nursery_cannot_be_entered() -> None:
     async with trio.open_nursery() as nursery:
         flights = SingleFlight[str, object](nursery)
         with pytest.raises(
@@ -798,12 +802,12 @@ async def test_flights_that_were_given_a_nursery_have_no_block() -> None:
             await flights.__aenter__()
 
 
-def test_the_block_is_refused_outside_of_trio() -> None:
+def test_the_block_cannot_be_entered_outside_trio() -> None:
     with pytest.raises(RuntimeError, match=r"^triores needs Trio: "):
         SingleFlight[str, object]().__aenter__().send(None)
 
 
-async def test_flights_that_are_open_in_one_run_are_refused_in_another(work: Work) -> None:
+async def test_flights_that_are_open_in_one_run_cannot_be_used_in_another(work: Work) -> None:
     flights: SingleFlight[str, object] = SingleFlight()
 
     async def elsewhere() -> None:
@@ -817,7 +821,7 @@ async def test_flights_that_are_open_in_one_run_are_refused_in_another(work: Wor
     assert not work.begun
 
 
-async def test_the_end_of_the_block_cancels_what_still_flies_and_callers_outside_are_told(work: Work) -> None:
+async def test_the_end_of_the_block_cancels_running_tasks_and_callers_outside_get_an_exception(work: Work) -> None:
     flights: SingleFlight[str, object] = SingleFlight()
     async with trio.open_nursery() as callers:
         async with flights:
@@ -829,7 +833,7 @@ async def test_the_end_of_the_block_cancels_what_still_flies_and_callers_outside
     assert "the block of 'async with flights' has ended" in str(error)
 
 
-async def test_a_nursery_inside_of_the_block_lets_callers_finish_first(work: Work) -> None:
+async def test_with_a_nursery_inside_the_block_callers_finish_first(work: Work) -> None:
     flights: SingleFlight[str, object] = SingleFlight()
     async with flights, trio.open_nursery() as callers:
         result = ResultCapture.start_soon(callers, flights.run, "a", work)
@@ -840,7 +844,9 @@ async def test_a_nursery_inside_of_the_block_lets_callers_finish_first(work: Wor
 
 @pytest.mark.parametrize("flying", [False, True])
 @pytest.mark.parametrize("error", [OurError(), OurBaseError(), BaseExceptionGroup("two", [OurError(), OurBaseError()])])
-async def test_the_blocks_own_exception_leaves_as_it_is(error: BaseException, flying: bool, work: Work) -> None:
+async def test_an_exception_raised_in_the_block_is_passed_on_unchanged(
+    error: BaseException, flying: bool, work: Work
+) -> None:
     flights: SingleFlight[str, object] = SingleFlight()
     async with trio.open_nursery() as callers:
         with pytest.raises(type(error)) as caught:
@@ -855,11 +861,11 @@ async def test_the_blocks_own_exception_leaves_as_it_is(error: BaseException, fl
 
 @pytest.mark.parametrize("seed", range(5))  # Trio runs the tasks of one tick in random order
 @pytest.mark.parametrize("flying", [False, True])
-async def test_the_blocks_own_cancellation_leaves_as_a_plain_cancelled(
+async def test_a_cancellation_in_the_block_is_raised_as_a_plain_cancelled(
     flying: bool, seed: int, work: Work, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seed_scheduler(seed, monkeypatch)
-    raised: list[type[BaseException]] = []  # a cancel scope takes a group of cancellations too, unseen
+    raised: list[type[BaseException]] = []  # checked because a cancel scope would catch a group of cancellations too
     flights: SingleFlight[str, object] = SingleFlight()
     async with trio.open_nursery() as callers:
         with trio.CancelScope() as scope:
@@ -879,11 +885,11 @@ async def test_the_blocks_own_cancellation_leaves_as_a_plain_cancelled(
 
 @pytest.mark.parametrize("seed", range(5))  # Trio runs the tasks of one tick in random order
 @pytest.mark.parametrize("flying", [False, True])
-async def test_a_cancellation_that_comes_as_the_block_ends_is_a_plain_cancelled(
+async def test_a_cancellation_as_the_block_ends_is_raised_as_a_plain_cancelled(
     flying: bool, seed: int, work: Work, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seed_scheduler(seed, monkeypatch)
-    raised: list[type[BaseException]] = []  # a cancel scope takes a group of cancellations too, unseen
+    raised: list[type[BaseException]] = []  # checked because a cancel scope would catch a group of cancellations too
     flights: SingleFlight[str, object] = SingleFlight()
     async with trio.open_nursery() as callers:
         with trio.CancelScope() as scope:
@@ -900,7 +906,7 @@ async def test_a_cancellation_that_comes_as_the_block_ends_is_a_plain_cancelled(
     assert len(work.reasons) == flying
 
 
-async def test_a_task_that_the_end_of_the_block_cancels_finds_no_foreign_context() -> None:
+async def test_a_task_cancelled_by_the_end_of_the_block_does_not_get_another_exception_as_its_context() -> None:
     contexts: list[BaseException | None] = []
 
     async def note() -> None:
@@ -920,7 +926,7 @@ async def test_a_task_that_the_end_of_the_block_cancels_finds_no_foreign_context
     assert contexts == [None]
 
 
-async def test_what_is_no_exception_cancels_the_block_and_leaves_it_in_a_group(work: Work) -> None:
+async def test_a_base_exception_of_a_task_cancels_the_block_and_is_raised_in_a_group(work: Work) -> None:
     work.error = OurBaseError()
     work.go_on.set()
     flights: SingleFlight[str, object] = SingleFlight()
@@ -933,7 +939,7 @@ async def test_what_is_no_exception_cancels_the_block_and_leaves_it_in_a_group(w
         pass
 
 
-async def test_what_a_task_raises_that_is_no_exception_as_the_block_fails_is_not_lost(work: Work) -> None:
+async def test_a_base_exception_of_a_task_is_not_lost_if_the_block_fails_too(work: Work) -> None:
     work.error_after_cancel = OurBaseError()
     flights: SingleFlight[str, object] = SingleFlight()
     async with trio.open_nursery() as callers:
@@ -945,7 +951,7 @@ async def test_what_a_task_raises_that_is_no_exception_as_the_block_fails_is_not
 
 
 @pytest.mark.parametrize("grouped", [False, True])
-async def test_what_the_block_raises_as_such_a_failure_cancels_it_leaves_in_the_same_group(
+async def test_if_a_base_exception_cancels_the_block_and_the_block_fails_both_are_in_one_group(
     grouped: bool, work: Work
 ) -> None:
     work.error = OurBaseError()
@@ -963,7 +969,7 @@ async def test_what_the_block_raises_as_such_a_failure_cancels_it_leaves_in_the_
                     raise OurError from None
 
 
-async def test_what_a_task_raises_that_is_no_exception_as_the_block_ends_leaves_in_a_group(work: Work) -> None:
+async def test_a_base_exception_of_a_task_as_the_block_ends_is_raised_in_a_group(work: Work) -> None:
     work.error_after_cancel = OurBaseError()
     flights: SingleFlight[str, object] = SingleFlight()
     async with trio.open_nursery() as callers:
@@ -973,7 +979,7 @@ async def test_what_a_task_raises_that_is_no_exception_as_the_block_ends_leaves_
                 await wait_all_tasks_blocked()
 
 
-async def test_the_task_has_the_context_variables_of_the_blocks_beginning() -> None:
+async def test_the_task_has_the_context_variables_of_the_beginning_of_the_block() -> None:
     async def look() -> str:
         await trio.lowlevel.checkpoint()
         return colour.get()
@@ -1005,7 +1011,7 @@ async def test_entering_and_leaving_the_block_are_checkpoints() -> None:
     assert scope.cancelled_caught
 
 
-async def test_two_tasks_that_enter_at_once_do_not_both_get_in() -> None:
+async def test_if_two_tasks_enter_at_once_one_of_them_gets_an_error() -> None:
     flights: SingleFlight[str, object] = SingleFlight()
 
     async def enter() -> None:
@@ -1027,7 +1033,7 @@ def test_ctrl_c_in_the_only_caller_cancels_the_task() -> None:
 
     async def press_ctrl_c() -> None:
         await wait_all_tasks_blocked()
-        signal.raise_signal(signal.SIGINT)  # for the main task, as this one is protected
+        signal.raise_signal(signal.SIGINT)  # interrupts the main task, as this one is protected
 
     async def main() -> None:
         works.append(Work())
@@ -1047,7 +1053,7 @@ def test_ctrl_c_in_the_only_caller_cancels_the_task() -> None:
 
 
 class Interrupting:
-    """A key during whose lookup, the first one or a later one, Ctrl-C is pressed."""
+    """A key during whose lookup Ctrl-C is pressed, after the given number of lookups."""
 
     def __init__(self, lookups: int) -> None:
         self.lookups = lookups
@@ -1060,7 +1066,7 @@ class Interrupting:
 
 
 @pytest.mark.parametrize("lookups", [0, 1])
-def test_ctrl_c_while_a_caller_joins_a_flight_has_it_leave_again(lookups: int) -> None:
+def test_if_ctrl_c_is_pressed_while_a_caller_joins_a_flight_the_caller_leaves_it(lookups: int) -> None:
     works: list[Work] = []
 
     async def main() -> None:

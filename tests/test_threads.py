@@ -21,7 +21,7 @@ from triores import Future, FutureCancelledException, ResultCapture, start_from_
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
 
-LIMIT = 20  # seconds, after which a thread that should have been woken is given up
+LIMIT = 20  # seconds to wait for a thread that should have been woken
 
 colour: contextvars.ContextVar[str] = contextvars.ContextVar("colour", default="none")
 
@@ -35,7 +35,7 @@ class OurBaseError(BaseException):
 
 
 async def in_thread(fn: Callable[..., Any], *args: Any) -> Any:
-    """Call a function in a thread that Trio knows nothing of, and wait for what it returns."""
+    """Call a function in a thread that Trio didn't start, and wait for its return value."""
     answer: list[Any] = []
 
     def run() -> None:
@@ -79,7 +79,7 @@ def pending() -> int:
 # ---- to_concurrent_future
 
 
-async def test_a_thread_waits_for_a_value() -> None:
+async def test_a_thread_can_wait_for_a_value() -> None:
     result = Future[int]()
     future = to_concurrent_future(result)
     async with trio.open_nursery() as nursery:
@@ -90,7 +90,7 @@ async def test_a_thread_waits_for_a_value() -> None:
 
 
 @pytest.mark.parametrize("error", [OurError(), OurBaseError()])
-async def test_an_exception_goes_over_as_it_is(error: BaseException) -> None:
+async def test_an_exception_is_passed_to_the_thread_unchanged(error: BaseException) -> None:
     result = Future[int]()
     future = to_concurrent_future(result)
     result.set_exception(error)
@@ -105,7 +105,7 @@ async def test_a_cancelled_future_becomes_a_cancelled_future() -> None:
     assert concurrent.futures.wait([future], 0).done == {future}
 
 
-async def test_a_result_that_is_done_is_there_at_once() -> None:
+async def test_the_concurrent_future_of_a_done_result_is_done_at_once() -> None:
     value, failed, cancelled = (Future[int]() for _ in range(3))
     value.set_result(3)
     failed.set_exception(OurError())
@@ -116,7 +116,7 @@ async def test_a_result_that_is_done_is_there_at_once() -> None:
     assert not pending()
 
 
-async def test_wait_and_as_completed_of_concurrent_futures_work() -> None:
+async def test_concurrent_futures_wait_and_as_completed_work() -> None:
     results = [Future[int]() for _ in range(4)]
     futures = [to_concurrent_future(result) for result in results]
     results[3].set_result(3)
@@ -127,7 +127,7 @@ async def test_wait_and_as_completed_of_concurrent_futures_work() -> None:
         order: list[int] = []
         for future in concurrent.futures.as_completed(futures, LIMIT):
             order.append(futures.index(future))
-            token.run_sync_soon(watching.set)  # it watches all of them before it gives the first
+            token.run_sync_soon(watching.set)  # as_completed watches all futures before it yields the first
         return order
 
     async with trio.open_nursery() as nursery:
@@ -140,7 +140,7 @@ async def test_wait_and_as_completed_of_concurrent_futures_work() -> None:
     assert concurrent.futures.wait(futures, 0).done == set(futures)
 
 
-async def test_a_thread_that_cancels_cancels_the_future() -> None:
+async def test_a_thread_can_cancel_the_future() -> None:
     result = Future[int]()
     future = to_concurrent_future(result)
     assert await in_thread(future.cancel)
@@ -151,7 +151,7 @@ async def test_a_thread_that_cancels_cancels_the_future() -> None:
     assert not pending()
 
 
-async def test_a_thread_that_cancels_cancels_the_task_of_a_capture_by_its_scope(nursery: trio.Nursery) -> None:
+async def test_a_thread_can_cancel_the_task_of_a_capture_that_has_a_cancel_scope(nursery: trio.Nursery) -> None:
     scope = trio.CancelScope()
     result = ResultCapture.start_soon(nursery, trio.sleep_forever, cancel_scope=scope)
     future = to_concurrent_future(result)
@@ -161,7 +161,7 @@ async def test_a_thread_that_cancels_cancels_the_task_of_a_capture_by_its_scope(
     assert not pending()
 
 
-async def test_a_capture_without_a_scope_cannot_be_cancelled_by_a_thread(nursery: trio.Nursery) -> None:
+async def test_a_thread_cannot_cancel_a_capture_without_a_cancel_scope(nursery: trio.Nursery) -> None:
     result = ResultCapture.start_soon(nursery, three)
     future = to_concurrent_future(result)
     assert future.running()
@@ -170,7 +170,7 @@ async def test_a_capture_without_a_scope_cannot_be_cancelled_by_a_thread(nursery
     assert future.result(0) == 3
 
 
-async def test_a_capture_without_a_scope_that_is_cancelled_gives_a_cancelled_error() -> None:
+async def test_if_a_capture_without_a_cancel_scope_is_cancelled_the_thread_gets_a_cancelled_error() -> None:
     async with trio.open_nursery() as nursery:
         result = ResultCapture.start_soon(nursery, trio.sleep_forever)
         future = to_concurrent_future(result)
@@ -180,11 +180,11 @@ async def test_a_capture_without_a_scope_that_is_cancelled_gives_a_cancelled_err
     assert not pending()
 
 
-async def test_cancelling_and_settling_at_the_same_time_settles_once(
+async def test_a_result_cancelled_and_set_at_the_same_time_is_settled_once(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     class CancelledMeanwhile:
-        """A lock for whose first owner the future is cancelled by another thread at once."""
+        """A lock: when it is first acquired, another thread cancels the future at once."""
 
         def __init__(self) -> None:
             self.taken = False
@@ -208,7 +208,7 @@ async def test_cancelling_and_settling_at_the_same_time_settles_once(
     assert future.cancelled()
     assert concurrent.futures.wait([future], 0).done == {future}
     assert result.result() == 3
-    assert not caplog.records  # concurrent.futures logs a future that is told twice that it was cancelled
+    assert not caplog.records  # concurrent.futures would log a second notification of the cancellation
 
 
 class AllEqual(Future[int]):
@@ -221,7 +221,7 @@ class AllEqual(Future[int]):
 
 
 @pytest.mark.parametrize("kind", [Future, AllEqual])
-async def test_a_result_that_is_handed_out_500_times_has_one_concurrent_future_and_one_callback(
+async def test_a_result_passed_500_times_has_one_concurrent_future_and_one_callback(
     kind: type[Future[int]],
 ) -> None:
     result, other = kind(), kind()
@@ -236,7 +236,7 @@ async def test_a_result_that_is_handed_out_500_times_has_one_concurrent_future_a
     assert future.result(0) == 3
 
 
-async def test_a_result_whose_concurrent_future_nobody_keeps_has_one_callback() -> None:
+async def test_a_result_has_one_callback_even_if_nobody_keeps_its_concurrent_future() -> None:
     result = Future[int]()
     for _ in range(500):
         to_concurrent_future(result)
@@ -245,7 +245,7 @@ async def test_a_result_whose_concurrent_future_nobody_keeps_has_one_callback() 
     assert to_concurrent_future(result).result(0) == 3
 
 
-def test_a_result_that_outlives_its_run_is_handed_out_anew_in_the_next() -> None:
+def test_a_result_that_outlives_its_run_gets_a_new_concurrent_future_in_the_next_run() -> None:
     async def hand_out() -> concurrent.futures.Future[int]:
         return to_concurrent_future(result)
 
@@ -259,7 +259,7 @@ def test_a_result_that_outlives_its_run_is_handed_out_anew_in_the_next() -> None
     assert trio.run(hand_out_and_settle).result(0) == 3
 
 
-def test_a_thread_that_waits_when_the_run_ends_gets_an_exception() -> None:
+def test_a_thread_that_is_waiting_when_the_run_ends_gets_an_exception() -> None:
     class Kept:
         futures: list[concurrent.futures.Future[Any]]
 
@@ -286,13 +286,13 @@ def test_a_thread_that_waits_when_the_run_ends_gets_an_exception() -> None:
 
 
 @pytest.mark.parametrize("before", [0, 1])
-def test_what_is_handed_out_when_the_run_has_ended_fails_at_once(before: int) -> None:
+def test_futures_made_at_the_end_of_the_run_fail_at_once(before: int) -> None:
     futures: list[concurrent.futures.Future[int]] = []
 
     async def at_the_end() -> AsyncIterator[None]:
         try:
             yield
-        finally:  # Trio runs this when all the system tasks have ended
+        finally:  # Trio runs this after all system tasks have ended
             futures.append(to_concurrent_future(Future[int]()))
             futures.append(to_concurrent_future(Future[int]()))
             async with trio.open_nursery() as nursery:
@@ -310,7 +310,7 @@ def test_what_is_handed_out_when_the_run_has_ended_fails_at_once(before: int) ->
     assert [type(future.exception(0)) for future in futures] == [trio.RunFinishedError] * (before + 3)
 
 
-def test_cancelling_after_the_run_ended_is_silent(caplog: pytest.LogCaptureFixture) -> None:
+def test_cancelling_after_the_run_has_ended_logs_nothing(caplog: pytest.LogCaptureFixture) -> None:
     async def main() -> trio.lowlevel.TrioToken:
         return trio.lowlevel.current_trio_token()
 
@@ -332,7 +332,7 @@ async def test_a_failed_concurrent_future_is_freed_without_the_garbage_collector
     assert error() is None
 
 
-async def test_a_pending_result_of_another_run_is_refused() -> None:
+async def test_passing_a_pending_result_of_another_run_raises_an_error() -> None:
     result = Future[int]()
 
     async def other() -> int:
@@ -344,7 +344,7 @@ async def test_a_pending_result_of_another_run_is_refused() -> None:
     assert is_free(result)
 
 
-async def test_to_concurrent_future_takes_results_only() -> None:
+async def test_to_concurrent_future_takes_only_results() -> None:
     wrong: Any = concurrent.futures.Future[int]()
     with pytest.raises(TypeError, match=r"^to_concurrent_future takes a result of triores, not <Future at "):
         to_concurrent_future(wrong)
@@ -353,7 +353,7 @@ async def test_to_concurrent_future_takes_results_only() -> None:
 # ---- start_from_thread
 
 
-async def test_a_foreign_thread_starts_a_task(nursery: trio.Nursery) -> None:
+async def test_a_foreign_thread_can_start_a_task(nursery: trio.Nursery) -> None:
     token = trio.lowlevel.current_trio_token()
 
     def start() -> int:
@@ -364,21 +364,21 @@ async def test_a_foreign_thread_starts_a_task(nursery: trio.Nursery) -> None:
 
 
 @pytest.mark.parametrize("abandon", [False, True])
-async def test_a_thread_of_trio_needs_no_token(abandon: bool, nursery: trio.Nursery) -> None:
+async def test_a_thread_started_by_trio_needs_no_token(abandon: bool, nursery: trio.Nursery) -> None:
     def start() -> int:
         return start_from_thread(nursery, three).result(LIMIT)
 
     assert await trio.to_thread.run_sync(start, abandon_on_cancel=abandon) == 3
 
 
-async def test_the_trio_thread_starts_a_task_at_once() -> None:
+async def test_in_the_trio_thread_the_task_is_started_at_once() -> None:
     async with trio.open_nursery() as nursery:
         future = start_from_thread(nursery, three)
         assert [task.name.rpartition(".")[2] for task in nursery.child_tasks] == ["three"]
     assert future.result(0) == 3
 
 
-def test_a_thread_that_trio_did_not_start_needs_a_token() -> None:
+def test_a_thread_not_started_by_trio_needs_a_token() -> None:
     nursery: Any = trio.run(a_closed_nursery)
     with pytest.raises(RuntimeError, match=r"^triores needs Trio, and .* trio.lowlevel.current_trio_token\(\)"):
         start_from_thread(nursery, three)
@@ -390,7 +390,7 @@ async def a_closed_nursery() -> trio.Nursery:
     return nursery
 
 
-async def test_the_task_has_the_name_of_its_function_and_the_callers_context(nursery: trio.Nursery) -> None:
+async def test_the_task_is_named_after_its_function_and_has_the_callers_context(nursery: trio.Nursery) -> None:
     token = trio.lowlevel.current_trio_token()
 
     async def tell(mark: str) -> tuple[str, str, str]:
@@ -409,14 +409,14 @@ async def test_the_task_has_the_name_of_its_function_and_the_callers_context(nur
     assert name.endswith("<locals>.tell")
 
 
-async def test_an_exception_reaches_the_future_and_not_the_nursery() -> None:
+async def test_an_exception_reaches_the_future_but_not_the_nursery() -> None:
     error = OurError()
     async with trio.open_nursery() as nursery:
         future = start_from_thread(nursery, fails, error)
     assert future.exception(0) is error
 
 
-async def test_an_exception_that_is_no_exception_class_reaches_the_nursery_too() -> None:
+async def test_a_base_exception_reaches_the_nursery_too() -> None:
     error = OurBaseError()
     futures: list[concurrent.futures.Future[None]] = []
     with pytest.RaisesGroup(OurBaseError):
@@ -425,7 +425,7 @@ async def test_an_exception_that_is_no_exception_class_reaches_the_nursery_too()
     assert futures[0].exception(0) is error
 
 
-async def test_an_exception_that_a_cancelled_future_cannot_take_reaches_the_nursery() -> None:
+async def test_if_the_future_is_already_cancelled_an_exception_reaches_the_nursery() -> None:
     async def fails_when_cancelled() -> None:
         try:
             await trio.sleep_forever()
@@ -440,7 +440,7 @@ async def test_an_exception_that_a_cancelled_future_cannot_take_reaches_the_nurs
             assert future.cancelled()
 
 
-async def test_cancelling_the_future_cancels_the_task_alone(nursery: trio.Nursery) -> None:
+async def test_cancelling_the_future_cancels_only_its_task(nursery: trio.Nursery) -> None:
     future = start_from_thread(nursery, trio.sleep_forever)
     other = start_from_thread(nursery, three)
     await wait_all_tasks_blocked()
@@ -452,14 +452,14 @@ async def test_cancelling_the_future_cancels_the_task_alone(nursery: trio.Nurser
     assert concurrent.futures.wait([future], 0).done == {future}
 
 
-async def test_a_task_that_is_cancelled_before_it_began_never_runs(nursery: trio.Nursery) -> None:
+async def test_a_task_cancelled_before_it_has_begun_never_runs(nursery: trio.Nursery) -> None:
     token = trio.lowlevel.current_trio_token()
     ran: list[int] = []
 
     async def run() -> None:
         ran.append(3)
 
-    def start_and_cancel() -> None:  # while the Trio thread waits for this thread, and so can start nothing
+    def start_and_cancel() -> None:  # meanwhile the Trio thread waits, so the task can't begin
         assert start_from_thread(nursery, run, trio_token=token).cancel()
 
     thread = threading.Thread(target=start_and_cancel)
@@ -470,14 +470,14 @@ async def test_a_task_that_is_cancelled_before_it_began_never_runs(nursery: trio
     assert not pending()
 
 
-async def test_a_task_that_its_nursery_cancels_cancels_the_future() -> None:
+async def test_if_the_nursery_is_cancelled_so_is_the_future() -> None:
     async with trio.open_nursery() as nursery:
         future = start_from_thread(nursery, trio.sleep_forever)
         nursery.cancel_scope.cancel()
     assert future.cancelled()
 
 
-async def test_a_closed_nursery_is_told_by_the_future() -> None:
+async def test_if_the_nursery_is_closed_the_future_fails() -> None:
     nursery = await a_closed_nursery()
     token = trio.lowlevel.current_trio_token()
     future: concurrent.futures.Future[int] = await in_thread(
@@ -512,7 +512,7 @@ async def fails_anew() -> None:
     raise OurError
 
 
-def test_a_run_that_has_ended_is_told_by_the_future() -> None:
+def test_if_the_run_has_ended_the_future_fails() -> None:
     class Kept:
         nursery: trio.Nursery
         token: trio.lowlevel.TrioToken
@@ -528,7 +528,7 @@ def test_a_run_that_has_ended_is_told_by_the_future() -> None:
         future.result(0)
 
 
-def test_a_run_that_has_ended_is_told_by_the_future_in_a_thread_of_trio_too() -> None:
+def test_if_the_run_has_ended_the_future_fails_even_in_a_thread_started_by_trio() -> None:
     futures: list[concurrent.futures.Future[int]] = []
     began, ended, told = threading.Event(), threading.Event(), threading.Event()
 
@@ -550,7 +550,7 @@ def test_a_run_that_has_ended_is_told_by_the_future_in_a_thread_of_trio_too() ->
     assert isinstance(futures[0].exception(0), trio.RunFinishedError)
 
 
-async def test_a_nursery_of_another_run_is_told_by_the_future() -> None:
+async def test_if_the_nursery_belongs_to_another_run_the_future_fails() -> None:
     def start() -> trio.Nursery:
         async def main() -> trio.Nursery:
             async with trio.open_nursery() as nursery:
@@ -568,14 +568,16 @@ async def test_a_nursery_of_another_run_is_told_by_the_future() -> None:
     )
 
 
-async def test_a_task_group_of_anyio_serves_as_a_nursery() -> None:
+async def test_an_anyio_task_group_can_be_the_nursery() -> None:
     futures: list[concurrent.futures.Future[int]] = []
     async with anyio.create_task_group() as group:
         futures.append(start_from_thread(group, three))
     assert futures[0].result(0) == 3
 
 
-async def test_start_from_thread_refuses_what_is_no_async_function(nursery: trio.Nursery) -> None:
+async def test_passing_anything_but_an_async_function_to_start_from_thread_raises_an_error(
+    nursery: trio.Nursery,
+) -> None:
     wrong: Any = three()
     with pytest.raises(
         TypeError, match=r"not 'start_from_thread\(nursery, three\(...\), ...\)' but '.*, three, ...\)'"
@@ -590,7 +592,7 @@ async def test_start_from_thread_refuses_what_is_no_async_function(nursery: trio
     assert str(future.exception(0)).startswith("expected an async function, but 'int' is a synchronous one")
 
 
-async def test_start_from_thread_refuses_a_wrong_nursery_and_a_wrong_token(nursery: trio.Nursery) -> None:
+async def test_passing_a_wrong_nursery_or_token_to_start_from_thread_raises_an_error(nursery: trio.Nursery) -> None:
     wrong: Any = three
     with pytest.raises(TypeError, match=r"^expected a nursery, but got <function three"):
         start_from_thread(wrong, three)
