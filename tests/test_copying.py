@@ -1,4 +1,4 @@
-"""Copies and pickles of results, and of the exceptions that carry one."""
+"""Copies and pickles of results, and of exceptions with a result."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ async def test_a_pending_result_cannot_be_copied(make: Callable[[Any], Any], nur
     assert is_free(future)
 
 
-def test_a_dataclass_that_holds_a_result_can_be_made_a_dict_once_it_is_done() -> None:
+def test_a_dataclass_with_a_result_can_be_converted_to_a_dict_once_the_result_is_done() -> None:
     @dataclasses.dataclass
     class Page:
         text: Future[str]
@@ -118,7 +118,7 @@ def test_a_dataclass_that_holds_a_result_can_be_made_a_dict_once_it_is_done() ->
 
 
 def raised(read: Callable[[], object]) -> Any:
-    with pytest.raises(Exception) as caught:  # any of the library's
+    with pytest.raises(Exception) as caught:  # any exception of the library
         read()
     return caught.value
 
@@ -137,7 +137,7 @@ def test_a_copy_of_an_exception_keeps_its_message_its_cause_and_the_outcome(make
 
 
 @each_copy
-def test_copies_of_all_exceptions_that_carry_a_result_keep_type_and_message(make: Callable[[Any], Any]) -> None:
+def test_copies_of_exceptions_with_a_result_keep_their_type_and_message(make: Callable[[Any], Any]) -> None:
     pending, done, cancelled, failed = Future[int](), Future[int](), Future[int](), Future[int]()
     done.set_result(3)
     cancelled.cancel("why")
@@ -158,7 +158,7 @@ def test_copies_of_all_exceptions_that_carry_a_result_keep_type_and_message(make
 
 
 @each_copy
-async def test_a_copy_of_what_a_user_adds_to_an_exception_keeps_it(make: Callable[[Any], Any]) -> None:
+async def test_a_copy_of_an_exception_keeps_attributes_added_by_the_user(make: Callable[[Any], Any]) -> None:
     future = Future[int]()
     future.set_exception(KeyError(3))
     error = raised(future.result)
@@ -169,7 +169,7 @@ async def test_a_copy_of_what_a_user_adds_to_an_exception_keeps_it(make: Callabl
 
 @each_copy
 @pytest.mark.parametrize("error", [FutureCancelledException("too late"), FutureNeverSetException("gone")])
-def test_exceptions_that_are_stored_in_futures_can_be_copied(make: Callable[[Any], Any], error: Exception) -> None:
+def test_exceptions_stored_in_futures_can_be_copied(make: Callable[[Any], Any], error: Exception) -> None:
     again = make(error)
     assert type(again) is type(error)
     assert again.args == error.args
@@ -177,7 +177,7 @@ def test_exceptions_that_are_stored_in_futures_can_be_copied(make: Callable[[Any
 
 
 def read_in_a_run() -> None:
-    """What a worker process does: something fails in a Trio run of its own."""
+    """Runs in a worker process: a task fails in a separate Trio run."""
 
     async def main() -> None:
         capture = ResultCapture(fetch, "bad", suppress_exception=True)
@@ -187,7 +187,7 @@ def read_in_a_run() -> None:
     trio.run(main)
 
 
-async def test_a_failure_in_a_worker_process_arrives_as_itself() -> None:
+async def test_a_failure_in_a_worker_process_arrives_with_its_message() -> None:
     context = multiprocessing.get_context("spawn")
     with (
         concurrent.futures.ProcessPoolExecutor(1, mp_context=context) as executor,

@@ -1,4 +1,4 @@
-"""With the garbage collector off, whatever failed is freed when the last reference to it is dropped."""
+"""With the garbage collector off, failures are freed as soon as the last reference to them is dropped."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def raise_boom(_result: object) -> None:
 
 
 async def expect(kind: type[BaseException], awaitable: Awaitable[object]) -> None:
-    """Await something that fails, in a frame that doesn't hold the result: the exception keeps this frame alive."""
+    """Await something that fails. The exception keeps this frame alive, so it must not refer to the result."""
     with pytest.raises(kind):
         await awaitable
 
@@ -58,7 +58,7 @@ async def expect_group(use: Callable[[trio.Nursery], Awaitable[object]]) -> None
     pytest.fail("not reached")
 
 
-# Each of these makes something fail, and watches the exception and the result. They take the function to watch with.
+# Each program makes something fail, and passes the exception and the result to `watch`.
 
 
 async def a_failed_capture(watch: Watch) -> None:
@@ -78,7 +78,7 @@ async def read_failure(result: ResultBase[object]) -> None:
         result.result()
 
 
-async def a_failed_capture_that_many_waited_for(watch: Watch) -> None:
+async def a_failed_capture_with_many_waiters(watch: Watch) -> None:
     async with trio.open_nursery() as nursery:
         capture = watch(ResultCapture.start_soon(nursery, fail, watch, suppress_exception=True))
         for _ in range(3):
@@ -101,13 +101,13 @@ async def a_suppressed_failure(watch: Watch) -> None:
             watch(ResultCapture.start_soon(nursery, fail, watch, suppress_exception=True, cancel_scope=scope))
 
 
-async def a_failed_capture_that_was_run_by_hand(watch: Watch) -> None:
+async def a_failed_capture_run_by_hand(watch: Watch) -> None:
     for scope in (None, trio.CancelScope()):
         await expect(Boom, watch(ResultCapture(fail, watch, cancel_scope=scope)).run())
 
 
 async def cancel_soon(scope: trio.CancelScope) -> None:
-    """Cancel from another task: a `trio.Cancelled` keeps the frame alive that called ``cancel``."""
+    """Cancel from another task, because a `trio.Cancelled` keeps the frame that called ``cancel`` alive."""
     await wait_all_tasks_blocked()
     scope.cancel()
 
@@ -119,7 +119,7 @@ async def a_cancelled_capture(watch: Watch) -> None:
     watch(capture.exception())
 
 
-async def a_capture_that_its_own_scope_cancelled(watch: Watch) -> None:
+async def a_capture_cancelled_by_its_own_scope(watch: Watch) -> None:
     async with trio.open_nursery() as nursery:
         capture = watch(ResultCapture.start_soon(nursery, trio.sleep_forever, cancel_scope=trio.CancelScope()))
         nursery.start_soon(cancel_soon, capture.cancel_scope)
@@ -136,7 +136,7 @@ async def a_capture_whose_scope_can_not_be_entered(watch: Watch) -> None:
     await expect_group(use)
 
 
-async def callbacks_of_captures_that_fail(watch: Watch) -> None:
+async def failing_callbacks_of_captures(watch: Watch) -> None:
     def boom(_result: object) -> None:
         raise watch(Boom())
 
@@ -168,7 +168,7 @@ async def a_callback_that_ends_the_program(watch: Watch) -> None:
 
 
 class Exit(BaseException):
-    """Stands for a `SystemExit`, which can't be weakly referred to."""
+    """Stands in for `SystemExit`, which doesn't allow weak references."""
 
 
 async def a_pending_future_with_callbacks(watch: Watch) -> None:
@@ -185,7 +185,7 @@ def settled(watch: Watch) -> Future[int]:
     future = watch(Future[int]())
     future.add_done_callback(id)
     future.set_result(3)
-    return future  # type: ignore[no-any-return] # what watch returns is what it was given
+    return future  # type: ignore[no-any-return] # watch() returns its argument
 
 
 async def a_second_run(watch: Watch) -> None:
@@ -212,8 +212,8 @@ async def serve(end: str, watch: Watch, *, task_status: trio.TaskStatus[None]) -
         raise watch(Boom())
 
 
-# A failure before `started` is part of a cycle of Trio's own: it passes through a frame of `Nursery.start`, which holds
-# the function that it was given, and so the capture.
+# A failure before `started` is part of a cycle that Trio creates: its traceback has a frame of `Nursery.start`, which
+# refers to the function and so to the capture.
 
 
 async def a_failure_under_nursery_start(watch: Watch) -> None:
@@ -225,7 +225,7 @@ async def a_failure_under_nursery_start(watch: Watch) -> None:
         await expect_group(use)
 
 
-async def failures_of_the_results_of_a_start(watch: Watch) -> None:
+async def failed_start_and_done_results(watch: Watch) -> None:
     for end in ("failed", "returned"):
 
         async def use(nursery: trio.Nursery, end: str = end) -> None:
@@ -235,12 +235,12 @@ async def failures_of_the_results_of_a_start(watch: Watch) -> None:
         await expect_group(use)
 
 
-async def a_failed_future_that_is_read_many_times(watch: Watch) -> None:
+async def a_failed_future_read_many_times(watch: Watch) -> None:
     async with trio.open_nursery() as nursery:
         capture = watch(ResultCapture.start_soon(nursery, fail, watch, suppress_exception=True))
     future = watch(Future[int]())
-    future.set_exception(capture.exception())  # one with a traceback
-    async with trio.open_nursery() as nursery:  # in other tasks, as a frame keeps the frame that called it
+    future.set_exception(capture.exception())  # an exception with a traceback
+    async with trio.open_nursery() as nursery:  # in other tasks, as a frame keeps its caller's frame alive
         for _ in range(5):
             nursery.start_soon(expect, Boom, read([future]))
             nursery.start_soon(expect, Boom, unwrap([future]))
@@ -283,7 +283,7 @@ async def early_and_repeated_settling(watch: Watch) -> None:
         watch(error)
 
 
-async def futures_that_are_cancelled(watch: Watch) -> None:
+async def cancelled_futures(watch: Watch) -> None:
     future = watch(Future[int]())
     future.cancel("why")
     watch(future.exception())
@@ -291,7 +291,7 @@ async def futures_that_are_cancelled(watch: Watch) -> None:
         await future
 
 
-async def callbacks_of_futures_that_fail(watch: Watch) -> None:
+async def failing_callbacks_of_futures(watch: Watch) -> None:
     def boom(_result: object) -> None:
         raise watch(Boom())
 
@@ -301,17 +301,17 @@ async def callbacks_of_futures_that_fail(watch: Watch) -> None:
         getattr(future, settle)(*[Boom()][: settle != "cancel"])
 
 
-async def futures_that_had_to_be_set(watch: Watch) -> None:
+async def must_set_without_settling(watch: Watch) -> None:
     future = watch(Future[int]())
     with future.must_set():
         pass
     watch(future.exception())
 
 
-async def blocks_that_fail_before_they_set_a_future(watch: Watch) -> None:
+async def must_set_blocks_that_raise(watch: Watch) -> None:
     async def raise_in_block(blocks: list[Any]) -> None:
         with blocks.pop():
-            raise watch(Boom())  # not where the future is a variable: that would be a cycle of the user's making
+            raise watch(Boom())  # in a frame without the future, or the test itself would create a cycle
 
     def block(*callbacks: Callable[[object], object]) -> Any:
         future = watch(Future[int]())
@@ -348,12 +348,12 @@ async def send(futures: list[Future[Any]]) -> None:
 WAITS = (wait_done, read, wait_for_all, wait_for_any, iterate, send)
 
 
-async def waits_that_are_cancelled(watch: Watch) -> None:
+async def cancelled_waits(watch: Watch) -> None:
     async with trio.open_nursery() as nursery:
         for wait in WAITS:
             future = watch(Future[Any]())
             capture = watch(ResultCapture.start_soon(nursery, wait, [future]))
-            # If a frame of the wait kept the future, this would be a cycle: future, callback, capture, exception.
+            # If a frame of the wait kept the future, this would create a cycle: future, callback, capture, exception.
             future.add_done_callback(partial(print, capture))
         nursery.start_soon(cancel_soon, nursery.cancel_scope)
 
@@ -361,7 +361,7 @@ async def waits_that_are_cancelled(watch: Watch) -> None:
 async def send_into_closed(futures: list[Future[Any]]) -> None:
     channel, _receiver = trio.open_memory_channel[Future[Any]](0)
     channel.close()
-    done = Future[Any]()  # Trio's frames keep what was to be sent, so that is another one
+    done = Future[Any]()  # Trio's frames keep the object to send, so it must be another future
     done.set_result(3)
     await results_to_channel([done, futures.pop()], channel)
 
@@ -374,7 +374,7 @@ async def a_channel_that_fails(watch: Watch) -> None:
     assert isinstance(capture.exception(), trio.ClosedResourceError)
 
 
-async def an_as_completed_that_is_left_early(watch: Watch) -> None:
+async def leaving_as_completed_early(watch: Watch) -> None:
     done = watch(Future[int]())
     done.set_exception(watch(Boom()))
     pending = watch(Future[int]())
@@ -385,7 +385,7 @@ async def an_as_completed_that_is_left_early(watch: Watch) -> None:
             raise KeyError
 
 
-async def waits_that_are_refused(watch: Watch) -> None:
+async def waits_that_raise_an_error(watch: Watch) -> None:
     def refused() -> Any:
         return [watch(Future[int]()), 3]
 
@@ -398,36 +398,36 @@ async def waits_that_are_refused(watch: Watch) -> None:
     "program",
     [
         a_failed_capture,
-        a_failed_capture_that_many_waited_for,
+        a_failed_capture_with_many_waiters,
         a_failed_capture_with_a_scope,
         a_suppressed_failure,
-        a_failed_capture_that_was_run_by_hand,
+        a_failed_capture_run_by_hand,
         a_cancelled_capture,
-        a_capture_that_its_own_scope_cancelled,
+        a_capture_cancelled_by_its_own_scope,
         a_capture_whose_scope_can_not_be_entered,
-        callbacks_of_captures_that_fail,
+        failing_callbacks_of_captures,
         a_callback_that_ends_the_program,
         a_pending_future_with_callbacks,
         a_second_run,
         a_second_run_of_a_failed_capture,
         a_failure_under_nursery_start,
-        failures_of_the_results_of_a_start,
-        a_failed_future_that_is_read_many_times,
+        failed_start_and_done_results,
+        a_failed_future_read_many_times,
         a_failure_that_must_not_be_raised_here,
         early_and_repeated_settling,
-        futures_that_are_cancelled,
-        callbacks_of_futures_that_fail,
-        futures_that_had_to_be_set,
-        blocks_that_fail_before_they_set_a_future,
-        waits_that_are_cancelled,
+        cancelled_futures,
+        failing_callbacks_of_futures,
+        must_set_without_settling,
+        must_set_blocks_that_raise,
+        cancelled_waits,
         a_channel_that_fails,
-        an_as_completed_that_is_left_early,
-        waits_that_are_refused,
+        leaving_as_completed_early,
+        waits_that_raise_an_error,
     ],
 )
 def test_there_is_no_reference_cycle_after(
     program: Callable[[Watch], Awaitable[None]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(logging.getLogger("triores"), "disabled", True)  # pytest keeps what is logged
+    monkeypatch.setattr(logging.getLogger("triores"), "disabled", True)  # pytest keeps log records
     with no_cycles() as watch:
         trio.run(program, watch)

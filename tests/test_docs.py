@@ -3,8 +3,8 @@
 The Python blocks of a page run in their order and in one namespace, so a page may build up a program piece by piece. A
 block that awaits outside of a function runs as one typed at ``python -m trio`` does. An ``output`` block holds what the
 Python block before it prints, or what each block of the set of tabs before it prints; without one, nothing is printed.
-Trio's clock is a mock one, so that sleeping costs no time. Where a block prints its own lines, as a dump does, it is as
-if it were a file ``app.py``.
+Trio runs with a mock clock, so sleeping takes no time. If a block prints its own lines, as a dump does, they look as
+if the block were a file ``app.py``.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ DOCS = ROOT / "docs"
 PAGES = [ROOT / "README.md", *sorted(path for path in DOCS.rglob("*.md") if "_build" not in path.parts)]
 EXAMPLES = {path.relative_to(ROOT).as_posix() for path in DOCS.glob("examples/*.py")}
 
-# A shell line has to be one that is run elsewhere, or that can't be run here, where nothing is published.
+# Shell lines aren't run. Only these are allowed: other tests run them, or they need a published package.
 SHELL = re.compile(
     r"pip install (\.|triores|tqdm rich)"
     r"|python -m trio"
@@ -57,7 +57,7 @@ def fences(page: Path) -> list[tuple[str, str, int, bool]]:
     """The fenced blocks of a page: language, source, first line, and whether it is in a set of tabs."""
     found: list[tuple[str, str, int, bool]] = []
     in_tabs = False
-    inside: tuple[str, str, int] | None = None  # the fence's own marks, the language, and the first line
+    inside: tuple[str, str, int] | None = None  # the backticks of the fence, the language, and the first line
     source: list[str] = []
     for number, line in enumerate(page.read_text(encoding="utf-8").splitlines(), start=1):
         fence = re.match(r"^(`{3,})([^`]*)$", line)
@@ -76,9 +76,9 @@ def fences(page: Path) -> list[tuple[str, str, int, bool]]:
 
 
 def blocks(page: Path) -> list[Block]:
-    """The blocks to run, each with what it has to print."""
+    """The blocks to run, each with its expected output."""
     found: list[Block] = []
-    group: list[int] = []  # the latest block, or those of the latest set of tabs
+    group: list[int] = []  # the latest block, or all blocks of the latest set of tabs
     were_in_tabs = False
     for language, source, line, in_tabs in fences(page):
         if language == "output":
@@ -98,7 +98,7 @@ def blocks(page: Path) -> list[Block]:
 
 
 def run(source: str, name: str, line: int, namespace: dict[str, Any]) -> str:
-    """Run a block, and return what it printed."""
+    """Run a block, and return its output."""
     padded = "\n" * (line - 1) + source
     code = compile(padded, name, "exec", ast.PyCF_ALLOW_TOP_LEVEL_AWAIT, dont_inherit=True)
     with contextlib.redirect_stdout(io.StringIO()) as printed:
@@ -133,16 +133,16 @@ def new_namespace() -> dict[str, Any]:
 
 
 def is_too_new(block: Block) -> bool:
-    """Whether a block uses what Python 3.10 has not: ``except*``, and the notes of exceptions."""
+    """Whether a block uses what is new in Python 3.11: ``except*``, or notes on exceptions."""
     return sys.version_info < (3, 11) and ("except*" in block.source or "__notes__" in block.source)
 
 
 @pytest.mark.usefixtures("mock_time")
 @pytest.mark.parametrize("page", PAGES, ids=page_id)
-def test_each_block_of_a_page_runs_and_prints_what_the_page_says(
+def test_every_code_block_runs_and_prints_what_the_page_says(
     page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.chdir(tmp_path)  # where some blocks save files
+    monkeypatch.chdir(tmp_path)  # some blocks save files
     if any(map(is_too_new, blocks(page))):
         pytest.skip("the page uses what came with Python 3.11")
     namespace = new_namespace()
@@ -160,7 +160,7 @@ def test_each_block_of_a_page_runs_and_prints_what_the_page_says(
 
 
 @pytest.mark.parametrize("page", PAGES, ids=page_id)
-def test_each_link_to_a_file_leads_to_one(page: Path) -> None:
+def test_every_link_to_a_file_leads_to_one(page: Path) -> None:
     prose = re.sub(r"^```.*?^```$", "", page.read_text(encoding="utf-8"), flags=re.DOTALL | re.MULTILINE)
     targets = [target.partition("#")[0] for target in re.findall(r"\]\(([^)\s]+)\)", prose)]
     files = [target for target in targets if target and not re.match(r"https?:|mailto:", target)]
@@ -175,15 +175,15 @@ def test_the_readme_links_to_each_part_of_the_documentation() -> None:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=page_id)
-def test_each_program_that_a_page_names_is_there(page: Path) -> None:
+def test_every_program_mentioned_on_a_page_exists(page: Path) -> None:
     named = set(re.findall(r"docs/examples/\w+\.py", page.read_text(encoding="utf-8")))
     assert named <= EXAMPLES
 
 
-# ---- pages that claim to be complete, or right about others
+# ---- pages that have to be complete, or to match a program
 
 
-def test_each_example_program_has_its_section_on_the_page_of_examples() -> None:
+def test_every_example_program_has_a_section_on_the_page_of_examples() -> None:
     page = (DOCS / "how-to" / "examples.md").read_text(encoding="utf-8")
     run = re.findall(r"^python (docs/examples/\w+\.py)", page, re.MULTILINE)
     shown = re.findall(r"^```\{literalinclude\} \.\./(examples/\w+\.py)", page, re.MULTILINE)
@@ -191,7 +191,7 @@ def test_each_example_program_has_its_section_on_the_page_of_examples() -> None:
     assert sorted(run) == sorted(EXAMPLES)
 
 
-def test_the_page_on_asyncio_shows_a_pair_for_all_of_asyncios_futures() -> None:
+def test_the_page_about_asyncio_compares_every_member_of_its_futures() -> None:
     import asyncio
 
     page = (DOCS / "how-to" / "from-asyncio.md").read_text(encoding="utf-8")
@@ -211,7 +211,7 @@ def test_each_public_name_is_in_the_reference() -> None:
 
 
 @pytest.mark.parametrize("page", sorted((DOCS / "how-to").glob("from-*.md")), ids=page_id)
-def test_the_tabs_of_a_page_about_migrating_open_on_triores(page: Path) -> None:
+def test_the_tabs_of_the_migration_pages_open_on_triores(page: Path) -> None:
     text = page.read_text(encoding="utf-8")
     assert text.count(":::{tab-item} triores\n:sync: triores\n:selected:\n") == text.count("::::{tab-set}\n") > 0
 
@@ -222,7 +222,7 @@ def test_each_public_name_is_in_the_table_that_opens_the_packages_help() -> None
 
 
 @pytest.mark.skipif(sys.version_info < (3, 11), reason="the program needs asyncio.TaskGroup")
-def test_the_comparison_is_what_the_program_prints() -> None:
+def test_the_comparison_page_shows_what_the_program_prints() -> None:
     ran = run_example("compare_peers.py")
     page = (DOCS / "explanation" / "comparison.md").read_text(encoding="utf-8")
     assert (ran.stderr, ran.returncode) == (b"", 0)

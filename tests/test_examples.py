@@ -1,4 +1,4 @@
-"""Each program in docs/examples runs as a process of its own, and what it prints is checked."""
+"""The programs in docs/examples are run as separate processes, and their output is checked."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from _examples import EXAMPLES, load_example, run_example
 from triores import ResultCapture, TaskFailedException
 
 TESTS = Path(__file__).parent
-SHORT = 5  # seconds of a mock clock, which pass at once where nothing can happen any more
+SHORT = 5  # seconds of a mock clock: if nothing can happen any more, they pass at once
 
 
 def test_each_program_is_named_in_exactly_one_test_file() -> None:
@@ -32,18 +32,18 @@ def test_each_program_is_named_in_exactly_one_test_file() -> None:
         assert len(naming) == 1, f"exactly one test file has to name and run {program.name}; those that do: {naming}"
 
 
-# ---- requests on one connection
+# ---- concurrent requests on one connection
 
 rpc = load_example("multiplexed_rpc.py")
 
 
 def figures(table: bytes) -> dict[str, str]:
-    """The rows of a printed table of two columns."""
+    """The rows of a printed table with two columns."""
     rows = re.findall(r"^│ (.*?) +│ +(.*?) │$", table.decode(), re.MULTILINE)
     return {what: figure.replace(",", "") for what, figure in rows}
 
 
-def test_every_request_is_answered_and_every_caller_learns_of_the_cut() -> None:
+def test_every_request_is_answered_and_every_caller_gets_an_error_when_the_connection_is_cut() -> None:
     ran = run_example("multiplexed_rpc.py", "--requests", "600", "--callers", "20")
     assert (ran.stderr, ran.returncode) == (b"", 0)
     shown = figures(ran.stdout)
@@ -56,7 +56,7 @@ def test_every_request_is_answered_and_every_caller_learns_of_the_cut() -> None:
     assert shown["after the cut: left hanging"] == "0"
 
 
-async def test_a_single_request_has_percentiles_too() -> None:
+async def test_the_report_works_for_a_single_request() -> None:
     answered = await rpc.make_requests(1, 1)
     assert (answered.right, len(answered.latencies), answered.out_of_order) == (1, 1, 0)
     assert rpc.report(answered, rpc.Cut(Counter(), 0)).row_count == 7
@@ -85,7 +85,7 @@ async def test_the_program_succeeds_only_if_the_numbers_add_up(
         (["--callers", "many"], "argument --callers: invalid count value: 'many'"),
     ],
 )
-def test_a_count_below_one_is_refused(
+def test_a_count_below_one_raises_an_error(
     arguments: list[str], told: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(sys, "argv", ["rpc", *arguments])
@@ -94,7 +94,7 @@ def test_a_count_below_one_is_refused(
     assert capsys.readouterr().err.endswith(f"error: {told}\n")
 
 
-async def test_an_answer_in_pieces_reaches_its_caller(autojump_clock: trio.testing.MockClock) -> None:
+async def test_an_answer_that_arrives_in_pieces_reaches_its_caller(autojump_clock: trio.testing.MockClock) -> None:
     near, far = trio.testing.memory_stream_pair()
     client = rpc.Client(near)
     answers: list[int] = []
@@ -134,7 +134,7 @@ async def test_a_cancelled_caller_leaves_no_entry_and_its_late_answer_is_ignored
         await far.aclose()
 
 
-async def test_a_caller_that_is_cancelled_while_it_is_sending_leaves_no_half_line(
+async def test_a_caller_cancelled_while_it_is_sending_still_sends_its_whole_line(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
     near, far = trio.testing.lockstep_stream_pair()
@@ -172,7 +172,7 @@ async def test_however_the_connection_ends_every_caller_gets_an_exception(
         await trio.testing.wait_all_tasks_blocked()
         await far.receive_some()
         await trio.testing.wait_all_tasks_blocked()
-        # Now one waits for its answer, the request of another is being sent, and the third waits to send its own.
+        # Now the first caller waits for its answer, the second one is sending, and the third one waits to send.
         if sent:
             await far.send_all(sent)
         await far.aclose()
@@ -193,7 +193,7 @@ async def test_cancelling_the_client_fails_its_callers(autojump_clock: trio.test
         running.cancel_scope.cancel()
 
 
-async def test_a_reset_of_the_connection_fails_its_callers_and_nobody_else(
+async def test_if_the_connection_is_reset_only_its_callers_fail(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
     near, _far = trio.testing.memory_stream_pair()
@@ -228,7 +228,7 @@ def digest_of(contents: bytes) -> str:
     return hashlib.sha256(contents).hexdigest()
 
 
-def test_each_file_below_a_path_gets_its_checksum_in_order(tmp_path: Path) -> None:
+def test_the_checksums_of_all_files_below_a_path_are_printed_in_order(tmp_path: Path) -> None:
     large = bytes(range(256)) * 8192
     contents = {"a": b"first", "sub/b": b"", "sub/deep/a": large, "z": b"last"}
     for name, content in reversed(contents.items()):
@@ -239,7 +239,7 @@ def test_each_file_below_a_path_gets_its_checksum_in_order(tmp_path: Path) -> No
     assert (ended.stderr, ended.returncode) == (b"", 0)
 
 
-def test_unreadable_files_cost_a_line_each_and_special_ones_none(tmp_path: Path) -> None:
+def test_each_unreadable_file_is_reported_and_special_files_are_skipped(tmp_path: Path) -> None:
     (tmp_path / "gone").symlink_to("nowhere")
     (tmp_path / "loop").symlink_to("loop")
     (tmp_path / "others").symlink_to(EXAMPLES)
@@ -268,13 +268,13 @@ async def test_a_missing_path_is_an_error(tmp_path: Path, capsys: pytest.Capture
     assert capsys.readouterr() == ("", f"checksums: '{tmp_path}/missing': {os.strerror(errno.ENOENT)}\n")
 
 
-async def test_a_path_may_be_one_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+async def test_the_path_may_be_a_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "file").write_bytes(b"x")
     assert await checksums.main(tmp_path / "file")
     assert capsys.readouterr() == (f"{digest_of(b'x')}  {tmp_path}/file\n", "")
 
 
-async def test_a_directory_that_can_not_be_listed_costs_a_line(
+async def test_a_directory_that_can_not_be_listed_is_reported(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "closed").mkdir()
@@ -294,7 +294,7 @@ async def test_a_directory_that_can_not_be_listed_costs_a_line(
     )
 
 
-async def test_a_file_that_vanishes_after_the_listing_costs_a_line(
+async def test_a_file_that_vanishes_after_the_listing_is_reported(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "kept").write_bytes(b"x")
@@ -309,7 +309,7 @@ async def test_a_file_that_vanishes_after_the_listing_costs_a_line(
     assert printed.err == f"checksums: '{tmp_path}/gone': {os.strerror(errno.ENOENT)}\n"
 
 
-async def test_a_bug_in_reading_is_not_taken_for_an_unreadable_file(
+async def test_a_bug_in_reading_is_not_reported_as_an_unreadable_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def read_checksum(path: Path) -> str:

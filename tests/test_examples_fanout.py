@@ -1,4 +1,4 @@
-"""The example programs of fan-out run, and what they print is checked."""
+"""The example programs for fan-out are run, and their output is checked."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 def rows(printed: str) -> list[tuple[str, ...]]:
-    """The rows of the tables in what was printed."""
+    """The rows of the tables in the output."""
     lines = [line for line in printed.splitlines() if line.startswith("│")]
     return [tuple(cell.strip() for cell in line.strip("│").split("│")) for line in lines]
 
@@ -30,7 +30,7 @@ def rows(printed: str) -> list[tuple[str, ...]]:
 # ---- progress
 
 
-def test_tqdm_shows_the_progress_of_results_as_they_are() -> None:
+def test_tqdm_shows_the_progress_of_results() -> None:
     ran = run_example("progress_tqdm.py", "--items", "40")
     assert ran.returncode == 0
     assert ran.stdout.decode().split() == ["open_amap:", "780", "as_completed:", "780"]
@@ -40,7 +40,7 @@ def test_tqdm_shows_the_progress_of_results_as_they_are() -> None:
         assert f"\r{bar}:   0%|" in shown
 
 
-def test_rich_shows_the_progress_of_results_as_they_are() -> None:
+def test_rich_shows_the_progress_of_results() -> None:
     ran = run_example("progress_rich.py", "--items", "40")
     assert ran.returncode == 0
     assert ran.stdout.decode().split() == ["open_amap:", "684", "as_completed:", "684"]
@@ -63,7 +63,7 @@ def test_the_crawler_finds_every_page_and_every_dead_link() -> None:
 
 
 @pytest.mark.parametrize("pages", [1, 2, 50])
-def test_the_crawler_asks_for_each_path_once_and_for_no_more_than_its_limit(pages: int) -> None:
+def test_the_crawler_requests_each_path_once_and_never_more_at_once_than_its_limit(pages: int) -> None:
     site = crawler.Site(pages, seed=3)
     asked: list[str] = []
     serving = most = 0
@@ -87,10 +87,10 @@ def test_the_crawler_asks_for_each_path_once_and_for_no_more_than_its_limit(page
     found = trio.run(crawler.crawl, site, 4, console)
     assert crawler.report(site, found, console)
     assert sorted(asked) == sorted([*site.links, *site.dead])
-    assert most <= 5  # the server may notice late that a client has left
+    assert most <= 5  # the server may be late to notice that a client has left
 
 
-def test_the_crawler_reports_pages_that_it_can_not_read() -> None:
+def test_the_crawler_reports_pages_it_can_not_read() -> None:
     site = crawler.Site(20, seed=3)
 
     async def serve(stream: trio.SocketStream) -> None:
@@ -169,7 +169,7 @@ BAD = {
 
 
 def check_links(files: dict[str, str], links: dict[str, str]) -> CompletedProcess[bytes]:
-    """Run the link checker on a tree of these files, and of symbolic links to where the other says."""
+    """Run the link checker on a tree of these files and symbolic links, which map each name to a target."""
     with TemporaryDirectory() as folder:
         write_tree(Path(folder), {"secret.html": '<a href="nowhere">outside</a>'})
         root = write_tree(Path(folder) / "tree", files)
@@ -178,14 +178,14 @@ def check_links(files: dict[str, str], links: dict[str, str]) -> CompletedProces
         return run_example("link_checker.py", root, "--limit", "2")
 
 
-def test_a_tree_of_good_links_passes() -> None:
+def test_a_tree_with_only_good_links_passes() -> None:
     ran = check_links(GOOD, {})
     assert (ran.stderr, rows(ran.stdout.decode())) == (b"", counts(5, 26, 10, 0))
     assert ran.returncode == 0
     assert b"Broken" not in ran.stdout
 
 
-def test_each_broken_link_is_told_of_with_its_page() -> None:
+def test_each_broken_link_is_reported_with_its_page() -> None:
     ran = check_links(BAD, {"linked.html": "../secret.html", "dangling.html": "nowhere"})
     assert ran.stderr == b""
     assert rows(ran.stdout.decode()) == [
@@ -204,7 +204,7 @@ def test_each_broken_link_is_told_of_with_its_page() -> None:
     assert ran.returncode == 1
 
 
-async def test_a_request_that_takes_too_long_breaks_its_link(
+async def test_a_link_whose_request_takes_too_long_is_broken(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     write_tree(tmp_path, {"a.html": '<a href="a.html">1</a>'})
@@ -226,7 +226,7 @@ async def test_a_tree_without_pages_has_no_broken_links(tmp_path: Path, capsys: 
         ([".", "--timeout", "nan"], "--limit has to be at least 1, and --timeout more than 0"),
     ],
 )
-def test_wrong_arguments_are_refused(
+def test_wrong_arguments_raise_an_error(
     arguments: list[str], told: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(sys, "argv", ["link_checker", *arguments])
@@ -237,7 +237,7 @@ def test_wrong_arguments_are_refused(
 
 @pytest.fixture
 async def port(tmp_path: Path, nursery: trio.Nursery) -> int:
-    """A server over the temporary directory."""
+    """The port of a server for a tree in the temporary directory."""
     write_tree(tmp_path / "tree", {"a.html": "a", "sub/a.html": "b"})
     (tmp_path / "secret").write_text("secret")
     return await listen(nursery, partial(checker.serve, tmp_path / "tree"))
@@ -278,11 +278,11 @@ async def ask(port: int, request: bytes) -> bytes:
         ],
     ],
 )
-async def test_the_server_serves_the_tree_and_nothing_outside_it(port: int, url: str, answered: bytes) -> None:
+async def test_the_server_serves_only_files_inside_the_tree(port: int, url: str, answered: bytes) -> None:
     assert await ask(port, f"GET {url} HTTP/1.1\r\nHost: x\r\n\r\n".encode()) == answered
 
 
-async def test_the_server_says_nothing_to_what_is_no_request(port: int) -> None:
+async def test_the_server_does_not_answer_invalid_requests(port: int) -> None:
     assert await ask(port, b"") == b""
     assert await ask(port, b"what?\r\n\r\n") == b""
     assert await checker.check(port, 9, "/a.html") == checker.Answer(None, set())
@@ -304,7 +304,7 @@ async def test_a_file_that_can_not_be_read_is_a_broken_link(
     assert checker.problem_of(link, {"/a.html": await checker.check(port, 9, "/a.html")}) == "403 Forbidden"
 
 
-async def test_a_server_that_is_gone_or_says_nothing_is_told_of(nursery: trio.Nursery) -> None:
+async def test_a_server_that_is_gone_or_does_not_answer_is_reported(nursery: trio.Nursery) -> None:
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
         gone = await checker.check(unused.getsockname()[1], 9, "/")
@@ -339,7 +339,7 @@ def test_the_link_checker_saves_a_timeline(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("parse", "arguments"), [(crawler.main, ["crawler"]), (checker.parse_arguments, ["link_checker", "."])]
 )
-def test_a_timeline_needs_a_suffix_that_tells_its_format(
+def test_a_timeline_needs_a_suffix_that_names_its_format(
     parse: Callable[[], object],
     arguments: list[str],
     monkeypatch: pytest.MonkeyPatch,

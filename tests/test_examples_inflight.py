@@ -1,4 +1,4 @@
-"""The example programs of requests in flight and of shared work."""
+"""The example programs for requests in flight and shared work."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 def figures(table: bytes) -> dict[str, int]:
-    """The rows of a printed table of two columns."""
+    """The rows of a printed table with two columns."""
     rows = re.findall(r"^│ (.*?) +│ +([\d,]+) │$", table.decode(), re.MULTILINE)
     return {what: int(figure.replace(",", "")) for what, figure in rows}
 
@@ -39,7 +39,7 @@ proxying = load_example("caching_proxy.py")
         (proxying, ["--clients", "0"], "argument --clients: must be at least 1, not 0"),
     ],
 )
-def test_a_count_below_one_is_refused(
+def test_a_count_below_one_raises_an_error(
     program: Any,
     arguments: list[str],
     told: str,
@@ -52,10 +52,10 @@ def test_a_count_below_one_is_refused(
     assert capsys.readouterr().err.endswith(f"error: {told}\n")
 
 
-# ---- a client that connects again
+# ---- a client that reconnects
 
 
-def test_every_request_to_a_server_that_cuts_the_connection_is_accounted_for() -> None:
+def test_every_request_is_accounted_for_even_if_the_server_cuts_the_connection() -> None:
     ran = run_example("reconnecting_client.py", "--requests", "400", "--callers", "20", "--cut-every", "10")
     assert (ran.stderr, ran.returncode) == (b"", 0)
     shown = figures(ran.stdout)
@@ -79,7 +79,7 @@ def test_every_request_to_a_server_that_cuts_the_connection_is_accounted_for() -
         ({"right answer": 2, "left hanging": 1}, 0, False),
     ],
 )
-async def test_the_client_succeeds_only_if_the_account_adds_up(
+async def test_the_client_succeeds_only_if_the_numbers_add_up(
     seen: dict[str, int], left: int, adds_up: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     near, far = trio.testing.memory_stream_pair()
@@ -110,7 +110,7 @@ def test_messages_are_whole_however_they_arrive() -> None:
 
 @contextlib.asynccontextmanager
 async def open_connection() -> AsyncGenerator[tuple[Any, Any, trio.Nursery], None]:
-    """A connection that is being read and written, with what its far end sends and receives with."""
+    """A connection with its two tasks running, the stream at its far end, and the nursery."""
     near, far = trio.testing.memory_stream_pair()
     connection = reconnecting.Connection(near)
     async with trio.open_nursery() as nursery:
@@ -139,7 +139,7 @@ async def test_a_cancelled_caller_leaves_no_entry_and_its_late_answer_is_ignored
 
 
 @pytest.mark.parametrize("how", ["closed", "reset"])
-async def test_when_the_connection_ends_each_caller_learns_how(how: str) -> None:
+async def test_when_the_connection_ends_each_caller_gets_an_error_that_says_how(how: str) -> None:
     async with open_connection() as (connection, far, nursery):
         asked = [ResultCapture.start_soon(nursery, connection.ask, 3, suppress_exception=True) for _ in range(3)]
         await wait_all_tasks_blocked()
@@ -149,7 +149,7 @@ async def test_when_the_connection_ends_each_caller_learns_how(how: str) -> None
                 raise trio.BrokenResourceError
 
             connection._stream.receive_stream.receive_some_hook = reset
-            await far.send_all(b"\0")  # on which the reader calls again
+            await far.send_all(b"\0")  # this makes the reader call receive_some again
         else:
             await far.aclose()
         await wait_all_tasks_blocked()
@@ -162,7 +162,7 @@ async def test_when_the_connection_ends_each_caller_learns_how(how: str) -> None
         assert not connection.requests
 
 
-async def test_a_request_that_gets_neither_answer_nor_exception_counts_as_hanging(
+async def test_a_request_with_neither_answer_nor_exception_counts_as_hanging(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
     class Deaf:
@@ -185,10 +185,10 @@ async def test_a_wrong_answer_counts_as_one() -> None:
     assert seen == {"right answer": 1, "wrong answer": 2}
 
 
-# ---- a proxy that asks once
+# ---- a caching proxy
 
 
-def test_many_simultaneous_clients_of_one_slow_page_cause_one_request_upstream() -> None:
+def test_many_simultaneous_clients_of_a_slow_page_cause_only_one_request_upstream() -> None:
     ran = run_example("caching_proxy.py", "--clients", "50")
     assert (ran.stderr, ran.returncode) == (b"", 0)
     assert figures(ran.stdout) == {
@@ -229,7 +229,7 @@ async def test_a_failure_upstream_reaches_every_client_and_is_not_cached() -> No
             assert origin.requests == asked
 
 
-async def test_a_client_that_goes_takes_nobody_along() -> None:
+async def test_if_a_client_disconnects_the_others_still_get_the_page() -> None:
     async with open_proxy() as (origin, proxy, port), trio.open_nursery() as nursery:
         with trio.CancelScope() as scope:
             nursery.start_soon(cancel_after, proxy.arrivals, scope)
@@ -257,7 +257,7 @@ async def cancel_after(arrivals: trio.Semaphore, scope: trio.CancelScope) -> Non
         (b"", ""),
     ],
 )
-async def test_what_is_no_get_request_has_no_path(sent: bytes, path: str) -> None:
+async def test_only_a_get_request_has_a_path(sent: bytes, path: str) -> None:
     near, far = trio.testing.memory_stream_pair()
     for byte in sent:
         await far.send_all(bytes([byte]))
@@ -269,7 +269,7 @@ async def test_what_is_no_get_request_has_no_path(sent: bytes, path: str) -> Non
 @pytest.mark.parametrize(
     ("soft", "hard", "asked_for"), [(10, 1000, (100, 1000)), (10, 50, (50, 50)), (100, 100, None), (10, -1, (100, -1))]
 )
-def test_the_limit_of_open_files_is_raised_as_far_as_need_be(
+def test_the_limit_of_open_files_is_raised_as_far_as_needed(
     soft: int, hard: int, asked_for: object, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     resource = pytest.importorskip("resource")

@@ -1,4 +1,4 @@
-"""What the exceptions hold, and what they say."""
+"""The exceptions: their arguments, and their messages."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def test_the_result_is_the_only_argument(kind: Callable[[Future[int]], Exception
     assert isinstance(error, Exception)
 
 
-def test_a_cancellation_is_a_failure_too() -> None:
+def test_a_cancellation_counts_as_a_failure_too() -> None:
     assert issubclass(TaskCancelledException, TaskFailedException)
     assert not issubclass(TaskFailedException, TaskCancelledException)
 
@@ -85,7 +85,7 @@ async def test_the_message_about_a_partial_call_shows_all_its_arguments() -> Non
         capture.result()
 
 
-async def test_the_message_about_a_cancellation_gives_its_source_and_its_reason() -> None:
+async def test_the_message_about_a_cancellation_gives_its_source_and_reason() -> None:
     async with trio.open_nursery() as nursery:
         captures = [
             ResultCapture.start_soon(nursery, trio.sleep_forever, cancel_scope=trio.move_on_after(0)),
@@ -104,7 +104,7 @@ async def test_the_message_about_a_cancellation_gives_its_source_and_its_reason(
     ]
 
 
-async def test_the_message_about_a_group_of_cancellations_gives_each_reason_once_and_at_most_three() -> None:
+async def test_the_message_about_a_group_of_cancellations_gives_at_most_three_different_reasons() -> None:
     async def cancelled_for(*reasons: str) -> None:
         errors: list[BaseException] = []
         for reason in reasons:
@@ -136,7 +136,7 @@ def test_the_message_about_a_cancellation_is_short_whatever_the_reason_is() -> N
     assert len(str(caught.value)) < 300
 
 
-async def test_a_capture_that_failed_because_it_awaited_a_cancelled_future_has_failed() -> None:
+async def test_a_capture_that_awaited_a_cancelled_future_has_failed_and_was_not_cancelled() -> None:
     future = Future[int]()
     future.cancel("why")
 
@@ -170,7 +170,7 @@ def test_a_future_never_set_exception_says_what_happened() -> None:
     assert str(FutureNeverSetException("the connection was closed")) == "the connection was closed"
 
 
-def test_an_exception_that_is_stored_in_a_future_does_not_hold_it() -> None:
+def test_an_exception_stored_in_a_future_does_not_refer_to_it() -> None:
     cancelled, never_set = Future[int](), Future[int]()
     cancelled.cancel()
     with never_set.must_set():

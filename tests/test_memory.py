@@ -1,4 +1,4 @@
-"""What is used again and again does not grow, with the garbage collector off: nothing stays, and nothing is a cycle."""
+"""With the garbage collector off, repeated use takes no more memory each time: no leaks, and no reference cycles."""
 
 from __future__ import annotations
 
@@ -43,11 +43,11 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.skipif(sys.implementation.name != "cpython", reason="only CPython counts its blocks of memory")
 
 TIMES = 10_000
-FEWER = 10_000 if SOAK else 1_000  # where it takes longer
+FEWER = 10_000 if SOAK else 1_000  # for tests that take longer
 
 
 async def check_no_growth(use: Callable[[], Awaitable[object]], times: int = TIMES) -> None:
-    """Use something many times, with the garbage collector off, and see that this takes no memory for good."""
+    """Use something many times, with the garbage collector off, and check that no memory is leaked."""
     for _ in range(30):  # until all caches are filled
         await use()
     gc.collect()
@@ -56,14 +56,14 @@ async def check_no_growth(use: Callable[[], Awaitable[object]], times: int = TIM
         before = sys.getallocatedblocks()
         for _ in range(times):
             await use()
-        # Some blocks are the interpreter's own caches.
+        # The interpreter's own caches take some blocks.
         assert sys.getallocatedblocks() - before < 600 + times / 10
     finally:
         gc.enable()
 
 
 async def cancelled(fn: Callable[..., Awaitable[object]], *args: object) -> None:
-    """A call that is cancelled at its first checkpoint."""
+    """Make a call that is cancelled at its first checkpoint."""
     with trio.CancelScope() as scope:
         scope.cancel()
         await fn(*args)
@@ -75,7 +75,7 @@ async def drain(results: list[Future[int]]) -> None:
         pass
 
 
-async def test_cancelled_waits_for_the_same_results_leave_nothing() -> None:
+async def test_cancelled_waits_for_the_same_results_leak_nothing() -> None:
     futures = [Future[int]() for _ in range(3)]
 
     async def use() -> None:
@@ -87,7 +87,7 @@ async def test_cancelled_waits_for_the_same_results_leave_nothing() -> None:
     assert all(map(is_free, futures))
 
 
-async def test_cancelled_waits_leave_nothing_where_another_waits_on(nursery: trio.Nursery) -> None:
+async def test_cancelled_waits_leak_nothing_while_other_waits_continue(nursery: trio.Nursery) -> None:
     futures = [Future[int]() for _ in range(2)]
     nursery.start_soon(wait_all, futures)
     nursery.start_soon(futures[0].wait_done)
@@ -101,7 +101,7 @@ async def test_cancelled_waits_leave_nothing_where_another_waits_on(nursery: tri
     nursery.cancel_scope.cancel()
 
 
-async def test_callbacks_that_are_removed_leave_nothing() -> None:
+async def test_removed_callbacks_leak_nothing() -> None:
     future = Future[int]()
 
     async def use() -> None:
@@ -118,7 +118,7 @@ async def fail() -> int:
 
 
 @pytest.mark.leaves_results
-async def test_failed_captures_leave_nothing() -> None:
+async def test_failed_captures_leak_nothing() -> None:
     async def use() -> None:
         with contextlib.suppress(BaseExceptionGroup):
             async with trio.open_nursery() as nursery:
@@ -131,17 +131,17 @@ async def test_failed_captures_leave_nothing() -> None:
 
 
 async def read_failure(futures: list[Future[int]]) -> None:
-    """Read in a frame that doesn't hold the future, since the exception keeps the frames it goes through."""
+    """Read in a frame that doesn't refer to the future, since the exception keeps the frames it passes."""
     with contextlib.suppress(Exception):
         await futures.pop()
 
 
-async def test_failed_futures_leave_nothing() -> None:
+async def test_failed_futures_leak_nothing() -> None:
     async def use() -> None:
         for end in ((None, None, None), (Boom, Boom(), None)):
             future = Future[int]()
             await cancelled(future.wait_done)
-            # Not raised in a block of this function, as its frame holds the future.
+            # Raised in no block of this function, as this frame refers to the future.
             future.must_set().__exit__(*end)
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(read_failure, [future])
@@ -149,7 +149,7 @@ async def test_failed_futures_leave_nothing() -> None:
     await check_no_growth(use, FEWER)
 
 
-async def test_flights_leave_nothing_whether_they_land_fail_or_are_left() -> None:
+async def test_flights_leak_nothing_whether_they_succeed_fail_or_are_abandoned() -> None:
     async with trio.open_nursery() as nursery:
         flights = SingleFlight[str, Any](nursery)
 
@@ -164,7 +164,7 @@ async def test_flights_leave_nothing_whether_they_land_fail_or_are_left() -> Non
         assert repr(flights) == "SingleFlight(in_flight=0)"
 
 
-async def test_requests_leave_nothing_whether_they_are_answered_fail_or_are_left() -> None:
+async def test_requests_leak_nothing_whether_they_are_answered_fail_or_are_abandoned() -> None:
     requests = FutureMap[str, int]()
 
     async def use() -> None:
@@ -182,7 +182,7 @@ async def test_requests_leave_nothing_whether_they_are_answered_fail_or_are_left
     assert not requests
 
 
-async def test_readers_that_end_leave_nothing() -> None:
+async def test_readers_that_end_leak_nothing() -> None:
     async def use() -> None:
         requests = FutureMap[str, int]()
         with requests.expect("a") as future:
@@ -201,7 +201,7 @@ async def failing_source() -> AsyncIterator[int]:
     raise Boom
 
 
-async def test_fan_out_that_fails_leaves_nothing() -> None:
+async def test_failed_and_cancelled_fan_out_leaks_nothing() -> None:
     async def stream() -> None:
         async with open_amap(lambda _: fail(), range(3), limit=2) as results:
             async for _ in results:
@@ -244,7 +244,7 @@ async def test_the_memory_of_open_amap_does_not_grow_with_the_number_of_items() 
         return tracemalloc.get_traced_memory()[1]
 
     gc.collect()
-    gc.disable()  # so that what only it would free counts
+    gc.disable()  # so that garbage in reference cycles counts
     tracemalloc.start()
     try:
         await consume(50)
@@ -255,7 +255,7 @@ async def test_the_memory_of_open_amap_does_not_grow_with_the_number_of_items() 
         gc.enable()
 
 
-async def test_channels_that_are_closed_leave_nothing() -> None:
+async def test_closed_channels_leak_nothing() -> None:
     done = Future[int]()
     done.set_result(1)
     futures = [done, Future[int]()]
@@ -271,14 +271,14 @@ async def test_channels_that_are_closed_leave_nothing() -> None:
 
 
 class AtOnce(concurrent.futures.Executor):
-    """An executor that runs a call as it is submitted, in the same thread."""
+    """An executor that runs a call inside ``submit``."""
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> concurrent.futures.Future[Any]:
         future = concurrent.futures.Future[Any]()
         try:
             future.set_result(fn(*args, **kwargs))
         except Boom as error:
-            future.set_exception(error.with_traceback(None))  # whose frames hold the future
+            future.set_exception(error.with_traceback(None))  # its frames refer to the future
         return future
 
 
@@ -286,7 +286,7 @@ def fail_at_once() -> int:
     raise Boom
 
 
-async def test_bridges_leave_nothing_whether_what_crosses_fails_or_is_cancelled() -> None:
+async def test_bridges_leak_nothing_whether_their_futures_fail_or_are_cancelled() -> None:
     executor = AtOnce()
 
     async def use() -> None:

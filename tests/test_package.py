@@ -1,4 +1,4 @@
-"""The public door, what importing costs, and how much memory a future takes."""
+"""The public names, the cost of the import, and the memory that a future takes."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def test_every_public_name_has_a_docstring_and_the_public_module(name: str) -> N
 def test_nothing_else_is_public() -> None:
     assert triores.__all__ == sorted(triores.__all__)
     public = {name for name in vars(triores) if not name.startswith("_")}
-    modules = {path.stem for path in PACKAGE.glob("[a-z]*.py")}  # to be imported by their own names
+    modules = {path.stem for path in PACKAGE.glob("[a-z]*.py")}  # users import them by their own names
     assert public - modules - {"annotations"} == set(triores.__all__)
 
 
@@ -68,7 +68,7 @@ def printed_by(program: str) -> str:
     return ran.stdout
 
 
-def test_importing_the_package_imports_no_other_event_loop_and_no_thread_pool() -> None:
+def test_importing_the_package_loads_no_other_event_loop_and_no_thread_pool() -> None:
     ran = printed_by(IMPORTS)
     everything, added = (line.split() for line in ran.splitlines())
     assert "triores" in added
@@ -77,19 +77,19 @@ def test_importing_the_package_imports_no_other_event_loop_and_no_thread_pool() 
     assert third_party == {"triores"}
 
 
-def test_the_package_says_that_it_is_typed() -> None:
+def test_the_package_is_marked_as_typed() -> None:
     assert (PACKAGE / "py.typed").exists()
     assert triores.__version__.count(".") == 2
 
 
-def test_results_have_no_dict() -> None:
+def test_results_have_slots_and_no_dict() -> None:
     for result in (triores.Future[int](), triores.ResultCapture(trio.sleep, 1), triores.ResultBase[int]()):
         assert not hasattr(result, "__dict__")
 
 
 def bytes_each(make: Callable[[], object]) -> float:
-    """How much memory one of what this makes takes, with all that it alone keeps alive."""
-    count = 20_000  # enough that anything else that is allocated meanwhile doesn't count
+    """How many bytes one object takes, together with everything that only it keeps alive."""
+    count = 20_000  # so many that other allocations don't matter
     kept = [make() for _ in range(count)]
     kept.clear()
     gc.collect()
@@ -109,7 +109,7 @@ def bytes_each(make: Callable[[], object]) -> float:
     sys.implementation.name != "cpython" or sys.version_info[:2] not in {(3, 11), (3, 13)},
     reason="the figures are those of CPython 3.11 and 3.13; other versions have objects of other sizes",
 )
-@pytest.mark.leaves_results  # so that the plugin takes no notes, which take memory too
+@pytest.mark.leaves_results  # the plugin's notes about results would take memory too
 def test_a_future_takes_little_memory() -> None:
     def make_done() -> triores.Future[object]:
         future = triores.Future[object]()
@@ -122,7 +122,7 @@ def test_a_future_takes_little_memory() -> None:
         return future
 
     error = ValueError()
-    assert bytes_each(triores.Future) <= 81  # and a part of the list that keeps them
+    assert bytes_each(triores.Future) <= 81  # including its share of the list
     assert bytes_each(make_done) <= 146
     assert bytes_each(make_failed) <= 146
 
@@ -140,7 +140,7 @@ def imported_modules() -> set[str]:
 
 
 def walk_runtime(node: ast.AST) -> Iterator[ast.AST]:
-    """All nodes but those that only type checkers see."""
+    """All nodes except those that only type checkers see."""
     if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
         return
     yield node
@@ -148,10 +148,10 @@ def walk_runtime(node: ast.AST) -> Iterator[ast.AST]:
         yield from walk_runtime(child)
 
 
-def test_each_third_party_module_that_is_imported_is_a_declared_dependency() -> None:
+def test_every_imported_third_party_module_is_a_declared_dependency() -> None:
     pyproject = (Path(__file__).parents[1] / "pyproject.toml").read_text(encoding="utf-8")
     declared = re.search(r"^dependencies = \[(.*)\]$", pyproject, re.MULTILINE)
     assert declared is not None
     names = set(re.findall(r'"([a-z]+)', declared[1]))
-    imported = imported_modules() - sys.stdlib_module_names - {"pytest"}  # which only its plugin imports
+    imported = imported_modules() - sys.stdlib_module_names - {"pytest"}  # only the pytest plugin imports it
     assert imported == names == {"exceptiongroup", "outcome", "trio"}
