@@ -13,13 +13,13 @@ if TYPE_CHECKING:
     from types import ModuleType
 
 EXAMPLES = Path(__file__).parent.parent / "docs" / "examples"
-TIME_LIMIT = 30  # seconds; a program that takes longer hangs
+TIME_LIMIT = 30  # seconds; if a program takes longer, it hangs
 
 
 def run_example(name: str, *arguments: str | Path) -> subprocess.CompletedProcess[bytes]:
-    """Run a program, with every warning an error."""
-    # A dumb terminal keeps colours out of the output, and a strict one refuses names that are no text, whatever the
-    # environment of the tests asks for.
+    """Run a program with warnings as errors."""
+    # Whatever the environment of the tests says: "dumb" keeps colours out of the output, and "strict" raises an error
+    # for file names that can't be encoded.
     environment = {**os.environ, "TERM": "dumb", "PYTHONIOENCODING": "utf-8:strict"}
     return subprocess.run(
         [sys.executable, "-W", "error", EXAMPLES / name, *arguments],
@@ -31,7 +31,7 @@ def run_example(name: str, *arguments: str | Path) -> subprocess.CompletedProces
 
 
 def load_example(name: str) -> Any:
-    """Import a program without running it, for what a process can't be made to do quickly."""
+    """Import a program without running it, to test what is hard to provoke in a separate process."""
     spec = importlib.util.spec_from_file_location(f"example_{Path(name).stem}", EXAMPLES / name)
     assert spec is not None and spec.loader is not None
     module: ModuleType = importlib.util.module_from_spec(spec)

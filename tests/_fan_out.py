@@ -1,4 +1,4 @@
-"""What the tests of the fan-out calls share."""
+"""Helpers for the tests of the fan-out calls."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Awaitable, Iterable
 
 Fn = Any  # an async function without arguments
-Call = Any  # what runs several of them at once
+Call = Any  # a function that runs several of them at once
 
 needs_notes = pytest.mark.skipif(sys.version_info < (3, 11), reason="notes are new in Python 3.11")
 variable = contextvars.ContextVar("variable", default="unset")
 
 
 class Other(Exception):
-    """What fails after something else has."""
+    """An exception raised after another one."""
 
 
 async def returns(value: Any, after: float = 1) -> Any:
@@ -101,12 +101,12 @@ MAPS = [map_them, map_them_from_an_async_source, stream_them, stream_them_in_ord
 CALLS = [gather, gather_outcomes, race, first_success, stagger_them, *MAPS]
 each_call = pytest.mark.parametrize("call", named(*CALLS))
 each_call_of_functions = pytest.mark.parametrize("call", named(gather, gather_outcomes, race, first_success))
-# Those that raise as soon as one fails.
+# The calls that raise an exception as soon as one function fails.
 each_strict_call = pytest.mark.parametrize("call", named(gather, race, *MAPS))
 
 
 async def error_of(awaitable: Awaitable[object]) -> BaseException:
-    """What it raises. Nothing of the call may be left running by then."""
+    """The exception that the call raises. It must leave no task running."""
     task = trio.lowlevel.current_task()
     nurseries = list(task.child_nurseries)
     try:
@@ -114,15 +114,15 @@ async def error_of(awaitable: Awaitable[object]) -> BaseException:
     except BaseException as error:
         assert task.child_nurseries == nurseries
         return error
-    raise AssertionError("it raised nothing")
+    raise AssertionError("the call raised nothing")
 
 
 async def group_of(awaitable: Awaitable[object]) -> BaseExceptionGroup[BaseException]:
-    """The exception group that it raises."""
+    """The exception group that the call raises."""
     error = await error_of(awaitable)
     assert isinstance(error, BaseExceptionGroup)
 
-    return cast("Any", error)  # type: ignore[no-any-return]  # the checkers do not know of what it is a group
+    return cast("Any", error)  # type: ignore[no-any-return]  # the checkers don't know the type inside the group
 
 
 async def never_called() -> None:

@@ -1,4 +1,4 @@
-"""What several test modules use."""
+"""Helpers for several test modules."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ SOAK = "TRIORES_SOAK" in os.environ  # whether the tests may take minutes
 
 
 class Boom(Exception):
-    """What fails in the tests. Unlike a built-in exception it can be weakly referred to."""
+    """The exception that tests raise. Unlike built-in exceptions, it allows weak references."""
 
 
 def leaves(error: BaseException | None) -> Iterator[BaseException]:
@@ -58,8 +58,8 @@ def leaf_types(error: BaseException) -> list[type[BaseException]]:
 def no_cycles() -> Generator[Callable[[Any], Any]]:
     """Check that some objects are freed in the block, by reference counts alone.
 
-    Pass them to the yielded function, which returns them. By the end of the block, all the test's own references to
-    them have to be gone; so let the block call a function, or run Trio, whose variables end with it.
+    Pass them to the yielded function, which returns them. By the end of the block, the test must have dropped all its
+    references to them; so put the code into a function, and call it or run it with Trio in the block.
     """
     if sys.implementation.name != "cpython":
         pytest.skip("only CPython frees objects by reference counts")
@@ -79,7 +79,7 @@ def no_cycles() -> Generator[Callable[[Any], Any]]:
         gc.enable()
 
 
-_reschedule = Runner.reschedule  # as Trio defines it
+_reschedule = Runner.reschedule  # Trio's own method
 
 
 @contextmanager
@@ -99,7 +99,7 @@ def no_task_rescheduled_twice() -> Generator[None]:
     try:
         yield
     finally:
-        Runner.reschedule = before  # type: ignore[method-assign] # as it was
+        Runner.reschedule = before  # type: ignore[method-assign] # Trio's own method again
     assert not refused, "a task was rescheduled that wasn't asleep"
 
 
@@ -120,7 +120,7 @@ async def in_foreign_run(async_fn: Callable[[], Awaitable[T]]) -> T:
 
 @contextmanager
 def traced_by(trace: Callable[[FrameType, str, Any], Any]) -> Generator[None]:
-    """Have this thread traced in the block. A measurement of coverage goes on after it."""
+    """Trace this thread in the block. After it, the previous trace function continues, such as that of coverage."""
     before = sys.gettrace()
     sys.settrace(trace)
     try:

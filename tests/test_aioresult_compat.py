@@ -1,6 +1,6 @@
-"""A program that was written for aioresult runs unchanged when its import is changed to triores.
+"""A program written for aioresult runs unchanged if it imports triores instead.
 
-Each program here is run with either module, on a Trio nursery and on an anyio task group, and has to see the same.
+Each program here is run with both modules, in a Trio nursery and in an anyio task group, and has to observe the same.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ if sys.version_info < (3, 11):
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-# The two modules, and the two kinds of nursery: what differs in type is what is compared.
+# The modules and the nurseries have no common type, so they are typed as Any.
 Library = Any
 OpenNursery = Any
 
 
 @pytest.mark.parametrize("name", aioresult.__all__)
-def test_every_public_name_is_there(name: str) -> None:
+def test_every_public_name_exists(name: str) -> None:
     theirs, ours = getattr(aioresult, name), getattr(triores, name)
     assert name in triores.__all__
     assert inspect.isclass(theirs) == inspect.isclass(ours)
@@ -62,7 +62,7 @@ def found(library: Library, dotted: str) -> Any:
 
 
 @pytest.mark.parametrize("dotted", public_callables())
-def test_the_signatures_are_the_same_but_for_added_keywords(dotted: str) -> None:
+def test_the_signatures_are_the_same_except_for_additional_keywords(dotted: str) -> None:
     theirs, ours = found(aioresult, dotted), found(triores, dotted)
     assert isinstance(theirs, property) == isinstance(ours, property)
     if isinstance(theirs, property):
@@ -82,7 +82,7 @@ def test_the_signatures_are_the_same_but_for_added_keywords(dotted: str) -> None
 
 
 def seen(call: Callable[[], object]) -> object:
-    """What a call gives, or what it raises, as text; and the exception's arguments, cause and base types."""
+    """The return value of a call as text; or the base types, arguments and cause of the exception it raises."""
     try:
         return repr(call())
     except Exception as error:
@@ -98,12 +98,12 @@ def raised(error: BaseException | None) -> object:
 
 
 def text(result: Any) -> str:
-    """How a result is shown, but for the quotes around strings, which aioresult leaves out."""
+    """The repr of a result without the quotes around strings, which aioresult leaves out."""
     return repr(result).replace("'", "")
 
 
 def state(result: Any) -> list[object]:
-    """All that can be read of a result."""
+    """Everything that can be read from a result."""
     return [
         result.is_done(),
         seen(result.result),
@@ -117,7 +117,7 @@ def state(result: Any) -> list[object]:
 
 
 async def in_nursery(open_nursery: OpenNursery, use: Callable[[Any], Awaitable[object]]) -> list[object]:
-    """Use a nursery, and tell what came out of it."""
+    """Use a nursery, and return the exceptions that came out of it."""
     try:
         async with open_nursery() as nursery:
             await use(nursery)
@@ -388,7 +388,7 @@ async def sending(lib: Library, open_nursery: OpenNursery) -> list[object]:
         sending,
     ],
 )
-async def test_a_program_sees_the_same_with_either_module(
+async def test_a_program_observes_the_same_with_either_module(
     program: Callable[[Library, OpenNursery], Awaitable[list[object]]], open_nursery: OpenNursery
 ) -> None:
     theirs = await program(aioresult, open_nursery)

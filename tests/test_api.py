@@ -1,6 +1,6 @@
-"""The public API, as text, beside the snapshot in ``api.txt``: what users rely on changes on purpose only.
+"""The public API is compared with the snapshot in ``api.txt``, so that it changes only on purpose.
 
-After such a change, write the snapshot anew with ``python tests/test_api.py``, and its line in the changelog.
+After such a change, update the snapshot with ``python tests/test_api.py``, and add a line to the changelog.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ SNAPSHOT = pathlib.Path(__file__).with_name("api.txt")
 
 
 def described() -> list[str]:
-    """A line for each public name, and for each public member that triores itself defines for it."""
+    """One line for each public name, and one for each of its public members that triores defines."""
     lines: list[str] = []
     names = {name: getattr(triores, name) for name in triores.__all__} | {"trace.Recorder": triores.trace.Recorder}
     for name, public in sorted(names.items()):
@@ -57,10 +57,10 @@ def signed(name: str, function: Callable[..., object]) -> str:
     return f"{name}{' async' if inspect.iscoroutinefunction(function) else ''} {inspect.signature(function)}"
 
 
-def test_the_public_api_is_that_of_the_snapshot() -> None:
+def test_the_public_api_matches_the_snapshot() -> None:
     assert described() == SNAPSHOT.read_text().splitlines(), (
-        "the public API has changed; if that is meant, write the snapshot anew with 'python tests/test_api.py', and a "
-        "line about it in CHANGELOG.md"
+        "the public API has changed; if that is intended, update the snapshot with 'python tests/test_api.py', and add "
+        "a line about it to CHANGELOG.md"
     )
 
 

@@ -1,4 +1,4 @@
-"""docs/examples/cluster.py, on a Dask cluster of this machine; skipped where Dask is not installed."""
+"""docs/examples/cluster.py on a local Dask cluster; skipped if Dask is not installed."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ if TYPE_CHECKING:
 distributed: Any = pytest.importorskip("distributed", reason="Dask is a dependency of the group 'cluster' alone")
 
 EXAMPLE = Path(__file__).parent.parent / "docs" / "examples" / "cluster.py"
-TIME_LIMIT = 120  # seconds; a program that takes longer hangs
+TIME_LIMIT = 120  # seconds; if the program takes longer, it hangs
 
 
-def test_the_example_counts_the_same_as_a_plain_loop() -> None:
+def test_the_example_gets_the_same_counts_as_a_plain_loop() -> None:
     ran = subprocess.run(
         [sys.executable, "-W", "error", EXAMPLE, "--blocks", "40"],
         capture_output=True,
@@ -68,8 +68,8 @@ def test_the_example_says_which_round_went_wrong(
     assert [line[:5] for line in capsys.readouterr().out.splitlines()] == ["WRONG"] * 3
 
 
-def test_the_cluster_listens_on_the_loopback_interface_only(client: Any) -> None:
-    psutil: Any = importlib.import_module("psutil")  # Dask's dependency
+def test_the_cluster_listens_only_on_the_loopback_interface(client: Any) -> None:
+    psutil: Any = importlib.import_module("psutil")  # Dask depends on it
     this = psutil.Process()
     addresses = {
         connection.laddr.ip
@@ -80,7 +80,7 @@ def test_the_cluster_listens_on_the_loopback_interface_only(client: Any) -> None
     assert addresses == {"127.0.0.1"}
 
 
-async def test_a_future_of_the_cluster_is_wrapped(client: Any) -> None:
+async def test_a_future_of_the_cluster_can_be_wrapped(client: Any) -> None:
     assert await wrap_future(client.get_executor(pure=False).submit(pow, 2, 5)) == 32
 
 
@@ -95,7 +95,7 @@ async def test_a_call_that_kills_every_worker_fails_with_dasks_own_exception(cli
     assert await amap(square, range(10), limit=4) == [number**2 for number in range(10)]
 
 
-async def test_an_executor_of_the_cluster_that_is_shut_down_raises_its_own_exception(client: Any) -> None:
+async def test_a_call_on_an_executor_that_was_shut_down_raises_its_own_exception(client: Any) -> None:
     executor = client.get_executor(pure=False)
     executor.shutdown()
     with pytest.raises(RuntimeError, match=r"^cannot schedule new futures after shutdown$"):

@@ -1,4 +1,4 @@
-"""The examples in the package's docstrings run, with stand-ins for what they leave out: a page, a connection."""
+"""The examples in the package's docstrings are run, with stand-ins for what they leave out: a page, a connection."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ async def stand_ins(nursery: trio.Nursery) -> dict[str, Any]:
     future: triores.Future[Any] = triores.Future()
     result: triores.Future[str] = triores.Future()
     result.set_result("a result")
-    # Threads in place of processes, which take long to start.
+    # Threads instead of processes, which take long to start.
     pools = SimpleNamespace(futures=SimpleNamespace(ProcessPoolExecutor=thread_pool))
     return {
         **{name: getattr(triores, name) for name in triores.__all__},
@@ -111,7 +111,7 @@ async def measure_number(number: int) -> int:
 
 
 class Requests(dict[int, triores.Future[bytes]]):
-    """Answers whatever is registered, as the reader of a connection would."""
+    """Answers each request as soon as it is registered, as the reader of a connection would."""
 
     def __setitem__(self, number: int, future: triores.Future[bytes]) -> None:
         super().__setitem__(number, future)
@@ -144,7 +144,7 @@ def test_the_examples_are_found() -> None:
 
 
 @pytest.mark.parametrize("name", EXAMPLES)
-async def test_an_example_runs(name: str) -> None:
+async def test_each_example_runs(name: str) -> None:
     code = compile(EXAMPLES[name], f"<{name}>", "exec", ast.PyCF_ALLOW_TOP_LEVEL_AWAIT, dont_inherit=True)
     with contextlib.redirect_stdout(io.StringIO()):
         async with trio.open_nursery() as nursery:
@@ -158,5 +158,5 @@ async def test_an_example_runs(name: str) -> None:
             if name in AFTERWARDS:
                 await AFTERWARDS[name](namespace)
         for thread in threading.enumerate():
-            if thread.name.endswith("(<lambda>)"):  # the one that an example starts
+            if thread.name.endswith("(<lambda>)"):  # a thread that an example started
                 thread.join()

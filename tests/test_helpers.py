@@ -1,4 +1,4 @@
-"""What guards the whole test suite."""
+"""A check that guards the whole test suite."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ async def sleep(tasks: list[trio.lowlevel.Task]) -> None:
 
 
 @pytest.mark.parametrize("times", [1, 2])
-def test_a_task_that_is_rescheduled_twice_fails_the_test_even_if_the_error_is_hidden(times: int) -> None:
+def test_rescheduling_a_task_twice_fails_the_test_even_if_the_error_is_hidden(times: int) -> None:
     async def main() -> None:
         tasks: list[trio.lowlevel.Task] = []
         async with trio.open_nursery() as nursery:

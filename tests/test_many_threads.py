@@ -1,4 +1,4 @@
-"""Many completions from many threads at once; all 200,000 of them where TRIORES_SOAK is set."""
+"""Many completions from many threads at once; 200,000 if TRIORES_SOAK is set."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 THREADS = 8
 COMPLETIONS = 200_000 if SOAK else 4_800
 ROUNDS = max(1, COMPLETIONS // 8_000)
-LIMIT = 60  # seconds, after which a thread that should have been woken is given up
+LIMIT = 60  # seconds to wait for a thread that should have been woken
 
 
 class OurError(Exception):
@@ -29,7 +29,7 @@ class OurError(Exception):
 
 @pytest.fixture
 def many_switches() -> Iterator[None]:
-    """Let threads take turns a thousand times as often as usual."""
+    """Make threads take turns a thousand times as often as usual."""
     before = sys.getswitchinterval()
     sys.setswitchinterval(5e-6)
     yield
@@ -54,7 +54,7 @@ def arrived(future: ResultBase[int], number: int) -> bool:
     return future.cancelled()
 
 
-async def test_of_many_completions_in_eight_threads_none_is_lost_and_none_is_late(
+async def test_none_of_many_completions_in_eight_threads_is_lost_or_late(
     many_switches: None, caplog: pytest.LogCaptureFixture
 ) -> None:
     token = trio.lowlevel.current_trio_token()
@@ -67,7 +67,7 @@ async def test_of_many_completions_in_eight_threads_none_is_lost_and_none_is_lat
 
     async def check(told: trio.Event, share: list[tuple[int, Future[int]]]) -> None:
         nonlocal done
-        await told.wait()  # this was sent after all of these, so it must come after them
+        await told.wait()  # it was sent after all the completions, so it must arrive after them
         done += sum(arrived(future, number) for number, future in share)
 
     for _ in range(ROUNDS):
@@ -82,7 +82,7 @@ async def test_of_many_completions_in_eight_threads_none_is_lost_and_none_is_lat
     assert not caplog.records
 
 
-async def test_threads_that_cancel_while_results_are_settled_agree_with_them(
+async def test_if_threads_cancel_while_results_are_settled_both_sides_agree(
     many_switches: None, caplog: pytest.LogCaptureFixture
 ) -> None:
     results = [Future[int]() for _ in range(COMPLETIONS // 16)]
@@ -107,6 +107,6 @@ async def test_threads_that_cancel_while_results_are_settled_agree_with_them(
     assert concurrent.futures.wait(futures, 0).done == set(futures)
     for number, (result, future) in enumerate(zip(results, futures, strict=True)):
         assert result.is_done()
-        if not future.cancelled():  # a result that came too late for its future stays
+        if not future.cancelled():  # if the future was cancelled first, the result keeps its own value
             assert future.result(0) == result.result() == number
     assert not caplog.records

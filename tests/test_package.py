@@ -82,7 +82,7 @@ def test_the_package_is_marked_as_typed() -> None:
     assert triores.__version__.count(".") == 2
 
 
-def test_results_have_slots_and_no_dict() -> None:
+def test_results_have_no_dict() -> None:
     for result in (triores.Future[int](), triores.ResultCapture(trio.sleep, 1), triores.ResultBase[int]()):
         assert not hasattr(result, "__dict__")
 

@@ -1,4 +1,4 @@
-"""Threads that use the bridges without a pause, while the Trio run starts, ends and starts again."""
+"""Threads use the bridges without a pause, while the Trio run starts, ends and starts again."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ if TYPE_CHECKING:
 
 RUNS = 1000 if SOAK else 8
 THREADS = 4
-LIMIT = 30  # seconds, after which a thread that should have been woken is given up
+LIMIT = 30  # seconds to wait for a thread that should have been woken
 
 
 @pytest.fixture
 def many_switches() -> Iterator[None]:
-    """Let threads take turns a thousand times as often as usual."""
+    """Make threads take turns a thousand times as often as usual."""
     before = sys.getswitchinterval()
     sys.setswitchinterval(5e-6)
     yield
@@ -38,10 +38,10 @@ def many_switches() -> Iterator[None]:
 
 
 class Desk:
-    """What the Trio run and the threads share."""
+    """The state shared by the Trio run and the threads."""
 
     def __init__(self) -> None:
-        self.run: tuple[trio.Nursery, trio.lowlevel.TrioToken] | None = None  # that is, or was, the last
+        self.run: tuple[trio.Nursery, trio.lowlevel.TrioToken] | None = None  # of the current run, or of the latest one
         self.handed_out: deque[concurrent.futures.Future[int]] = deque()
         self.to_complete: deque[concurrent.futures.Future[int]] = deque()
         self.closed = False
@@ -58,7 +58,7 @@ async def work(n: int) -> int:
 
 
 def use(desk: Desk, choose: random.Random) -> None:
-    """What a thread does, until it is told to stop."""
+    """Start, complete, cancel and await futures until the desk is closed."""
     mine: list[tuple[int, concurrent.futures.Future[int]]] = []
     while not desk.closed:
         n = choose.randrange(100)
@@ -89,7 +89,7 @@ def look(desk: Desk, n: int, future: concurrent.futures.Future[int]) -> None:
         desk.seen["failed"] += 1
         if error.args != (n,):
             desk.wrong.append(error)
-    except RuntimeError as error:  # of a nursery that was closed, or of a run that was over
+    except RuntimeError as error:  # the nursery was closed, or the run was over
         desk.seen["refused"] += 1
         if "closed to new arrivals" not in str(error) and "another Trio run" not in str(error):
             desk.wrong.append(error)
@@ -113,7 +113,7 @@ async def run(desk: Desk, choose: random.Random) -> None:
             wrap_future(theirs).add_done_callback(partial(settle, pending))
             desk.to_complete.append(theirs)
             for _ in range(choose.randrange(4)):
-                await trio.to_thread.run_sync(bool)  # so that the threads get on, too
+                await trio.to_thread.run_sync(bool)  # gives the threads a chance to run
         if choose.random() < 0.5:
             nursery.cancel_scope.cancel()
 
@@ -123,7 +123,7 @@ def settle(ours: Future[int], theirs: Future[int]) -> None:
         ours.set_result(1)
 
 
-def test_no_thread_waits_for_ever_while_the_run_starts_ends_and_starts_again(
+def test_no_thread_waits_forever_while_the_run_starts_ends_and_starts_again(
     many_switches: None, caplog: pytest.LogCaptureFixture
 ) -> None:
     desk = Desk()
@@ -133,7 +133,7 @@ def test_no_thread_waits_for_ever_while_the_run_starts_ends_and_starts_again(
         thread.start()
     try:
         for _ in range(RUNS):
-            with suppress(ExceptionGroup):  # of tasks that failed as their futures were cancelled
+            with suppress(ExceptionGroup):  # from tasks that failed while their futures were cancelled
                 trio.run(run, desk, choose)
     finally:
         desk.closed = True

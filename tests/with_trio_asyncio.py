@@ -1,7 +1,7 @@
 """Bridges to the event loop of trio-asyncio, which runs in the Trio thread.
 
-Importing trio-asyncio has asyncio itself run on Trio, for good. So this file has a session of its own, and no name that
-pytest would look for.
+Importing trio-asyncio makes asyncio itself run on Trio, permanently. So this file is run in a separate session, and its
+name is one that pytest doesn't collect.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     import asyncio
 
 
-async def test_a_future_of_a_trio_asyncio_loop_is_awaited_in_the_same_thread() -> None:
+async def test_a_future_of_a_trio_asyncio_loop_can_be_awaited_in_the_same_thread() -> None:
     async with trio_asyncio.open_loop() as loop:
         source: asyncio.Future[int] = loop.create_future()
         future = wrap_future(source)
@@ -32,7 +32,7 @@ async def test_a_future_of_a_trio_asyncio_loop_is_awaited_in_the_same_thread() -
         assert wrap_future(source).result() == 3
 
 
-async def test_a_task_of_a_trio_asyncio_loop_is_cancelled_with_its_wrapper() -> None:
+async def test_cancelling_the_wrapper_cancels_the_task_of_a_trio_asyncio_loop() -> None:
     async with trio_asyncio.open_loop() as loop:
 
         async def sleep() -> None:
@@ -46,7 +46,7 @@ async def test_a_task_of_a_trio_asyncio_loop_is_cancelled_with_its_wrapper() -> 
         assert task.cancelled()
 
 
-async def test_a_pending_future_of_a_closed_trio_asyncio_loop_is_refused() -> None:
+async def test_wrapping_a_pending_future_of_a_closed_trio_asyncio_loop_raises_an_error() -> None:
     async with trio_asyncio.open_loop() as loop:
         source: asyncio.Future[int] = loop.create_future()
     with pytest.raises(RuntimeError, match=r"^the event loop of this asyncio future is closed"):
