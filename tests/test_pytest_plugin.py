@@ -1,4 +1,4 @@
-"""The pytest plugin: each rule, each runner, the way out, and what it costs. Each test runs a little suite."""
+"""The pytest plugin: each rule, each runner, the marker, and what it costs. Each test runs a small test suite."""
 
 from __future__ import annotations
 
@@ -14,7 +14,9 @@ from triores import ResultCapture, debug
 from triores._result import ResultBase
 
 pytest_plugins = ["pytester"]
-pytestmark = pytest.mark.leaves_results  # the small suites do, in this process, which may run under the plugin too
+pytestmark = (
+    pytest.mark.leaves_results
+)  # the small suites leave some in this process, which may run under the plugin too
 
 HEAD = """import concurrent.futures, contextlib, copy, gc, unittest, weakref
 from functools import partial
@@ -55,8 +57,8 @@ class RunSuite(Protocol):
 
 @pytest.fixture
 def run_suite(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> RunSuite:
-    """Run tests under the plugin, compare their outcomes, and return the report."""
-    monkeypatch.setenv("PYTHONWARNINGS", "ignore")  # for worker processes, whose coverage hooks may warn
+    """Run tests under the plugin, check their outcomes, and return the report."""
+    monkeypatch.setenv("PYTHONWARNINGS", "ignore")  # in worker processes, coverage hooks may warn
 
     def run_suite(source: str, *args: str, runner: str = TRIO, **outcomes: int) -> str:
         pytester.makeini(INI.format(runner))
@@ -71,7 +73,7 @@ def run_suite(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Run
 # ---- pending results
 
 
-def test_a_pending_result_that_something_refers_to_fails_the_test(run_suite: RunSuite) -> None:
+def test_a_pending_result_that_is_still_referred_to_fails_the_test(run_suite: RunSuite) -> None:
     report = run_suite(
         """
         async def test_it():
@@ -90,7 +92,7 @@ def test_a_pending_result_that_something_refers_to_fails_the_test(run_suite: Run
     assert "mark the test with '@pytest.mark.leaves_results'" in report
 
 
-def test_a_pending_result_that_nothing_refers_to_is_no_fault(run_suite: RunSuite) -> None:
+def test_a_pending_result_that_nothing_refers_to_is_allowed(run_suite: RunSuite) -> None:
     run_suite(
         """
         async def test_freed_at_once():
@@ -105,20 +107,20 @@ def test_a_pending_result_that_nothing_refers_to_is_no_fault(run_suite: RunSuite
     )
 
 
-def test_a_result_that_is_settled_later_in_the_test_is_no_fault(run_suite: RunSuite) -> None:
+def test_a_result_that_is_settled_later_in_the_test_is_allowed(run_suite: RunSuite) -> None:
     run_suite(
         """
         async def test_it():
             kept.append(Future())
             kept.append(await suppressed_failure())
-            kept[0].set_exception(OSError())  # of a future, nothing was suppressed
+            kept[0].set_exception(OSError())  # a future suppresses nothing
             kept[1].exception()
         """,
         passed=1,
     )
 
 
-def test_what_the_code_of_the_test_gets_counts_whoever_makes_it(run_suite: RunSuite) -> None:
+def test_results_that_triores_makes_for_the_test_count_too(run_suite: RunSuite) -> None:
     report = run_suite(
         """
         async def make():
@@ -149,7 +151,7 @@ def test_what_the_code_of_the_test_gets_counts_whoever_makes_it(run_suite: RunSu
         assert f", in {name}\n" in report
 
 
-def test_the_report_tells_who_waits(run_suite: RunSuite) -> None:
+def test_the_report_counts_waiters_and_callbacks(run_suite: RunSuite) -> None:
     report = run_suite(
         """
         async def test_it():
@@ -164,10 +166,10 @@ def test_the_report_tells_who_waits(run_suite: RunSuite) -> None:
     assert "waits for it: 1, callbacks: 2\n" in report
 
 
-def test_the_report_names_the_tasks_that_wait_if_they_still_run(
+def test_the_report_names_the_waiting_tasks_if_they_are_still_running(
     run_suite: RunSuite, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(debug, "_PATIENCE", 0)  # a run that is not given a turn doesn't answer
+    monkeypatch.setattr(debug, "_PATIENCE", 0)  # the run gets no turn, so it can't answer
     report = run_suite(
         """
         pytestmark = pytest.mark.anyio
@@ -200,7 +202,7 @@ def test_the_report_names_the_tasks_that_wait_if_they_still_run(
     assert "    waits for it: 1, callbacks: 0\n        task the task that hangs\n" in report
 
 
-def test_the_report_shows_the_calls_that_made_the_result_if_tracemalloc_is_on(
+def test_with_tracemalloc_the_report_shows_the_calls_that_made_the_result(
     run_suite: RunSuite, request: pytest.FixtureRequest
 ) -> None:
     tracemalloc.start(5)
@@ -221,14 +223,14 @@ def test_the_report_shows_the_calls_that_made_the_result_if_tracemalloc_is_on(
     assert "        make()\n" in report
 
 
-def test_a_long_list_is_cut(run_suite: RunSuite) -> None:
+def test_a_long_list_is_shortened(run_suite: RunSuite) -> None:
     report = run_suite("def test_it(): kept.extend(Future() for _ in range(1000))", passed=1, errors=1)
     assert "results left behind: 1000\n" in report
     assert report.count("is pending") == 10
     assert "\nand 990 more\n" in report
 
 
-# ---- failures that were suppressed
+# ---- suppressed failures
 
 
 def test_a_suppressed_failure_that_nobody_reads_fails_the_test_even_if_the_result_is_gone(run_suite: RunSuite) -> None:
@@ -250,7 +252,7 @@ def test_a_suppressed_failure_that_nobody_reads_fails_the_test_even_if_the_resul
     assert "in suppressed_failure\n" in report
 
 
-def test_a_failure_that_goes_on_is_no_fault(run_suite: RunSuite) -> None:
+def test_a_failure_that_reaches_the_nursery_is_allowed(run_suite: RunSuite) -> None:
     run_suite(
         """
         async def test_it():
@@ -295,7 +297,7 @@ def test_each_way_to_read_a_failure_counts(run_suite: RunSuite) -> None:
     )
 
 
-def test_a_failure_may_be_read_as_it_is_settled(run_suite: RunSuite) -> None:
+def test_a_failure_may_be_read_in_a_callback(run_suite: RunSuite) -> None:
     run_suite(
         """
         async def test_it():
@@ -307,7 +309,7 @@ def test_a_failure_may_be_read_as_it_is_settled(run_suite: RunSuite) -> None:
     )
 
 
-def test_to_look_at_a_result_is_not_to_read_its_failure(run_suite: RunSuite) -> None:
+def test_looking_at_a_result_does_not_count_as_reading_its_failure(run_suite: RunSuite) -> None:
     run_suite(
         """
         @pytest.mark.parametrize("look", [ResultBase.is_done, ResultBase.cancelled, repr, "{:#}".format])
@@ -325,7 +327,7 @@ def test_to_look_at_a_result_is_not_to_read_its_failure(run_suite: RunSuite) -> 
     )
 
 
-def test_to_read_too_early_is_not_to_read_the_failure(run_suite: RunSuite) -> None:
+def test_reading_too_early_does_not_count_as_reading_the_failure(run_suite: RunSuite) -> None:
     run_suite(
         """
         async def test_it():
@@ -342,7 +344,7 @@ def test_to_read_too_early_is_not_to_read_the_failure(run_suite: RunSuite) -> No
 # ---- what doesn't count
 
 
-def test_what_triores_makes_for_itself_does_not_count(run_suite: RunSuite) -> None:
+def test_results_that_triores_makes_for_itself_do_not_count(run_suite: RunSuite) -> None:
     run_suite(
         """
         async def item_fails(item):
@@ -381,7 +383,7 @@ def test_what_triores_makes_for_itself_does_not_count(run_suite: RunSuite) -> No
     )
 
 
-def test_what_fixtures_make_does_not_count(run_suite: RunSuite) -> None:
+def test_results_made_by_fixtures_do_not_count(run_suite: RunSuite) -> None:
     run_suite(
         """
         @pytest.fixture
@@ -398,7 +400,7 @@ def test_what_fixtures_make_does_not_count(run_suite: RunSuite) -> None:
     )
 
 
-def test_fixtures_may_settle_read_and_drop_what_the_test_leaves(run_suite: RunSuite) -> None:
+def test_fixtures_may_settle_read_and_drop_results_of_the_test(run_suite: RunSuite) -> None:
     run_suite(
         """
         @pytest.fixture
@@ -424,8 +426,8 @@ def test_fixtures_may_settle_read_and_drop_what_the_test_leaves(run_suite: RunSu
     )
 
 
-def test_what_the_test_has_logged_is_gone_by_then(run_suite: RunSuite, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(logging.root, "handlers", [])  # those of this suite's own logs
+def test_results_in_log_records_of_the_test_do_not_count(run_suite: RunSuite, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(logging.root, "handlers", [])  # the outer test suite keeps log records
     run_suite(
         """
         import logging
@@ -438,7 +440,7 @@ def test_what_the_test_has_logged_is_gone_by_then(run_suite: RunSuite, monkeypat
     )
 
 
-def test_nothing_is_said_about_a_test_that_has_not_passed(run_suite: RunSuite) -> None:
+def test_nothing_is_reported_for_a_test_that_did_not_pass(run_suite: RunSuite) -> None:
     report = run_suite(
         """
         def test_fails():
@@ -490,7 +492,7 @@ def test_nothing_is_said_about_a_test_that_has_not_passed(run_suite: RunSuite) -
     assert "left behind" not in report
 
 
-def test_each_attempt_at_a_test_is_looked_at_alone(pytester: pytest.Pytester, run_suite: RunSuite) -> None:
+def test_each_attempt_at_a_test_is_checked_separately(pytester: pytest.Pytester, run_suite: RunSuite) -> None:
     pytester.makeconftest(
         """
         from _pytest.runner import runtestprotocol
@@ -515,7 +517,7 @@ def test_each_attempt_at_a_test_is_looked_at_alone(pytester: pytest.Pytester, ru
 # ---- the marker
 
 
-def test_the_marker_is_the_way_out(run_suite: RunSuite) -> None:
+def test_the_marker_turns_the_check_off(run_suite: RunSuite) -> None:
     run_suite(
         """
         @pytest.mark.leaves_results
@@ -564,7 +566,7 @@ async def test_leaves_a_failure():
 """
 
 
-def test_it_works_with_pytest_trio_whose_fixtures_are_part_of_the_test(run_suite: RunSuite) -> None:
+def test_it_works_with_pytest_trio_and_its_fixtures(run_suite: RunSuite) -> None:
     run_suite(
         ASYNC
         + """
@@ -585,7 +587,7 @@ async def test_with_a_fixture(server):
     )
 
 
-def test_it_works_with_the_plugin_of_anyio(run_suite: RunSuite) -> None:
+def test_it_works_with_anyios_plugin(run_suite: RunSuite) -> None:
     run_suite(
         """
         pytestmark = pytest.mark.anyio
@@ -638,7 +640,7 @@ class TestCase(unittest.TestCase):
     )
 
 
-def test_it_works_in_the_processes_of_xdist(run_suite: RunSuite) -> None:
+def test_it_works_in_worker_processes_of_xdist(run_suite: RunSuite) -> None:
     report = run_suite(ASYNC, "-p", "xdist.plugin", "-n", "1", passed=3, errors=2)
     assert "Future(is_done=False) is pending" in report
 
@@ -665,8 +667,8 @@ async def hang(end):
 """
 
 
-@pytest.mark.skipif(not hasattr(signal, "SIGALRM"), reason="Windows has no such signal")
-def test_the_report_of_a_test_that_runs_into_a_time_limit_contains_the_dump(run_suite: RunSuite) -> None:
+@pytest.mark.skipif(not hasattr(signal, "SIGALRM"), reason="Windows has no SIGALRM")
+def test_if_a_test_times_out_its_report_contains_the_dump(run_suite: RunSuite) -> None:
     report = run_suite(
         HANGS
         + """
@@ -684,7 +686,7 @@ async def test_it():
     assert "wait_for" in report.partition("- Captured triores.debug call -")[2]
 
 
-def test_the_dump_is_printed_if_a_time_limit_ends_the_process(pytester: pytest.Pytester) -> None:
+def test_if_a_timeout_ends_the_process_the_dump_is_printed(pytester: pytest.Pytester) -> None:
     pytester.makeini(INI.format(TRIO))
     pytester.makepyfile(
         test_it=HEAD
@@ -704,7 +706,7 @@ async def test_it(request):
 # ---- what it costs
 
 
-def test_it_keeps_nothing_alive(run_suite: RunSuite) -> None:
+def test_it_keeps_no_results_alive(run_suite: RunSuite) -> None:
     run_suite(
         """
         class Error(Exception):
@@ -739,7 +741,7 @@ def test_it_keeps_nothing_alive(run_suite: RunSuite) -> None:
     )
 
 
-def test_it_collects_garbage_only_if_a_pending_result_is_alive(run_suite: RunSuite) -> None:
+def test_it_runs_the_garbage_collector_only_if_a_pending_result_is_alive(run_suite: RunSuite) -> None:
     run_suite(
         """
         @pytest.fixture(scope="module")
@@ -778,7 +780,7 @@ def replaced() -> list[object]:
     return [base.__init__, base._done, capture._settle_failure]
 
 
-def test_nothing_stays_replaced_however_a_suite_ends(pytester: pytest.Pytester, run_suite: RunSuite) -> None:
+def test_however_a_suite_ends_all_patched_methods_are_restored(pytester: pytest.Pytester, run_suite: RunSuite) -> None:
     before = replaced()
     run_suite(
         """

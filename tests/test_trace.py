@@ -1,4 +1,4 @@
-"""The recorder: what it records, what it writes, and what it doesn't keep."""
+"""The recorder: what it records, what it writes, and what it doesn't keep alive."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 def record(main: Callable[[], Awaitable[object]], limit: int = 100_000) -> Recorder:
-    """Record a run in which time jumps ahead."""
+    """Record a run with a mock clock."""
     recorder = Recorder(limit)
     trio.run(main, instruments=[recorder], clock=trio.testing.MockClock(autojump_threshold=0))
     return recorder
@@ -50,7 +50,7 @@ async def fail(seconds: float) -> None:
 # ---- what is recorded
 
 
-def test_a_task_has_a_beginning_an_end_and_waits_and_runs_between_them() -> None:
+def test_a_task_is_recorded_with_its_beginning_its_end_its_waits_and_its_runs() -> None:
     async def main() -> None:
         await trio.sleep(1)
         async with trio.open_nursery() as nursery:
@@ -63,7 +63,7 @@ def test_a_task_has_a_beginning_an_end_and_waits_and_runs_between_them() -> None
     assert [(span.kind, span.begin, span.end) for span in steps] == [("run", 1, 1), ("wait", 1, 3), ("run", 3, 3)]
 
 
-def test_a_task_that_is_woken_waits_for_its_turn_no_more() -> None:
+def test_the_time_until_a_woken_task_gets_its_turn_is_not_a_wait() -> None:
     async def hold_the_loop() -> None:
         await trio.sleep(1)
         clock.jump(5)
@@ -84,7 +84,7 @@ def test_a_task_that_is_woken_waits_for_its_turn_no_more() -> None:
     assert {(first.track, 0, 1), (second.track, 0, 1), (first.track, 6, 7)} < waits
 
 
-def test_a_call_ran_for_as_long_as_its_steps_took() -> None:
+def test_the_running_time_of_a_call_is_that_of_its_steps() -> None:
     async def work() -> None:
         clock.jump(2)
         await trio.sleep(1)
@@ -124,7 +124,7 @@ def test_a_task_that_is_ready_is_neither_running_nor_waiting() -> None:
     trio.run(main, instruments=[recorder], clock=clock)
 
 
-def test_a_checkpoint_is_no_wait() -> None:
+def test_a_checkpoint_is_not_a_wait() -> None:
     async def main() -> None:
         await trio.lowlevel.checkpoint()
 
@@ -194,7 +194,7 @@ def test_each_item_of_a_map_is_a_call(use: Callable[[list[float]], Awaitable[Non
     assert [task.is_row for task in spans(recorder, "task", "succeed")] == [False] * 2
 
 
-def test_a_recorded_call_of_amap_fails_as_any_other() -> None:
+def test_a_recorded_call_of_amap_fails_as_usual() -> None:
     error = ValueError()
 
     async def main() -> None:
@@ -207,7 +207,7 @@ def test_a_recorded_call_of_amap_fails_as_any_other() -> None:
     assert [span.ended for span in spans(record(main), "call")] == ["failure"]
 
 
-def test_work_that_a_task_captures_later_has_no_row_of_its_own() -> None:
+def test_a_capture_run_in_the_middle_of_a_task_has_no_row_of_its_own() -> None:
     async def main() -> None:
         await trio.sleep(1)
         capture = ResultCapture(succeed, 2)
@@ -219,7 +219,7 @@ def test_work_that_a_task_captures_later_has_no_row_of_its_own() -> None:
     assert (task.ended, task.is_row) == ("", True)
 
 
-def test_captures_inside_one_another_are_nested() -> None:
+def test_captures_inside_captures_are_nested() -> None:
     async def inner() -> None:
         await trio.sleep(1)
         await ResultCapture(succeed, 1).run()
@@ -236,7 +236,7 @@ def test_captures_inside_one_another_are_nested() -> None:
     ]
 
 
-def test_a_wait_says_for_what() -> None:
+def test_a_wait_says_what_it_waits_for() -> None:
     async def main() -> None:
         first, second = Future[int](), Future[int]()
 
@@ -266,7 +266,7 @@ def test_a_wait_says_for_what() -> None:
     }
 
 
-def test_arrows_lead_from_whoever_settles_a_result_to_whoever_waits_for_it() -> None:
+def test_arrows_point_from_the_task_that_settles_a_result_to_its_waiters() -> None:
     async def settle(future: Future[int]) -> None:
         await trio.sleep(1)
         future.set_result(1)
@@ -290,7 +290,7 @@ def test_arrows_lead_from_whoever_settles_a_result_to_whoever_waits_for_it() -> 
     assert len([span for span in spans(recorder, "run") if span.woken_by]) == 2
 
 
-def test_no_arrow_leads_to_a_wait_that_was_cancelled() -> None:
+def test_no_arrow_points_to_a_cancelled_wait() -> None:
     async def main() -> None:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(Future[int]().wait_done)
@@ -302,7 +302,7 @@ def test_no_arrow_leads_to_a_wait_that_was_cancelled() -> None:
     assert [span for span in spans(recorder, "run") if span.woken_by] == []
 
 
-def test_no_arrow_leads_from_outside_of_all_tasks() -> None:
+def test_if_a_result_is_settled_outside_any_task_there_is_no_arrow() -> None:
     future = Future[int]()
 
     class Settler(trio.abc.Instrument):
@@ -324,7 +324,7 @@ def test_no_arrow_leads_from_outside_of_all_tasks() -> None:
 # ---- the ways to use it
 
 
-def test_a_run_is_recorded_from_where_the_instrument_is_added_to_where_it_is_removed() -> None:
+def test_a_run_is_recorded_from_adding_the_instrument_to_removing_it() -> None:
     recorder = Recorder()
 
     async def main() -> None:
@@ -339,7 +339,7 @@ def test_a_run_is_recorded_from_where_the_instrument_is_added_to_where_it_is_rem
             ResultCapture.start_soon(nursery, succeed, 1)
 
     trio.run(main, clock=trio.testing.MockClock(autojump_threshold=0))
-    gc.collect()  # the task, whose end the recorder hasn't seen
+    gc.collect()  # frees the task, whose end the recorder hasn't seen
     assert [(span.begin, span.end) for span in spans(recorder, "call")] == [(1, 2)]
     [task] = spans(recorder, "task", "main")
     assert (task.begin, task.end, task.ended) == (0, 2, "running")
@@ -367,20 +367,20 @@ def test_a_block_is_recorded() -> None:
     ]
 
 
-async def test_a_recorder_that_records_cannot_be_entered() -> None:
+async def test_a_recorder_cannot_be_entered_while_it_is_recording() -> None:
     again = pytest.raises(RuntimeError, match="is recording already; for another recording, make another Recorder")
     with Recorder() as recorder, again:
         recorder.__enter__()
 
 
-def test_a_recorder_cannot_be_entered_outside_of_a_run() -> None:
+def test_a_recorder_cannot_be_entered_outside_a_trio_run() -> None:
     recorder = Recorder()
     with pytest.raises(RuntimeError):
         recorder.__enter__()
     assert repr(recorder) == "<Recorder: 0 spans, 0 dropped>"
 
 
-async def test_a_block_ends_quietly_if_the_instrument_was_removed_in_it() -> None:
+async def test_a_block_ends_quietly_if_the_instrument_was_removed_inside_it() -> None:
     with Recorder() as recorder:
         trio.lowlevel.remove_instrument(recorder)
 
@@ -392,7 +392,7 @@ def test_the_recording_of_a_second_run_is_appended() -> None:
     assert [(span.begin, span.end) for span in spans(recorder, "task", "succeed")] == [(0, 1), (1, 2)]
 
 
-def test_a_recorder_that_was_removed_from_a_run_can_record_the_next() -> None:
+def test_a_recorder_removed_from_one_run_can_record_the_next() -> None:
     recorder = Recorder()
 
     async def main() -> None:
@@ -433,13 +433,13 @@ def test_a_recorder_listens_to_captures_only_while_it_records() -> None:
             pass
         assert _capture.on_begin is not None
 
-    gc.collect()  # for recorders that other tests have removed from their run
+    gc.collect()  # frees recorders that other tests have removed from their run
     assert _capture.on_begin is None
     record(main)
     assert _capture.on_begin is None
 
 
-def test_a_task_that_ended_unseen_is_not_taken_for_another() -> None:
+def test_a_task_that_ended_while_nothing_was_recorded_is_not_mistaken_for_another() -> None:
     recorder = Recorder()
 
     async def main() -> None:
@@ -455,7 +455,7 @@ def test_a_task_that_ended_unseen_is_not_taken_for_another() -> None:
     trio.run(main)
 
 
-def test_a_call_that_ended_unseen_does_not_hide_the_end_of_the_one_around_it() -> None:
+def test_a_call_that_ended_while_nothing_was_recorded_does_not_hide_the_end_of_the_outer_call() -> None:
     recorder = Recorder()
 
     async def inner() -> None:
@@ -482,10 +482,10 @@ def test_importing_triores_does_not_load_the_recorder() -> None:
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
-# ---- what it keeps
+# ---- what it keeps alive
 
 
-def test_at_most_so_many_spans_are_kept_and_the_oldest_are_dropped(tmp_path: Path) -> None:
+def test_at_most_limit_spans_are_kept_and_the_oldest_are_dropped(tmp_path: Path) -> None:
     async def main() -> None:
         async with open_amap(succeed, range(1000), limit=10) as results:
             async for _ in results:
@@ -520,7 +520,7 @@ class Value:
 
 
 @pytest.mark.skipif(sys.implementation.name != "cpython", reason="it counts references")
-def test_neither_tasks_nor_results_nor_values_are_kept() -> None:
+def test_tasks_results_and_values_are_not_kept_alive() -> None:
     gone: list[weakref.ref[Any]] = []
 
     async def work(value: Value) -> Value:
@@ -536,7 +536,7 @@ def test_neither_tasks_nor_results_nor_values_are_kept() -> None:
             await capture.wait_done()
             del capture
         await trio.lowlevel.checkpoint()
-        assert [ref() for ref in gone] == [None] * 3  # while it records
+        assert [ref() for ref in gone] == [None] * 3  # while it is still recording
 
     gc.disable()
     try:
@@ -547,7 +547,7 @@ def test_neither_tasks_nor_results_nor_values_are_kept() -> None:
 
 
 @pytest.mark.skipif(sys.implementation.name != "cpython", reason="it counts references")
-def test_a_result_that_a_task_waited_for_is_not_kept_by_a_recorder_that_was_removed() -> None:
+def test_a_removed_recorder_does_not_keep_results_that_tasks_waited_for() -> None:
     recorder = Recorder()
 
     async def wait_and_sleep(future: Future[int]) -> None:
@@ -607,7 +607,7 @@ def check_format(path: Path) -> dict[str, Any]:
         for arrow in (start, finish):
             steps = [event for event in written["traceEvents"] if event.get("cat") == "run"]
             slices = [event for event in steps if event["tid"] == arrow["tid"]]
-            assert any(holds(event, arrow["ts"]) for event in slices), "an arrow begins or ends at nothing"
+            assert any(holds(event, arrow["ts"]) for event in slices), "an arrow begins or ends outside any slice"
     return written
 
 
@@ -622,7 +622,7 @@ def holds(event: dict[str, Any], time: float) -> bool:
 
 
 async def busy() -> None:
-    """Something of everything."""
+    """A run with some of everything."""
     future = Future[int]()
 
     async def settle() -> None:
@@ -668,7 +668,7 @@ def test_arrows_come_in_pairs_whatever_was_dropped(tmp_path: Path) -> None:
         check_format(tmp_path / "run.json")
 
 
-async def test_what_goes_on_can_be_saved(tmp_path: Path, nursery: trio.Nursery) -> None:
+async def test_a_recording_can_be_saved_while_the_run_continues(tmp_path: Path, nursery: trio.Nursery) -> None:
     with Recorder() as recorder:
         ResultCapture.start_soon(nursery, trio.sleep_forever)
         nursery.start_soon(Future[int]().wait_done)
@@ -687,7 +687,7 @@ async def test_what_goes_on_can_be_saved(tmp_path: Path, nursery: trio.Nursery) 
 
 
 def texts(path: Path) -> list[str]:
-    """The texts of an SVG, which has to be well-formed."""
+    """The texts of an SVG file, which has to be well-formed."""
     found = ["".join(element.itertext()) for element in drawn(path) if element.tag.endswith("}text")]
     return [part.strip() for text in found for part in (text, *text.split("\u2002"))]
 
@@ -700,7 +700,7 @@ def titles(path: Path) -> list[str]:
     return [element.text or "" for element in drawn(path) if element.tag.endswith("}title")]
 
 
-def test_the_timeline_has_a_row_for_each_task_or_call_to_scale(tmp_path: Path) -> None:
+def test_the_timeline_has_a_row_drawn_to_scale_for_each_task_or_call(tmp_path: Path) -> None:
     async def main() -> None:
         await trio.sleep(1)
         async with trio.open_nursery() as nursery:
@@ -720,7 +720,7 @@ def test_the_timeline_has_a_row_for_each_task_or_call_to_scale(tmp_path: Path) -
     assert "fail(1)\nfailed ValueError(1)\n1 s to 2 s: 1 s, of which it ran 0 s" in titles(path)
 
 
-def test_hundreds_of_rows_become_a_group_per_function(tmp_path: Path) -> None:
+def test_hundreds_of_rows_become_one_group_per_function(tmp_path: Path) -> None:
     async def one(item: int) -> None:
         await trio.sleep(1)
         if item % 10 == 0:
@@ -746,13 +746,13 @@ def test_hundreds_of_rows_become_a_group_per_function(tmp_path: Path) -> None:
     assert len(drawn(path)) < 100
 
 
-def test_a_group_shows_how_many_went_on_in_each_step_on_average() -> None:
+def test_a_group_shows_the_average_number_running_in_each_step() -> None:
     axis = _timeline._Axis(0, _timeline.BINS)
     rows = [Span("call", 1, 1, *times, "f") for times in [(0.5, 1.75), (1, 3), (2, 2.25)]]
     assert _timeline._going_on(rows, axis)[:5] == pytest.approx([0.5, 1.75, 1.25, 0, 0])
 
 
-def test_functions_that_there_is_no_room_for_are_one_group(tmp_path: Path) -> None:
+def test_functions_without_room_for_a_row_are_combined_into_one_group(tmp_path: Path) -> None:
     async def main() -> None:
         async with trio.open_nursery() as nursery:
             for number in range(300):
@@ -801,10 +801,10 @@ def test_the_axis_has_round_numbers(seconds: float, marks: list[str], tmp_path: 
     assert [text for text in shown if re.fullmatch(r"[\d,.]+ (s|ms|µs)", text)] == marks
 
 
-# ---- wrong uses
+# ---- wrong arguments
 
 
-def test_another_suffix_is_refused(tmp_path: Path) -> None:
+def test_an_unknown_suffix_raises_an_error(tmp_path: Path) -> None:
     with pytest.raises(
         ValueError, match=r"the suffix '\.png' doesn't say which format .* 'recorder.save\(\"run.json\"\)'"
     ):
@@ -813,12 +813,12 @@ def test_another_suffix_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("limit", [0, -1])
-def test_a_limit_below_one_is_refused(limit: int) -> None:
+def test_a_limit_below_one_raises_an_error(limit: int) -> None:
     with pytest.raises(ValueError, match=f"limit is how many spans are kept, at least 1, not {limit}"):
         Recorder(limit)
 
 
 @pytest.mark.parametrize("limit", [True, 1.5, "1", None])
-def test_a_limit_that_is_not_an_integer_is_refused(limit: Any) -> None:
+def test_a_limit_that_is_not_an_integer_raises_an_error(limit: Any) -> None:
     with pytest.raises(TypeError, match=r"limit is how many spans are kept, an integer such as 100_000, not"):
         Recorder(limit)
