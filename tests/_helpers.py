@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from triores import ResultBase
 
 T = TypeVar("T")
-SOAK = "TRIORES_SOAK" in os.environ  # whether the tests may take minutes
+SOAK = "TRIORES_SOAK" in os.environ  # set if the tests may take minutes
 
 
 class Boom(Exception):
@@ -40,10 +40,10 @@ def leaves(error: BaseException | None) -> Iterator[BaseException]:
 
 
 def causes(error: BaseException | None) -> Iterator[BaseException]:
-    """The exceptions in a group, and those they come from."""
+    """The exceptions in a group, and their causes."""
     for leaf in leaves(error):
         yield leaf
-        # Ctrl-C may come while another exception is on its way, and takes its place.
+        # Ctrl-C may come while another exception is being raised, and replaces it.
         came_from = leaf.__context__ if isinstance(leaf, KeyboardInterrupt) else leaf.__cause__
         if came_from is not leaf:
             yield from causes(came_from)
@@ -56,7 +56,7 @@ def leaf_types(error: BaseException) -> list[type[BaseException]]:
 
 @contextmanager
 def no_cycles() -> Generator[Callable[[Any], Any]]:
-    """Check that some objects are freed in the block, by reference counts alone.
+    """Check that some objects are freed in the block by reference counting alone.
 
     Pass them to the yielded function, which returns them. By the end of the block, the test must have dropped all its
     references to them; so put the code into a function, and call it or run it with Trio in the block.
@@ -104,12 +104,12 @@ def no_task_rescheduled_twice() -> Generator[None]:
 
 
 def is_free(result: ResultBase[Any]) -> bool:
-    """Whether nothing is registered on a result: no waiter, no callback."""
+    """Whether a result has neither waiters nor callbacks."""
     return result.statistics() == ResultStatistics(waiters=0, callbacks=0)
 
 
 async def in_foreign_thread(fn: Callable[[], T]) -> T:
-    """Call a function in a thread that no Trio run owns."""
+    """Call a function in a thread outside the Trio run."""
     return await trio.to_thread.run_sync(fn)
 
 
@@ -130,6 +130,6 @@ def traced_by(trace: Callable[[FrameType, str, Any], Any]) -> Generator[None]:
 
 
 def seed_scheduler(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Make the order in which Trio runs the tasks of one tick random, but the same for the same seed."""
+    """Shuffle the order in which Trio runs the tasks of one tick, in a way that depends only on the seed."""
     monkeypatch.setattr(trio._core._run, "_ALLOW_DETERMINISTIC_SCHEDULING", True)
     trio._core._run._r.seed(seed)

@@ -134,32 +134,32 @@ async def echo(value: Any, other: Any = None) -> Any:
 
 
 async def futures(lib: Library, open_nursery: OpenNursery) -> list[object]:
-    told: list[object] = []
+    observed: list[object] = []
     for value in (3, "text", None, [1, "two"]):
         future = lib.Future()
-        told += state(future)
+        observed += state(future)
         future.set_result(value)
-        told += state(future)
+        observed += state(future)
         assert future.result() is value
-        told.append(seen(partial(future.set_result, 4)))
-        told.append(seen(partial(future.set_exception, ValueError())))
-        told += state(future)
+        observed.append(seen(partial(future.set_result, 4)))
+        observed.append(seen(partial(future.set_exception, ValueError())))
+        observed += state(future)
     for error in (KeyError(3), ValueError("text"), KeyboardInterrupt()):
         future = lib.Future[int]()
         future.set_exception(exception=error)
         assert future.exception() is error
-        told += state(future)
-        told.append(seen(partial(future.set_result, result=4)))
-        told += state(future)
-    return told
+        observed += state(future)
+        observed.append(seen(partial(future.set_result, result=4)))
+        observed += state(future)
+    return observed
 
 
 async def waiting_for_one(lib: Library, open_nursery: OpenNursery) -> list[object]:
-    told: list[object] = []
+    observed: list[object] = []
 
     async def wait(future: Any) -> None:
-        told.append(await future.wait_done())
-        told.append(seen(future.result))
+        observed.append(await future.wait_done())
+        observed.append(seen(future.result))
 
     async def use(nursery: Any) -> None:
         for settle in (methodcaller("set_result", 3), methodcaller("set_exception", KeyError(3))):
@@ -171,12 +171,12 @@ async def waiting_for_one(lib: Library, open_nursery: OpenNursery) -> list[objec
             await wait_all_tasks_blocked()
             await wait(future)
 
-    told += await in_nursery(open_nursery, use)
-    return told
+    observed += await in_nursery(open_nursery, use)
+    return observed
 
 
 async def captures(lib: Library, open_nursery: OpenNursery) -> list[object]:
-    told: list[object] = []
+    observed: list[object] = []
     made: list[Any] = []
     ends = (3, "text", None, KeyError(3), ValueError("text"), KeyboardInterrupt(), SystemExit(2))
     for end in ends:
@@ -184,50 +184,50 @@ async def captures(lib: Library, open_nursery: OpenNursery) -> list[object]:
 
             async def use(nursery: Any, end: object = end, suppress: bool = suppress) -> None:
                 made.append(lib.ResultCapture.start_soon(nursery, echo, end, "other", suppress_exception=suppress))
-                told.extend(state(made[-1]))
+                observed.extend(state(made[-1]))
                 made.append(lib.ResultCapture(echo, end, suppress_exception=suppress))
-                told.extend(state(made[-1]))
+                observed.extend(state(made[-1]))
 
-            told += await in_nursery(open_nursery, use)
+            observed += await in_nursery(open_nursery, use)
     for capture in made:
-        told += state(capture)
-        told += [capture.routine is echo, capture.args]
-    return told
+        observed += state(capture)
+        observed += [capture.routine is echo, capture.args]
+    return observed
 
 
 async def running_by_hand(lib: Library, open_nursery: OpenNursery) -> list[object]:
-    told: list[object] = []
+    observed: list[object] = []
 
     async def add(number: int, *, other: int = 0) -> int:
         return number + other
 
     async def fail(capture: Any) -> None:
         try:
-            told.append(await capture.run())
+            observed.append(await capture.run())
         except Exception as error:
-            told.append(raised(error))
+            observed.append(raised(error))
 
     capture = lib.ResultCapture(add, 3)
-    told += state(capture)
+    observed += state(capture)
     await fail(capture)
-    told += state(capture)
+    observed += state(capture)
     await fail(capture)
-    told += state(capture)
+    observed += state(capture)
     capture = lib.ResultCapture(add, 3)
-    told.append(await capture.run(other=4))
-    told += state(capture)
+    observed.append(await capture.run(other=4))
+    observed += state(capture)
     for suppress in (False, True):
         capture = lib.ResultCapture(echo, KeyError(3), suppress_exception=suppress)
         await fail(capture)
-        told += state(capture)
+        observed += state(capture)
 
     async def use(nursery: Any) -> None:
         capture = lib.ResultCapture(add, 3)
         nursery.start_soon(capture.run)
         await capture.wait_done()
-        told.append(capture.result())
+        observed.append(capture.result())
 
-    return told + await in_nursery(open_nursery, use)
+    return observed + await in_nursery(open_nursery, use)
 
 
 async def cancelling(lib: Library, open_nursery: OpenNursery) -> list[object]:
@@ -241,14 +241,14 @@ async def cancelling(lib: Library, open_nursery: OpenNursery) -> list[object]:
         await wait_all_tasks_blocked()
         nursery.cancel_scope.cancel()
 
-    told = await in_nursery(open_nursery, use)
+    observed = await in_nursery(open_nursery, use)
     for capture in made:
-        told += [capture.is_done(), type(capture.exception())]
+        observed += [capture.is_done(), type(capture.exception())]
         try:
             capture.result()
         except lib.TaskFailedException as error:
-            told += [error.args == (capture,), error.__cause__ is capture.exception()]
-    return told
+            observed += [error.args == (capture,), error.__cause__ is capture.exception()]
+    return observed
 
 
 async def starting(lib: Library, open_nursery: OpenNursery) -> list[object]:
@@ -257,16 +257,16 @@ async def starting(lib: Library, open_nursery: OpenNursery) -> list[object]:
         await wait_all_tasks_blocked()
         return address
 
-    told: list[object] = []
+    observed: list[object] = []
 
     async def use(nursery: Any) -> None:
         capture = lib.ResultCapture(serve, "here")
-        told.append(await nursery.start(capture.run))
-        told.append(capture.is_done())
+        observed.append(await nursery.start(capture.run))
+        observed.append(capture.is_done())
         await capture.wait_done()
-        told.extend(state(capture))
+        observed.extend(state(capture))
 
-    return told + await in_nursery(open_nursery, use)
+    return observed + await in_nursery(open_nursery, use)
 
 
 async def starting_and_finishing(lib: Library, open_nursery: OpenNursery) -> list[object]:
@@ -279,7 +279,7 @@ async def starting_and_finishing(lib: Library, open_nursery: OpenNursery) -> lis
             raise end
         return end
 
-    told: list[object] = []
+    observed: list[object] = []
     for started in (True, False):
         for end in (3, KeyError(3), SystemExit(2)):
             for apart in (True, False):
@@ -303,45 +303,45 @@ async def starting_and_finishing(lib: Library, open_nursery: OpenNursery) -> lis
 
                     outer.append(("start nursery", await in_nursery(open_nursery, use_start)))
 
-                told.append(("run nursery", await in_nursery(open_nursery, use)))
-                told += outer
+                observed.append(("run nursery", await in_nursery(open_nursery, use)))
+                observed += outer
                 start_result, done_result = both
-                told += [start_result.is_done(), seen(start_result.result), repr(start_result.exception())]
-                told += state(done_result)
-                told += [done_result.args]
-    return told
+                observed += [start_result.is_done(), seen(start_result.result), repr(start_result.exception())]
+                observed += state(done_result)
+                observed += [done_result.args]
+    return observed
 
 
 async def waiting_for_several(lib: Library, open_nursery: OpenNursery) -> list[object]:
-    told: list[object] = []
+    observed: list[object] = []
 
     async def use(nursery: Any) -> None:
         results = [lib.ResultCapture.start_soon(nursery, echo, number) for number in range(3)]
         results.append(lib.ResultCapture.start_soon(nursery, echo, KeyError(3), suppress_exception=True))
-        told.append(await lib.wait_all(results))
-        told.append(results)
-        told.append(await lib.wait_all(iter([*results, *results])))
-        told.append(await lib.wait_all([]))
+        observed.append(await lib.wait_all(results))
+        observed.append(results)
+        observed.append(await lib.wait_all(iter([*results, *results])))
+        observed.append(await lib.wait_all([]))
         pending = lib.Future()
-        told.append(results.index(await lib.wait_any([pending, results[2], results[2]])))
+        observed.append(results.index(await lib.wait_any([pending, results[2], results[2]])))
         nursery.start_soon(set_soon, pending)
-        told.append(await lib.wait_any(iter([lib.Future(), pending, pending])) is pending)
-        told.append(repr(results[-1].exception()))
+        observed.append(await lib.wait_any(iter([lib.Future(), pending, pending])) is pending)
+        observed.append(repr(results[-1].exception()))
 
     async def set_soon(future: Any) -> None:
         await wait_all_tasks_blocked()
         future.set_result(3)
 
-    told += await in_nursery(open_nursery, use)
+    observed += await in_nursery(open_nursery, use)
     try:
         await lib.wait_any([])
     except RuntimeError as error:
-        told.append(type(error))
-    return told
+        observed.append(type(error))
+    return observed
 
 
 async def sending(lib: Library, open_nursery: OpenNursery) -> list[object]:
-    told: list[object] = []
+    observed: list[object] = []
     for open_channel in (trio.open_memory_channel[Any], anyio.create_memory_object_stream[Any]):
         for close in (True, False):
             send, receive = open_channel(10)
@@ -354,23 +354,23 @@ async def sending(lib: Library, open_nursery: OpenNursery) -> list[object]:
                     await wait_all_tasks_blocked()
                     await (result.run() if result is results[3] else set_result(result))
                 await wait_all_tasks_blocked()
-                told.append([results.index(receive.receive_nowait()) for _ in results])
+                observed.append([results.index(receive.receive_nowait()) for _ in results])
                 if close:
-                    told.append([result async for result in receive])
+                    observed.append([result async for result in receive])
                 else:
                     send.close()
 
             async def set_result(future: Any) -> None:
                 future.set_result(3)
 
-            told += await in_nursery(open_nursery, use)
+            observed += await in_nursery(open_nursery, use)
             receive.close()
     send, receive = trio.open_memory_channel[Any](1)
     with trio.CancelScope() as scope:
         scope.cancel()
         await lib.results_to_channel(results=[lib.Future()], channel=send, close_on_complete=True)
-    told.append([result async for result in receive])
-    return told
+    observed.append([result async for result in receive])
+    return observed
 
 
 @pytest.mark.parametrize("open_nursery", [trio.open_nursery, anyio.create_task_group])

@@ -477,10 +477,10 @@ def test_an_uncallable_function_raises_an_error(name: str, call_map: Any) -> Non
 
 @each_map_now
 def test_items_that_are_not_iterable_raise_an_error(name: str, call_map: Any) -> None:
-    told = f"^{name} takes its items from an iterable or an async iterable, not from "
-    with pytest.raises(TypeError, match=f"{told}3$"):
+    message = f"^{name} takes its items from an iterable or an async iterable, not from "
+    with pytest.raises(TypeError, match=f"{message}3$"):
         call_map(at_once, 3)
-    with pytest.raises(TypeError, match=f"{told}<coroutine object at_once at "):  # and no warning: it was closed
+    with pytest.raises(TypeError, match=f"{message}<coroutine object at_once at "):  # and no warning: it was closed
         call_map(at_once, at_once())
 
 
@@ -825,8 +825,8 @@ async def test_no_result_is_lost_if_a_consumer_is_cancelled_as_it_arrives() -> N
 async def test_results_can_be_taken_only_inside_the_block() -> None:
     async with open_amap(returns_later, [1, 2], limit=1) as results:
         await anext(results)
-    told = r"^open_amap gives no more results: its block has ended, or is being cancelled$"
-    with pytest.raises(trio.ClosedResourceError, match=told):
+    message = r"^open_amap gives no more results: its block has ended, or is being cancelled$"
+    with pytest.raises(trio.ClosedResourceError, match=message):
         await anext(results)
 
 

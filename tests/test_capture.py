@@ -152,10 +152,10 @@ async def test_an_exception_is_suppressed_only_if_all_of_it_has_the_given_types(
 
 @pytest.mark.parametrize("wrong", [3, None, "ValueError", BaseException, trio.Cancelled, KeyboardInterrupt, (Boom, 3)])
 async def test_only_subclasses_of_exception_can_be_suppressed(wrong: Any, nursery: trio.Nursery) -> None:
-    said = r"^suppress_exception is True, False, a subclass of Exception or a tuple of them, not .*always go on$"
-    with pytest.raises(TypeError, match=said):
+    message = r"^suppress_exception is True, False, a subclass of Exception or a tuple of them, not .*always go on$"
+    with pytest.raises(TypeError, match=message):
         ResultCapture.start_soon(nursery, double, 1, suppress_exception=wrong)
-    with pytest.raises(TypeError, match=said):
+    with pytest.raises(TypeError, match=message):
         ResultCapture(double, 1, suppress_exception=wrong)
     assert not nursery.child_tasks
 
@@ -752,10 +752,10 @@ async def test_passing_anything_but_an_async_function_raises_an_error_at_the_cal
             (None, "None", "async_fn"),
             (double(1), "the coroutine that calling 'double' made", "double"),
         ):
-            told = (
+            message = (
                 rf"^expected an async function, but got {got}.*ResultCapture\.start_soon\(nursery, {right}, \*args\)'$"
             )
-            with pytest.raises(TypeError, match=told):
+            with pytest.raises(TypeError, match=message):
                 ResultCapture.start_soon(nursery, wrong)
         for wrong in (3, double(1)):
             with pytest.raises(TypeError, match=r"^expected an async function"):
@@ -777,12 +777,12 @@ async def test_a_routine_that_is_not_async_fails_with_an_error_that_shows_the_ri
         (partial(sync_function), r"'.*sync_function' is a synchronous one that returned 3"),
         (an_async_generator, r"is an async generator; loop over it with 'async for'$"),
     ]
-    for wrong, told in cases:
+    for wrong, message in cases:
         with pytest.raises(ExceptionGroup) as caught:
             async with open_nursery() as nursery:
                 capture = ResultCapture.start_soon(nursery, wrong, 3)
         assert caught.value.exceptions == (capture.exception(),)
-        assert re.match(rf"expected an async function, but .*{told}", str(capture.exception()))
+        assert re.match(rf"expected an async function, but .*{message}", str(capture.exception()))
 
 
 async def test_the_result_fails_if_the_arguments_are_wrong() -> None:

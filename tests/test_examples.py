@@ -78,7 +78,7 @@ async def test_the_program_succeeds_only_if_the_numbers_add_up(
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "message"),
     [
         (["--requests", "0"], "argument --requests: must be at least 1, not 0"),
         (["--callers", "-1"], "argument --callers: must be at least 1, not -1"),
@@ -86,12 +86,12 @@ async def test_the_program_succeeds_only_if_the_numbers_add_up(
     ],
 )
 def test_a_count_below_one_raises_an_error(
-    arguments: list[str], told: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    arguments: list[str], message: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(sys, "argv", ["rpc", *arguments])
     with pytest.raises(SystemExit, match=r"^2$"):
         rpc.parse_arguments()
-    assert capsys.readouterr().err.endswith(f"error: {told}\n")
+    assert capsys.readouterr().err.endswith(f"error: {message}\n")
 
 
 async def test_an_answer_that_arrives_in_pieces_reaches_its_caller(autojump_clock: trio.testing.MockClock) -> None:

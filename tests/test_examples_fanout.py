@@ -219,7 +219,7 @@ async def test_a_tree_without_pages_has_no_broken_links(tmp_path: Path, capsys: 
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "message"),
     [
         (["nowhere"], "'nowhere' is not a directory"),
         ([".", "--limit", "0"], "--limit has to be at least 1, and --timeout more than 0"),
@@ -227,12 +227,12 @@ async def test_a_tree_without_pages_has_no_broken_links(tmp_path: Path, capsys: 
     ],
 )
 def test_wrong_arguments_raise_an_error(
-    arguments: list[str], told: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    arguments: list[str], message: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(sys, "argv", ["link_checker", *arguments])
     with pytest.raises(SystemExit, match=r"^2$"):
         checker.parse_arguments()
-    assert capsys.readouterr().err.endswith(f"error: {told}\n")
+    assert capsys.readouterr().err.endswith(f"error: {message}\n")
 
 
 @pytest.fixture

@@ -31,7 +31,7 @@ proxying = load_example("caching_proxy.py")
 
 
 @pytest.mark.parametrize(
-    ("program", "arguments", "told"),
+    ("program", "arguments", "message"),
     [
         (reconnecting, ["--requests", "0"], "argument --requests: must be at least 1, not 0"),
         (reconnecting, ["--callers", "many"], "argument --callers: invalid count value: 'many'"),
@@ -42,14 +42,14 @@ proxying = load_example("caching_proxy.py")
 def test_a_count_below_one_raises_an_error(
     program: Any,
     arguments: list[str],
-    told: str,
+    message: str,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.setattr(sys, "argv", ["example", *arguments])
     with pytest.raises(SystemExit, match=r"^2$"):
         program.parse_arguments()
-    assert capsys.readouterr().err.endswith(f"error: {told}\n")
+    assert capsys.readouterr().err.endswith(f"error: {message}\n")
 
 
 # ---- a client that reconnects

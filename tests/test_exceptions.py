@@ -116,16 +116,16 @@ async def test_the_message_about_a_group_of_cancellations_gives_at_most_three_di
                     errors.append(error)
         raise BaseExceptionGroup("several", [errors[0], BaseExceptionGroup("inner", errors[1:])])
 
-    said: list[str] = []
+    reasons_shown: list[str] = []
     for reasons in ("aba", "abcde"):
         async with trio.open_nursery() as nursery:
             capture = ResultCapture.start_soon(nursery, cancelled_for, *reasons)
         with pytest.raises(TaskCancelledException) as caught:
             capture.result()
-        said.append(str(caught.value).partition(" was cancelled")[2])
+        reasons_shown.append(str(caught.value).partition(" was cancelled")[2])
     explicit = " (source: explicit), reason: "
-    assert said[0] == f"{explicit}'a'; also{explicit}'b'"
-    assert said[1] == f"{explicit}'a'; also{explicit}'b'; also{explicit}'c'; and 2 more"
+    assert reasons_shown[0] == f"{explicit}'a'; also{explicit}'b'"
+    assert reasons_shown[1] == f"{explicit}'a'; also{explicit}'b'; also{explicit}'c'; and 2 more"
 
 
 def test_the_message_about_a_cancellation_is_short_whatever_the_reason_is() -> None:

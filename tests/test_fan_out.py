@@ -240,9 +240,9 @@ async def raises_a_foreign_cancelled() -> None:
 async def test_a_cancelled_that_belongs_elsewhere_does_not_count_as_a_result(call: Call) -> None:
     error = await error_of(call(raises_a_foreign_cancelled))
     assert type(error) is RuntimeError
-    told = {stagger_them: "first_success", **dict.fromkeys(MAPS[:2], "amap"), **dict.fromkeys(MAPS[2:], "open_amap")}
+    names = {stagger_them: "first_success", **dict.fromkeys(MAPS[:2], "amap"), **dict.fromkeys(MAPS[2:], "open_amap")}
     assert str(error).startswith(
-        f"{told.get(call, call.__name__)} lacks results: a task in it raised a trio.Cancelled that belongs elsewhere, "
+        f"{names.get(call, call.__name__)} lacks results: a task in it raised a trio.Cancelled that belongs elsewhere, "
         "or cancelled the nursery"
     )
 

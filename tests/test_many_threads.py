@@ -60,14 +60,14 @@ async def test_none_of_many_completions_in_eight_threads_is_lost_or_late(
     token = trio.lowlevel.current_trio_token()
     done = 0
 
-    def complete_all(share: list[tuple[int, concurrent.futures.Future[int]]], told: trio.Event) -> None:
+    def complete_all(share: list[tuple[int, concurrent.futures.Future[int]]], all_sent: trio.Event) -> None:
         for number, source in share:
             complete(source, number)
-        token.run_sync_soon(told.set)
+        token.run_sync_soon(all_sent.set)
 
-    async def check(told: trio.Event, share: list[tuple[int, Future[int]]]) -> None:
+    async def check(all_sent: trio.Event, share: list[tuple[int, Future[int]]]) -> None:
         nonlocal done
-        await told.wait()  # it was sent after all the completions, so it must arrive after them
+        await all_sent.wait()  # it was sent after all the completions, so it must arrive after them
         done += sum(arrived(future, number) for number, future in share)
 
     for _ in range(ROUNDS):
@@ -75,9 +75,9 @@ async def test_none_of_many_completions_in_eight_threads_is_lost_or_late(
         async with trio.open_nursery() as nursery:
             for first in range(THREADS):
                 share = list(enumerate(sources))[first::THREADS]
-                told = trio.Event()
-                nursery.start_soon(check, told, [(number, wrap_future(source)) for number, source in share])
-                threading.Thread(target=complete_all, args=(share, told)).start()
+                all_sent = trio.Event()
+                nursery.start_soon(check, all_sent, [(number, wrap_future(source)) for number, source in share])
+                threading.Thread(target=complete_all, args=(share, all_sent)).start()
     assert done == COMPLETIONS
     assert not caplog.records
 

@@ -393,20 +393,20 @@ async def a_closed_nursery() -> trio.Nursery:
 async def test_the_task_is_named_after_its_function_and_has_the_callers_context(nursery: trio.Nursery) -> None:
     token = trio.lowlevel.current_trio_token()
 
-    async def tell(mark: str) -> tuple[str, str, str]:
+    async def report(mark: str) -> tuple[str, str, str]:
         before = colour.get()
         colour.set("blue")
         return mark, trio.lowlevel.current_task().name, before
 
     def start() -> tuple[tuple[str, str, str], str]:
         colour.set("red")
-        told = start_from_thread(nursery, tell, "x", trio_token=token).result(LIMIT)
-        return told, colour.get()
+        answer = start_from_thread(nursery, report, "x", trio_token=token).result(LIMIT)
+        return answer, colour.get()
 
     colour.set("green")
     (mark, name, before), after = await in_thread(start)
     assert (mark, before, after) == ("x", "red", "red")
-    assert name.endswith("<locals>.tell")
+    assert name.endswith("<locals>.report")
 
 
 async def test_an_exception_reaches_the_future_but_not_the_nursery() -> None:
@@ -530,13 +530,13 @@ def test_if_the_run_has_ended_the_future_fails() -> None:
 
 def test_if_the_run_has_ended_the_future_fails_even_in_a_thread_started_by_trio() -> None:
     futures: list[concurrent.futures.Future[int]] = []
-    began, ended, told = threading.Event(), threading.Event(), threading.Event()
+    began, ended, started = threading.Event(), threading.Event(), threading.Event()
 
     def outlives_the_run(nursery: trio.Nursery) -> None:
         began.set()
         ended.wait(LIMIT)
         futures.append(start_from_thread(nursery, three))
-        told.set()
+        started.set()
 
     async def main() -> None:
         async with trio.open_nursery() as nursery:
@@ -546,7 +546,7 @@ def test_if_the_run_has_ended_the_future_fails_even_in_a_thread_started_by_trio(
 
     trio.run(main)
     ended.set()
-    assert told.wait(LIMIT)
+    assert started.wait(LIMIT)
     assert isinstance(futures[0].exception(0), trio.RunFinishedError)
 
 

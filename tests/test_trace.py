@@ -256,8 +256,8 @@ def test_a_wait_says_what_it_waits_for() -> None:
             second.set_result(2)
 
     recorder = record(main)
-    told = {(span.name, span.begin, span.end) for span in spans(recorder, "wait", "waiting for")}
-    assert told == {
+    waits = {(span.name, span.begin, span.end) for span in spans(recorder, "wait", "waiting for")}
+    assert waits == {
         ("waiting for Future", 0, 1),
         ("waiting for 2 results", 0, 2),
         ("waiting for the next result", 0, 1),

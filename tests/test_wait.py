@@ -261,8 +261,8 @@ async def test_passing_anything_but_a_result_raises_an_error_that_shows_the_righ
         (concurrent.futures.Future(), r"not <Future at .*; 'wrap_future\(future\)' makes a result of it"),
         (3, r"not 3; the right call is '(\w+)\(\[result, \.\.\.\]\)'"),
     ]
-    for wrong, said in cases:
-        with pytest.raises(TypeError, match=rf"^\w+ takes results of triores, {said}"):
+    for wrong, message in cases:
+        with pytest.raises(TypeError, match=rf"^\w+ takes results of triores, {message}"):
             await wait(wrong)
     wrong = future
     with pytest.raises(
