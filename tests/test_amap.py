@@ -1158,7 +1158,7 @@ async def test_items_added_by_another_task_wake_the_waiting_loop(autojump_clock:
     assert found == ["slow", "late"]
 
 
-async def test_a_generator_is_read_further_only_after_added_items_have_been_taken(autojump_clock: MockClock) -> None:
+async def test_a_generator_is_read_on_only_after_added_items_have_been_taken(autojump_clock: MockClock) -> None:
     found: list[int] = []
     async with open_amap(returns, AsyncSource(4).items(), limit=2) as results:
         async for capture in results:
@@ -1213,7 +1213,7 @@ def test_results_can_be_used_only_in_their_own_run() -> None:
     trio.run(main)
 
 
-async def test_a_capture_from_open_amap_can_not_be_run_again() -> None:
+async def test_a_capture_from_open_amap_cannot_be_run_again() -> None:
     called: list[str] = []
 
     async def note(item: str) -> None:

@@ -291,7 +291,7 @@ async def test_if_a_callback_fails_its_exception_is_logged_and_everything_else_c
     assert is_free(future)
 
 
-async def test_a_callback_can_not_settle_its_own_result_again(caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_callback_cannot_settle_its_own_result_again(caplog: pytest.LogCaptureFixture) -> None:
     future = Future[int]()
     future.add_done_callback(lambda _: future.set_result(4))
     future.set_result(3)
@@ -300,7 +300,7 @@ async def test_a_callback_can_not_settle_its_own_result_again(caplog: pytest.Log
 
 
 @pytest.mark.parametrize("kind", [SystemExit, KeyboardInterrupt, GeneratorExit])
-async def test_keyboard_interrupts_and_the_like_are_raised_once_all_callbacks_have_run(
+async def test_exceptions_such_as_keyboard_interrupt_are_raised_once_all_callbacks_have_run(
     kind: type[BaseException], caplog: pytest.LogCaptureFixture, nursery: trio.Nursery
 ) -> None:
     future, other = Future[int](), Future[int]()

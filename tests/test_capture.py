@@ -182,7 +182,7 @@ async def test_if_the_rest_of_a_group_is_suppressed_a_foreign_cancellation_is_pa
     assert not capture.cancelled()
 
 
-async def test_an_exception_that_is_not_suppressed_is_passed_on_with_a_foreign_cancellation() -> None:
+async def test_an_exception_in_a_group_with_a_foreign_cancellation_is_passed_on_if_it_is_not_suppressed() -> None:
     with pytest.raises(BaseExceptionGroup) as caught, trio.CancelScope() as scope:
         async with trio.open_nursery() as nursery:
             capture = ResultCapture.start_soon(nursery, fail_in_clean_up, Boom(), suppress_exception=KeyError)
@@ -218,7 +218,7 @@ async def test_a_cancellation_is_recorded_and_passed_on() -> None:
         capture.result()
 
 
-async def test_a_group_of_cancellations_counts_as_a_cancellation() -> None:
+async def test_a_routine_that_ends_with_a_group_of_cancellations_counts_as_cancelled() -> None:
     async def sleep_twice() -> None:
         try:
             async with trio.open_nursery() as inner:

@@ -126,7 +126,7 @@ async def a_capture_cancelled_by_its_own_scope(watch: Watch) -> None:
     watch(capture.exception())
 
 
-async def a_capture_whose_scope_can_not_be_entered(watch: Watch) -> None:
+async def a_capture_whose_scope_cannot_be_entered(watch: Watch) -> None:
     scope = trio.CancelScope()
 
     async def use(nursery: trio.Nursery) -> None:
@@ -404,7 +404,7 @@ async def waits_that_raise_an_error(watch: Watch) -> None:
         a_failed_capture_run_by_hand,
         a_cancelled_capture,
         a_capture_cancelled_by_its_own_scope,
-        a_capture_whose_scope_can_not_be_entered,
+        a_capture_whose_scope_cannot_be_entered,
         failing_callbacks_of_captures,
         a_callback_that_ends_the_program,
         a_pending_future_with_callbacks,

@@ -216,7 +216,7 @@ def test_the_tabs_of_the_migration_pages_open_on_triores(page: Path) -> None:
     assert text.count(":::{tab-item} triores\n:sync: triores\n:selected:\n") == text.count("::::{tab-set}\n") > 0
 
 
-def test_each_public_name_is_in_the_table_that_opens_the_packages_help() -> None:
+def test_each_public_name_is_in_the_table_at_the_top_of_the_packages_help() -> None:
     assert triores.__doc__ is not None
     assert set(re.findall(r"\w+", triores.__doc__)) >= set(triores.__all__) - {"ResultStatistics"}
 

@@ -274,7 +274,7 @@ async def test_the_path_may_be_a_file(tmp_path: Path, capsys: pytest.CaptureFixt
     assert capsys.readouterr() == (f"{digest_of(b'x')}  {tmp_path}/file\n", "")
 
 
-async def test_a_directory_that_can_not_be_listed_is_reported(
+async def test_a_directory_that_cannot_be_listed_is_reported(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "closed").mkdir()

@@ -90,7 +90,7 @@ def test_the_crawler_requests_each_path_once_and_never_more_at_once_than_its_lim
     assert most <= 5  # the server may be late to notice that a client has left
 
 
-def test_the_crawler_reports_pages_it_can_not_read() -> None:
+def test_the_crawler_reports_pages_it_cannot_read() -> None:
     site = crawler.Site(20, seed=3)
 
     async def serve(stream: trio.SocketStream) -> None:
@@ -288,7 +288,7 @@ async def test_the_server_does_not_answer_invalid_requests(port: int) -> None:
     assert await checker.check(port, 9, "/a.html") == checker.Answer(None, set())
 
 
-async def test_a_file_that_can_not_be_read_is_a_broken_link(
+async def test_a_file_that_cannot_be_read_is_a_broken_link(
     tmp_path: Path, port: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(*_args: object) -> None:

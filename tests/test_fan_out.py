@@ -237,7 +237,7 @@ async def raises_a_foreign_cancelled() -> None:
 
 
 @each_call
-async def test_a_cancelled_that_belongs_elsewhere_does_not_count_as_a_result(call: Call) -> None:
+async def test_if_a_function_raises_a_cancelled_that_belongs_elsewhere_the_call_raises_an_error(call: Call) -> None:
     error = await error_of(call(raises_a_foreign_cancelled))
     assert type(error) is RuntimeError
     names = {stagger_them: "first_success", **dict.fromkeys(MAPS[:2], "amap"), **dict.fromkeys(MAPS[2:], "open_amap")}

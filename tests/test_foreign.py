@@ -316,7 +316,7 @@ def weak_references() -> int:
 
 
 @pytest.mark.skipif(sys.implementation.name != "cpython", reason="only CPython frees objects by reference counts")
-async def test_nothing_is_kept_for_futures_that_are_gone() -> None:
+async def test_no_entries_are_kept_for_futures_that_are_gone() -> None:
     wrap_future(concurrent.futures.Future[int]())
     gc.collect()
     before = weak_references()

@@ -200,7 +200,7 @@ REFUSED = (
 
 
 @each_change
-async def test_another_thread_or_run_can_not_change_a_pending_result(
+async def test_another_thread_or_run_cannot_change_a_pending_result(
     change: Callable[[Future[int]], object], owned: Owned
 ) -> None:
     call = partial(change, owned.future)
@@ -213,7 +213,7 @@ async def test_another_thread_or_run_can_not_change_a_pending_result(
 
 
 @each_wait
-async def test_another_run_can_not_wait_for_a_pending_result(
+async def test_another_run_cannot_wait_for_a_pending_result(
     wait: Callable[[Future[int]], Awaitable[object]], owned: Owned
 ) -> None:
     with pytest.raises(RuntimeError, match=REFUSED):
@@ -221,7 +221,7 @@ async def test_another_run_can_not_wait_for_a_pending_result(
     await owned.check_unchanged()
 
 
-async def test_another_run_can_not_start_a_capture() -> None:
+async def test_another_run_cannot_start_a_capture() -> None:
     runs: list[int] = []
 
     async def routine() -> None:
@@ -301,7 +301,7 @@ def test_once_its_run_has_ended_a_result_can_be_waited_for_in_another_run(
     iterators.clear()
 
 
-def test_once_its_run_has_ended_its_last_wait_is_no_longer_registered() -> None:
+def test_once_the_run_of_a_result_has_ended_its_only_wait_is_no_longer_registered() -> None:
     async def main() -> Future[int]:
         future = Future[int]()
         iterators.append(as_completed([future]))
@@ -485,7 +485,7 @@ def test_if_a_run_claims_a_result_while_a_thread_settles_it_the_run_wakes_the_wa
     assert threads == [run.ident]
 
 
-def test_if_nobody_waits_any_longer_when_a_thread_has_settled_a_result_nobody_is_woken() -> None:
+def test_a_result_settled_by_a_thread_is_done_even_if_a_run_claimed_it_and_no_longer_waits() -> None:
     future = Future[int]()
     claimed, settled = threading.Event(), threading.Event()
 

@@ -73,7 +73,7 @@ def run_suite(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Run
 # ---- pending results
 
 
-def test_a_pending_result_that_is_still_referred_to_fails_the_test(run_suite: RunSuite) -> None:
+def test_a_pending_result_that_something_still_refers_to_fails_the_test(run_suite: RunSuite) -> None:
     report = run_suite(
         """
         async def test_it():

@@ -160,7 +160,7 @@ async def unwrap(result: ResultBase[object]) -> object:
     return result.unwrap()
 
 
-async def test_readers_in_several_tasks_get_the_same_exception_without_each_others_frames() -> None:
+async def test_readers_in_several_tasks_get_the_same_exception_but_not_each_others_frames() -> None:
     future = Future[int]()
     depths: set[int] = set()
 
@@ -275,7 +275,7 @@ async def test_reading_a_stored_cancelled_elsewhere_does_no_harm() -> None:
     assert not scope.cancelled_caught
 
 
-async def test_cancelled_and_failed_can_be_told_apart() -> None:
+async def test_cancelled_and_failed_results_can_be_told_apart() -> None:
     cancelled = await a_cancelled()
     nested_deeply = nested(cancelled, 3000)  # deeper than Python can recurse
     several = BaseExceptionGroup("several", [cancelled, BaseExceptionGroup("inner", [cancelled])])
@@ -576,7 +576,7 @@ async def test_a_hundred_cancelled_waits_leave_nothing_registered() -> None:
     assert is_free(future)
 
 
-async def test_a_wait_settled_and_cancelled_in_the_same_tick_ends_by_whichever_came_first() -> None:
+async def test_a_wait_settled_and_cancelled_in_the_same_tick_ends_with_whichever_came_first() -> None:
     for settle_first in (True, False):
         future = Future[int]()
         async with trio.open_nursery() as nursery:
