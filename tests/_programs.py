@@ -1,8 +1,8 @@
-"""Random programs of tasks that wait for one another, to see which of their waits the check for cycles would refuse.
+"""Random programs whose tasks wait for one another, to find out in which waits the check for cycles raises an error.
 
-Each task decides by random numbers of its own what it does next, so a seed gives the same program again. The check is
-on, but a refused wait isn't raised: it is noted, and the program goes on as if the check were off. So what becomes of
-each refused wait can be seen: one that succeeds later was a false alarm.
+Each task decides by its own random numbers what it does next, so the same seed gives the same program. The check is on,
+but its errors aren't raised, only noted, and the program continues as if the check were off. So the outcome of each
+refused wait can be seen: if it succeeds later, the error would have been a false alarm.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 
     from triores import ResultBase
 
-# How often a task does what. A plain program consists of nothing that the check doesn't know.
+# How often tasks take each step. A plain program has only steps that the check understands.
 PLAIN = {"pause": 4, "one": 4, "everything": 2, "children": 4, "gathered": 1, "mapped": 1, "fail": 1}
 _HOSTILE_STEPS = {
     "future": 1,
@@ -59,22 +59,22 @@ _HOSTILE_STEPS = {
 }
 MIXED = {kind: 4 * weight for kind, weight in PLAIN.items()} | _HOSTILE_STEPS
 HOSTILE = PLAIN | _HOSTILE_STEPS
-# The same, and scopes of nurseries are cancelled by tasks that have nothing to do with them.
+# The same, but tasks also cancel nurseries that they have nothing to do with.
 OUTSIDERS = HOSTILE | {"cancel_nursery": 2}
 
 _TASKS = 10  # at most
-_NEVER = 1_000_000  # seconds; by then, what still waits hangs
+_NEVER = 1_000_000  # seconds; a task that still waits after that hangs
 
 
 @dataclass
 class Findings:
-    """What came of a number of programs."""
+    """How a number of programs ended."""
 
     ended: int = 0
     hanging: int = 0
-    hanging_refused: int = 0  # those of the hanging ones that would have got an error
+    hanging_refused: int = 0  # hanging programs that would have got an error
     false_alarms: list[int] = field(default_factory=list[int])  # seeds
-    only_cancelled: int = 0  # refused waits of programs that ended: nothing but a cancellation ended them
+    only_cancelled: int = 0  # refused waits of programs that ended: only a cancellation ended these waits
 
     def add(self, program: Program) -> None:
         if program.succeeded:
@@ -107,7 +107,7 @@ def run_programs(seeds: range, mix: dict[str, int]) -> Findings:
 
 
 class Program:
-    """One program: what its tasks share, and all that they can do."""
+    """One program: the state shared by its tasks, and the steps they can take."""
 
     def __init__(self, seed: int, mix: dict[str, int]) -> None:
         self.seed = seed
@@ -117,7 +117,7 @@ class Program:
         self._kinds, self._weights = list(mix), list(mix.values())
         self._refused: set[trio.lowlevel.Task] = set()
         self._tasks = 0
-        self._captures: dict[str, ResultCapture[None]] = {}  # by the path of the task: its parent's, and a number
+        self._captures: dict[str, ResultCapture[None]] = {}  # by the path of the task: its parent's path and a number
         self._open_futures: dict[str, Future[None]] = {}
         self._scopes: list[trio.CancelScope] = []
         self._nurseries: list[trio.Nursery] = []
@@ -160,7 +160,7 @@ class Program:
         limit.cancel()
 
     async def routine(self, path: str, *_args: object) -> None:
-        """What each task does: a few random steps."""
+        """Each task runs this: a few random steps."""
         self._tasks += 1
         if self._tasks > _TASKS:
             return
@@ -179,7 +179,7 @@ class Program:
         return [partial(self.routine, f"{path}.{number}") for number in range(rng.randint(1, 3))]
 
     def _results(self, rng: random.Random, path: str, most: int, *, futures: bool = False) -> list[ResultBase[None]]:
-        """Results to wait for: mostly those of earlier tasks, as in a program that works, but sometimes any."""
+        """Results to wait for: mostly those of earlier tasks, as in a correct program, but sometimes any."""
         known = self._open_futures if futures else self._captures
         paths = [*known]
         if rng.random() < 0.8:
@@ -187,7 +187,7 @@ class Program:
         return [known[other] for other in rng.sample(paths, min(len(paths), rng.randint(1, most)))]
 
     async def _wait(self, wait: Callable[..., Awaitable[Any]], *args: Any) -> None:
-        """Make a wait that may be refused, and look what becomes of it."""
+        """Make a wait that may be refused, and note whether it succeeds."""
         task = trio.lowlevel.current_task()
         self._refused.discard(task)
         try:
@@ -195,11 +195,11 @@ class Program:
         except trio.Cancelled:
             self._refused.discard(task)
             raise
-        finally:  # also if the shared call that was waited for has failed
+        finally:  # even if the shared call has failed
             self.succeeded += task in self._refused and not self.hangs
             self._refused.discard(task)
 
-    # ---- the steps of the plain mix
+    # ---- steps of plain programs
 
     async def pause(self, rng: random.Random, path: str) -> None:
         await trio.sleep(rng.choice((0, 0, 1, 2, 5)))
@@ -235,7 +235,7 @@ class Program:
         if rng.random() < 0.3:
             raise Boom
 
-    # ---- and of the mixed one
+    # ---- other steps
 
     async def future(self, rng: random.Random, path: str) -> None:
         if results := self._results(rng, path, 1, futures=True):

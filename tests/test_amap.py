@@ -407,11 +407,11 @@ async def test_every_task_is_named_after_the_function_even_if_calls_set_context_
     assert names.pop().endswith(".<locals>.set_and_note")
 
 
-# ---- both maps: what they refuse
+# ---- both maps: wrong arguments
 
 
 def amap_now(*args: Any, **kwargs: Any) -> None:
-    """Call `amap`, and run it as far as it goes before the first checkpoint."""
+    """Call `amap`, and run it up to its first checkpoint."""
     amap(*args, **kwargs).send(None)
 
 
@@ -480,7 +480,9 @@ def test_items_that_are_not_iterable_raise_an_error(name: str, call_map: Any) ->
     message = f"^{name} takes its items from an iterable or an async iterable, not from "
     with pytest.raises(TypeError, match=f"{message}3$"):
         call_map(at_once, 3)
-    with pytest.raises(TypeError, match=f"{message}<coroutine object at_once at "):  # and no warning: it was closed
+    with pytest.raises(
+        TypeError, match=f"{message}<coroutine object at_once at "
+    ):  # the coroutine is closed, so there is no warning
         call_map(at_once, at_once())
 
 

@@ -1,8 +1,8 @@
-"""The documentation: each code block runs and prints what the page says it prints, and each link leads somewhere.
+"""The documentation: each code block runs and prints what the page says, and each link leads somewhere.
 
-The Python blocks of a page run in their order and in one namespace, so a page may build up a program piece by piece. A
-block that awaits outside of a function runs as one typed at ``python -m trio`` does. An ``output`` block holds what the
-Python block before it prints, or what each block of the set of tabs before it prints; without one, nothing is printed.
+The Python blocks of a page run in order and share a namespace, so a page may build up a program piece by piece. A block
+that awaits outside a function runs as it would in ``python -m trio``. An ``output`` block is the expected output of the
+Python block before it, or of each block in the set of tabs before it. Without one, nothing may be printed.
 Trio runs with a mock clock, so sleeping takes no time. If a block prints its own lines, as a dump does, they look as
 if the block were a file ``app.py``.
 """

@@ -14,9 +14,7 @@ from triores import ResultCapture, debug
 from triores._result import ResultBase
 
 pytest_plugins = ["pytester"]
-pytestmark = (
-    pytest.mark.leaves_results
-)  # the small suites leave some in this process, which may run under the plugin too
+pytestmark = pytest.mark.leaves_results  # the small suites do, in this process, which may run under the plugin too
 
 HEAD = """import concurrent.futures, contextlib, copy, gc, unittest, weakref
 from functools import partial
