@@ -1456,6 +1456,7 @@ async def test_an_unstarted_generator_is_closed_even_if_the_map_is_cancelled_bef
             yield item
 
     source: Any = asynchronous() if is_async else synchronous()
+    await amap(at_once, [1])  # so that a slice has begun
     with trio.CancelScope() as scope:
         scope.cancel()
         await run_map(never_called, source)

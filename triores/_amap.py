@@ -217,9 +217,6 @@ class _Slices:
         self._opening = False  # whether a task is about to begin the next slice
         self._waiting = ParkingLot()  # the others
 
-    def is_over(self) -> bool:
-        return perf_counter() > self.end
-
     async def give_way(self, number: int, turned: bool) -> None:
         """Let other tasks have a turn, unless they had one since the slice of this number began.
 
@@ -227,7 +224,7 @@ class _Slices:
         hundred workers began a slice of its own, they would hold the loop for a hundred slices. And they wait without a
         checkpoint in each turn of the loop, which would cost more than the calls.
         """
-        while self.is_over():
+        while perf_counter() > self.end:
             if self._opening:
                 await self._waiting.park()
                 continue
@@ -327,6 +324,7 @@ class _Engine(ABC, Generic[ItemT]):
         turned = True  # whether the loop has turned since the slice of this number began
         self._coming -= 1
         try:
+            await checkpoint_if_cancelled()
             while True:
                 if perf_counter() > slices.end:
                     self._coming += 1
@@ -440,9 +438,10 @@ class _Engine(ABC, Generic[ItemT]):
         take: Any = anext
         step: tuple[Any, Any] = (take, source)
         try:
+            await checkpoint_if_cancelled()
             while True:
                 try:
-                    await self._wait_for_room()  # at first, a checkpoint, as no slice has begun
+                    await self._wait_for_room()
                 except BaseException as error:  # noqa: ASYNC103 # the generator raises it, or handles it
                     if generator is None:
                         raise
@@ -476,7 +475,7 @@ class _Engine(ABC, Generic[ItemT]):
             while not self._nursery.cancel_scope.cancel_called:
                 await trio.lowlevel.checkpoint()
             await checkpoint_if_cancelled()
-        elif self._slices.is_over():
+        elif perf_counter() > self._slices.end:
             await self._slices.give_way(self._slices.number, turned=False)
 
 
