@@ -1,4 +1,4 @@
-"""Everything that is run on this project: ``nox -s tests``, or ``nox -l`` for the list."""
+"""Everything you can run on this project: ``nox -s tests``, for example, or ``nox -l`` for the list."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ WITHOUT_EXAMPLES = ["--ignore-glob=*/test_examples*"]  # they have a session of 
 
 
 def install(session: nox.Session, *names: str) -> None:
-    """Install the package, and what these dependency groups name."""
+    """Install the package and these dependency groups."""
     session.install("-q", "-e", ".", *nox.project.dependency_groups(PROJECT, *names))
 
 
@@ -37,14 +37,14 @@ def demo(session: nox.Session) -> None:
 
 @nox.session(python=PYTHONS)
 def tests(session: nox.Session) -> None:
-    """Run the tests, but for those of the examples."""
+    """Run the tests, except those of the examples."""
     install(session, "test")
     session.run("pytest", "-q", *(session.posargs or ["-n", "2", *WITHOUT_EXAMPLES]))
 
 
 @nox.session(python="3.13")
 def coverage(session: nox.Session) -> None:
-    """Run the same tests on one Python, and see that they take every branch of the package."""
+    """Run the same tests on one Python, and check that they cover every branch of the package."""
     install(session, "test")
     session.run("coverage", "run", "-m", "pytest", "-q", *WITHOUT_EXAMPLES)
     session.run("coverage", "report")
@@ -52,7 +52,7 @@ def coverage(session: nox.Session) -> None:
 
 @nox.session(python="3.10")
 def lowest(session: nox.Session) -> None:
-    """Run the tests with the lowest versions of the package's own dependencies."""
+    """Run the tests with the lowest supported versions of the package's dependencies."""
     install(session, "test")
     session.install("-q", *(dependency.replace(">=", "==") for dependency in PROJECT["project"]["dependencies"]))
     session.run("pytest", "-q", *(session.posargs or ["-n", "2", *WITHOUT_EXAMPLES]))
@@ -60,30 +60,30 @@ def lowest(session: nox.Session) -> None:
 
 @nox.session(python="3.13", name="trio-asyncio")
 def trio_asyncio(session: nox.Session) -> None:
-    """Run the tests with trio-asyncio, which changes the process they run in for good."""
+    """Run the tests with trio-asyncio, which permanently changes the process they run in."""
     install(session, "trio-asyncio")
     session.run("pytest", "-q", "tests/with_trio_asyncio.py", *session.posargs)
 
 
 @nox.session(python="3.13")
 def leftovers(session: nox.Session) -> None:
-    """Run the tests under the package's own pytest plugin, and see that none leaves a result behind."""
+    """Run the tests with the package's own pytest plugin, and check that none of them leaves a result behind."""
     install(session, "test")
     session.run("pytest", "-q", "-p", "triores.pytest_plugin", *(session.posargs or ["-n", "2", *WITHOUT_EXAMPLES]))
 
 
 @nox.session(python="3.13")
 def soak(session: nox.Session) -> None:
-    """Run the tests with many more faults, schedules and repetitions than usual: some ten minutes."""
+    """Run the tests with many more faults, schedules and repetitions than usual; takes about ten minutes."""
     install(session, "test")
     session.run("pytest", "-q", *session.posargs, env={"TRIORES_SOAK": "1"})
 
 
 @nox.session
 def mutation(session: nox.Session) -> None:
-    """See that the tests notice what is changed in the package, for hours; ``-- 100`` takes 100 changes at random."""
+    """Check that the tests notice changes in the package; takes hours, but ``-- 100`` tries only 100 random changes."""
     install(session, "mutation")
-    copy = pathlib.Path(session.create_tmp()) / "copy"  # where cosmic-ray changes one file after another
+    copy = pathlib.Path(session.create_tmp()) / "copy"  # cosmic-ray changes one file after another in here
     shutil.rmtree(copy, ignore_errors=True)
     shutil.copytree(".", copy, ignore=shutil.ignore_patterns(".*", "_build"))
     session.chdir(copy)
@@ -98,7 +98,7 @@ def mutation(session: nox.Session) -> None:
 
 
 def keep_some(mutants: pathlib.Path, count: int) -> None:
-    """Have cosmic-ray skip all but a number of mutants, chosen at random."""
+    """Make cosmic-ray skip all but ``count`` mutants, chosen at random."""
     with contextlib.closing(sqlite3.connect(mutants)) as database, database:
         database.execute(
             "INSERT INTO work_results (job_id, worker_outcome) SELECT job_id, 'SKIPPED' FROM work_items "
@@ -109,7 +109,7 @@ def keep_some(mutants: pathlib.Path, count: int) -> None:
 
 @nox.session(python=["3.11", "3.13"])
 def bench(session: nox.Session) -> None:
-    """Measure triores beside its peers; add ``-- --quick`` to see only that all of it runs."""
+    """Compare triores with its peers; add ``-- --quick`` to check only that everything runs."""
     install(session, "bench")
     session.run("python", "-m", "benchmarks", *session.posargs)
 
@@ -120,21 +120,21 @@ def types(session: nox.Session) -> None:
     install(session, "types")
     session.run("mypy")
     session.run("pyright")
-    # Away from the work tree, so that the installed package is looked at, with its py.typed.
+    # Outside the work tree, so that pyright checks the installed package, with its py.typed.
     session.chdir(session.create_tmp())
     session.run("pyright", "--ignoreexternal", "--verifytypes", "triores")
 
 
 @nox.session
 def lint(session: nox.Session) -> None:
-    """Check style and async mistakes."""
+    """Check the style, and look for async mistakes."""
     session.install("-q", *nox.project.dependency_groups(PROJECT, "lint"))
     session.run("ruff", "check")
     session.run("ruff", "format", "--check")
     pages = ["README.md", *map(str, pathlib.Path("docs").rglob("*.md"))]
     session.run("ruff", "format", "--check", "--line-length=90", *pages)
-    # ASYNC9 are opt-in rules that see no checkpoint in what this package awaits; the tests look for each of them.
-    # The comparison shows what goes wrong elsewhere, so it does what these rules warn of.
+    # The opt-in rules ASYNC9 don't see the checkpoints in this package's own calls; the tests check each of those.
+    # The comparison shows what goes wrong elsewhere, so it does what these rules warn about.
     allowed = "docs/examples/compare_peers.py:ASYNC103,ASYNC104,ASYNC112,ASYNC124"
     session.run(
         *("flake8", "--select=ASYNC", "--extend-ignore=ASYNC9", f"--per-file-ignores={allowed}"),
@@ -158,11 +158,11 @@ def cluster(session: nox.Session) -> None:
 
 @nox.session
 def docs(session: nox.Session) -> None:
-    """Build the documentation, every warning an error; with ``-- serve``, serve it and rebuild at each change."""
+    """Build the documentation, with warnings as errors; with ``-- serve``, serve it, and rebuild it at each change."""
     install(session, "docs")
     build = ["-n", "-W", "-b", "html", "docs", "docs/_build/html"]
     if "serve" in session.posargs:
-        watched = ["--watch", "triores", "--watch", "tests/misuse.py"]  # what pages are made from
+        watched = ["--watch", "triores", "--watch", "tests/misuse.py"]  # pages are made from these
         session.run("sphinx-autobuild", *watched, "--ignore", "*/_build/*", *build)
     else:
         session.run("python", "-m", "sphinx", "--keep-going", "-E", *build)
@@ -170,10 +170,10 @@ def docs(session: nox.Session) -> None:
 
 @nox.session
 def package(session: nox.Session) -> None:
-    """Build the distributions, check what is in them, and run the tests of the public names on the installed wheel."""
+    """Build the distributions, check their contents, and run the tests of the public names on the installed wheel."""
     options = argparse.ArgumentParser(prog="nox -s package --")
-    options.add_argument("--outdir", default=None, help="where the distributions are put")
-    options.add_argument("--release", default=None, help="the tag of a release, to be compared with the version")
+    options.add_argument("--outdir", default=None, help="the folder for the distributions")
+    options.add_argument("--release", default=None, help="the tag of a release, to compare with the version")
     asked = options.parse_args(session.posargs)
     outdir = pathlib.Path(asked.outdir or session.create_tmp()).resolve()
     shutil.rmtree(outdir, ignore_errors=True)
@@ -184,14 +184,14 @@ def package(session: nox.Session) -> None:
 
     name = sdist.name.removesuffix(".tar.gz")
     if asked.release is not None and name != f"triores-{asked.release.removeprefix('v')}":
-        session.error(f"the tag {asked.release} is not that of {name}")
+        session.error(f"the tag {asked.release} doesn't match {name}")
     session.run("check-wheel-contents", "--package", "triores", str(wheel))
 
     unpacked = pathlib.Path(session.create_tmp()) / "unpacked"
     shutil.rmtree(unpacked, ignore_errors=True)
     with tarfile.open(sdist) as archive:
         archive.extractall(unpacked, filter="data")
-    shutil.rmtree(unpacked / name / "triores")  # so that it is the wheel that is tested
+    shutil.rmtree(unpacked / name / "triores")  # so that the tests run on the wheel
     session.install("-q", str(wheel), *nox.project.dependency_groups(PROJECT, "test"))
     session.chdir(unpacked / name)
     session.run("pytest", "-q", "tests/test_package.py", "tests/test_api.py")
@@ -199,7 +199,7 @@ def package(session: nox.Session) -> None:
 
 @nox.session(venv_backend="none")
 def changelog(session: nox.Session) -> None:
-    """Check that a change of the package since a commit, by default the one before, has its line in CHANGELOG.md."""
+    """Check that CHANGELOG.md has a line for changes of the package since a commit, by default the previous one."""
     (base,) = session.posargs or ["HEAD~1"]
     changed = subprocess.run(
         ["git", "diff", "--name-only", f"{base}...HEAD"], check=True, capture_output=True, text=True
@@ -209,6 +209,6 @@ def changelog(session: nox.Session) -> None:
     ).stdout
     if any(path.startswith("triores/") for path in changed) and "CHANGELOG.md" not in changed:
         if "Changelog: none" in messages:
-            session.log("the package changed, and a commit says that no user notices")
+            session.log("the package changed, and a commit message says that users won't notice")
         else:
             session.error("the package changed: add a line to CHANGELOG.md, or 'Changelog: none' to the commit message")

@@ -103,7 +103,7 @@ async def again_in_asyncio(n: int, clock: Clock) -> None:
 
 
 EXECUTOR = Scenario(
-    "run_in_executor, beside trio.to_thread.run_sync",
+    "run_in_executor, compared with trio.to_thread.run_sync",
     1_000,
     {TRIORES: calls_in_triores, BY_HAND: calls_in_trio, ASYNCIO: calls_in_asyncio},
 )

@@ -1,4 +1,4 @@
-"""What is measured in bytes, or once for each process: futures, the peak of a stream, and the import."""
+"""Measurements in bytes, or once per process: the size of futures, the peak of a stream, and the import."""
 
 from __future__ import annotations
 
@@ -63,8 +63,8 @@ def _put(slot: Slot) -> None:
 
 
 def _bytes_of(make: Callable[[], Any], settle: Callable[[Any], object], n: int) -> tuple[float, float]:
-    """How many bytes a pending and a done one takes, less the list that holds them."""
-    settle(make())  # whatever is made once for all
+    """The bytes that a pending future takes, and a done one, without the list that holds them."""
+    settle(make())  # whatever is made only once
     held: list[Any] = [None] * n
     gc.collect()
     tracemalloc.start()
@@ -81,7 +81,7 @@ def _bytes_of(make: Callable[[], Any], settle: Callable[[Any], object], n: int) 
 
 
 def measure_peak(items: int) -> Series:
-    """The greatest number of bytes in use while items of a generator go through open_amap."""
+    """The most bytes in use while the items of a generator go through open_amap."""
 
     async def main() -> None:
         async def work(item: int) -> int:
@@ -105,13 +105,13 @@ def measure_peak(items: int) -> Series:
 
 
 def measure_import(rounds: int) -> list[Series]:
-    """Seconds of an import after Trio's, each in a new process. What Trio itself imports is there already."""
+    """Seconds for an import after Trio has been imported, each in a new process."""
     values: dict[str, list[float]] = {name: [] for name in IMPORTS}
     with tempfile.TemporaryDirectory() as compiled:
         for turn in range(rounds + 1):
             for name, module in IMPORTS.items():
                 seconds = _import_once(module, compiled)
-                if turn:  # the first compiles
+                if turn:  # the first one compiles the modules
                     values[name].append(seconds)
     return [Series(IMPORT, name, 1, measured) for name, measured in values.items()]
 

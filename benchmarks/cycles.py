@@ -1,4 +1,4 @@
-"""Scenarios of what the check for cycles of waits costs: the same calls with the check and without."""
+"""Scenarios for the cost of the check for cycles of waits: the same calls with the check and without."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ async def captures(n: int, clock: Clock) -> None:
 
 
 async def pending_captures(n: int, clock: Clock) -> None:
-    """Wait for each of some tasks while it sleeps."""
+    """Wait for one sleeping task after another."""
     async with trio.open_nursery() as nursery:
         for _ in range(n):
             ended = trio.Event()
@@ -56,7 +56,7 @@ async def wait_all_of_ten(n: int, clock: Clock) -> None:
 
 
 async def chain(n: int, clock: Clock) -> None:
-    """Tasks, each of which waits for the one before: the search looks at 32 of them, again and again."""
+    """Tasks that each wait for the one before: the search checks 32 of them, again and again."""
 
     async def wait(result: triores.ResultBase[None]) -> None:
         await result.wait_done()

@@ -1,4 +1,4 @@
-"""What was set as a goal, and how each figure is made of the series that were measured."""
+"""The goals, and how each figure is calculated from the series that were measured."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ class Measured:
     """All series of one session, by scenario, contender and number of results.
 
     Args:
-        series: What was measured.
-        divisor: By what the numbers of results were divided, to be quicker.
+        series: The measurements.
+        divisor: What the numbers of results were divided by, to be quicker.
     """
 
     def __init__(self, series: Iterable[Series], divisor: int = 1) -> None:
@@ -41,15 +41,15 @@ class Measured:
         self._by_key = {(one.scenario, one.contender, one.results): one for one in self.series}
 
     def find(self, scenario: str, contender: str, results: int) -> Series | None:
-        """One series, or None where that was not measured."""
+        """One series, or None if it wasn't measured."""
         return self._by_key.get((scenario, contender, results))
 
     def at_its_size(self, scenario: Scenario, contender: str) -> Series | None:
-        """The series of a scenario with the number of results that its goals are about."""
+        """The series of a scenario for the number of results that its goals refer to."""
         return self.find(scenario.name, contender, scenario.results // self.divisor)
 
     def growth(self, scenario: str, contender: str) -> list[Series]:
-        """The series of one contender, from few results to many, as they were measured in turn."""
+        """The series of one contender, from few results to many, of those that were measured in turn."""
         own_sizes = {(one.name, one.results // self.divisor) for one in SCENARIOS}
         found = [
             one
@@ -61,7 +61,7 @@ class Measured:
 
 @dataclass(frozen=True)
 class Figure:
-    """A number that a goal is about, with the quartiles of the rounds that it is the median of."""
+    """A number that a goal refers to. It is the median of the rounds, and comes with their quartiles."""
 
     value: float
     low: float
@@ -80,11 +80,11 @@ class Ratio:
 
     @property
     def name(self) -> str:
-        """What is told in the table."""
+        """The text in the table."""
         return f"{self.scenario.name}, {self.scenario.results:,}: {self.over} / {self.under}"
 
     def figure(self, measured: Measured) -> Figure | None:
-        """The figure, or None where nothing was measured that it is made of."""
+        """The figure, or None if it wasn't measured."""
         over = measured.at_its_size(self.scenario, self.over)
         under = measured.at_its_size(self.scenario, self.under)
         if over is None or under is None:
@@ -94,7 +94,7 @@ class Ratio:
 
 @dataclass(frozen=True)
 class Slope:
-    """The slope of the line through the logarithms of the whole cost and of the number of results: 1 is linear."""
+    """The slope of the line through total cost against number of results, on logarithmic scales: 1 is linear."""
 
     scenario: Scenario
     most: float | None = None
@@ -102,11 +102,11 @@ class Slope:
 
     @property
     def name(self) -> str:
-        """What is told in the table."""
+        """The text in the table."""
         return f"{self.scenario.name}: log-log slope, {SLOPE_SIZES[0]:,} to {SLOPE_SIZES[-1]:,}"
 
     def figure(self, measured: Measured) -> Figure | None:
-        """The figure, or None where nothing was measured that it is made of."""
+        """The figure, or None if it wasn't measured."""
         found = [measured.find(self.scenario.name, TRIORES, size // measured.divisor) for size in SLOPE_SIZES]
         series = [one for one in found if one is not None]
         if not series:
@@ -123,7 +123,7 @@ class Slope:
 
 @dataclass(frozen=True)
 class Value:
-    """The median of what was measured itself: bytes, or milliseconds."""
+    """The median of the measurements themselves: bytes, or milliseconds."""
 
     scenario: str
     unit: str
@@ -133,18 +133,18 @@ class Value:
 
     @property
     def name(self) -> str:
-        """What is told in the table."""
+        """The text in the table."""
         return f"{self.scenario}, {self.unit}"
 
     def figure(self, measured: Measured) -> Figure | None:
-        """The figure, or None where nothing was measured that it is made of."""
+        """The figure, or None if it wasn't measured."""
         series = measured.find(self.scenario, TRIORES, 1)
         return None if series is None else _median_of([value * self.scale for value in series.values])
 
 
 @dataclass(frozen=True)
 class Flatness:
-    """The greatest over the least of what was measured with different numbers of results."""
+    """The ratio of what was measured for the most results and for the fewest."""
 
     scenario: str
     most: float | None = None
@@ -152,11 +152,11 @@ class Flatness:
 
     @property
     def name(self) -> str:
-        """What is told in the table."""
+        """The text in the table."""
         return f"{self.scenario}: most items / fewest items"
 
     def figure(self, measured: Measured) -> Figure | None:
-        """The figure, or None where nothing was measured that it is made of."""
+        """The figure, or None if it wasn't measured."""
         series = measured.growth(self.scenario, TRIORES)
         return _median_of([series[-1].median / series[0].median]) if len(series) > 1 else None
 

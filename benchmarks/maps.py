@@ -22,7 +22,7 @@ LIMIT = 100
 
 
 async def return_at_once(item: int) -> int:
-    """A function that never waits, so that nothing is left but the map itself."""
+    """A function that never waits, so that only the map itself is measured."""
     return item
 
 
@@ -51,7 +51,7 @@ async def amap_by_hand(fn: Callable[[int], Awaitable[int]], n: int, clock: Clock
 
 
 async def amap_in_anyio(n: int, clock: Clock) -> None:
-    """It has no limit, and starts a task for each item."""
+    """Anyio has no limit here, and starts a task for each item."""
     with clock:
         values = await anyio.amap(work, range(n))
     assert values == list(range(n))
@@ -86,7 +86,7 @@ async def open_amap_in_triores(n: int, clock: Clock, *, ordered: bool = False) -
 
 
 async def open_amap_by_hand(n: int, clock: Clock) -> None:
-    """Workers that send into a channel without a buffer, so that each holds at most one item."""
+    """Workers that send into an unbuffered channel, so that each of them holds at most one item."""
     total = 0
     with clock:
         source = iter(range(n))
@@ -116,7 +116,7 @@ async def open_amap_of_a_generator(n: int, clock: Clock) -> None:
 
 
 async def generator_by_hand(n: int, clock: Clock) -> None:
-    """One task reads the generator for the workers, as what it holds over a ``yield`` belongs to one task."""
+    """One task reads the generator for the workers, since a scope around a ``yield`` belongs to a single task."""
     total = 0
     with clock:
         send_item, receive_item = trio.open_memory_channel[int](0)
@@ -145,12 +145,12 @@ async def generator_by_hand(n: int, clock: Clock) -> None:
 # ---- turns of other tasks
 
 
-TURN = "longest wait of another task for its turn, beside amap of calls that never wait"
+TURN = "longest time that another task waits for its turn, during amap of a function that never waits"
 TURNS = {f"{TURN}, {text}": limit for text, limit in {"limit 1": 1, "limit 100": 100, "no limit": None}.items()}
 
 
 def measure_turns(calls: int, rounds: int) -> list[Series]:
-    """Seconds for which a map over calls that never wait keeps another task from running, at the most."""
+    """The longest time, in seconds, for which a map over calls that never wait keeps another task from running."""
     return [
         Series(name, TRIORES, 1, [trio.run(_longest_wait, limit, calls) for _ in range(rounds)])
         for name, limit in TURNS.items()

@@ -1,12 +1,12 @@
 """Scenarios, their contenders, and how they are timed.
 
-- A contender is an async function of the number of results and of a `Clock`. Whatever is not part of the work, such as
-  making the futures that a wait is for, it does outside the clock's ``with`` block; and there it checks what came out.
-- The contenders of a scenario run in turn in one process: A, B, C, then B, C, A, and so on, with a garbage collection
-  between two of them. A machine that is busy for a while slows all of them alike, so the median of the ratios of one
-  round says more than a ratio of medians.
-- The garbage collector stays on while a contender runs: what it costs is part of what the contender's objects cost.
-- Each timing is a new Trio run, or asyncio run.
+- A contender is an async function that takes the number of results and a `Clock`. Whatever isn't part of the work, such
+  as making the futures to wait for, or checking the outcome, it does outside the clock's ``with`` block.
+- The contenders of a scenario take turns in one process: A, B, C, then B, C, A, and so on, with a garbage collection
+  between any two. If the machine is busy for a while, all of them slow down alike, so the median of the ratios within
+  one round says more than a ratio of medians.
+- The garbage collector stays on while a contender runs: its cost is part of the cost of the contender's objects.
+- Each timing is a new Trio run, or a new asyncio run.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ CONTENDERS = (TRIORES, BY_HAND, AIORESULT, ANYIO, TRIO_UTIL, ASYNCIO)
 
 
 class Clock:
-    """Times what is inside its ``with`` block, and nothing else."""
+    """Times only what is inside its ``with`` block."""
 
     def __init__(self) -> None:
         self.seconds = 0.0
@@ -54,15 +54,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class Scenario:
-    """One piece of work, and those who do it.
+    """A piece of work, and the contenders that do it.
 
     Attributes:
         name: What the work is, for tables and plots.
-        results: How many results it is about.
-        contenders: Who does it, by name. All run on Trio, but the one named asyncio.
-        growth: Whether it is timed with other numbers of results too, to see how its cost grows.
-        large: Who is timed with up to a million results then. Where a peer starts a task for each, that would take
-            minutes and gigabytes.
+        results: The number of results.
+        contenders: The contenders, by name. All of them run on Trio, except the one named asyncio.
+        growth: Whether to time it with other numbers of results too, to see how its cost grows.
+        large: The contenders to time with up to a million results in that case. If a peer starts a task for each, that
+            would take minutes and gigabytes.
     """
 
     name: str
@@ -74,13 +74,13 @@ class Scenario:
 
 @dataclass(frozen=True)
 class Series:
-    """What was measured in one thing, round by round.
+    """The measurements of one thing, round by round.
 
     Attributes:
         scenario: The scenario's name, or what else was measured.
-        contender: Who did it.
-        results: How many results it was about.
-        values: Seconds for each result, or bytes.
+        contender: The contender's name.
+        results: The number of results.
+        values: Seconds per result, or bytes.
         unit: ``second`` or ``byte``.
     """
 
@@ -97,14 +97,14 @@ class Series:
 
 
 def time_in_turn(scenario: Scenario, results: int, rounds: int) -> list[Series]:
-    """Time the contenders of a scenario in turn, after a round that warms up."""
+    """Time the contenders of a scenario in turn, after a warm-up round."""
     for name in scenario.contenders:
         time_once(scenario, name, results)
     return _time_each([(scenario, name, results) for name in scenario.contenders], rounds)
 
 
 def time_growth(scenario: Scenario, sizes: Sequence[int], sizes_of_others: Sequence[int], rounds: int) -> list[Series]:
-    """Time the contenders of a scenario in turn with each number of results; all but triores with fewer of these."""
+    """Time the contenders of a scenario in turn, with each number of results; the peers with fewer of them."""
     timings = [
         (scenario, name, results)
         for results in sizes
@@ -115,7 +115,7 @@ def time_growth(scenario: Scenario, sizes: Sequence[int], sizes_of_others: Seque
 
 
 def time_large(scenario: Scenario, sizes: Sequence[int]) -> list[Series]:
-    """Time once those contenders that can take it."""
+    """Time the contenders that can handle it, once."""
     return _time_each([(scenario, name, results) for results in sizes for name in scenario.large], rounds=1)
 
 
@@ -131,7 +131,7 @@ def _time_each(timings: list[tuple[Scenario, str, int]], rounds: int) -> list[Se
 
 
 def time_once(scenario: Scenario, name: str, results: int) -> float:
-    """Let a contender do its work once, and return the seconds that it took."""
+    """Let a contender do its work once, and return how many seconds it took."""
     clock = Clock()
 
     async def main() -> None:

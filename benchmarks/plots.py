@@ -1,4 +1,4 @@
-"""The plots, as SVG without a background and in colours that can be read on light and on dark pages."""
+"""The plots, as SVG without a background, in colours that are readable on light and dark pages."""
 
 # matplotlib's hints leave keyword arguments open:
 # pyright: reportUnknownMemberType=false, reportUnknownLambdaType=false
@@ -30,7 +30,7 @@ MARKERS = {TRIORES: "o", BY_HAND: "|", AIORESULT: "s", ANYIO: "D", TRIO_UTIL: "^
 
 STYLE: Any = {
     "svg.fonttype": "none",  # text stays text
-    "svg.hashsalt": "triores",  # or each run would give other names to the same shapes
+    "svg.hashsalt": "triores",  # or the same shapes would get other names in each run
     "font.family": "sans-serif",
     "font.size": 10,
     "text.color": GREY,

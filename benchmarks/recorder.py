@@ -1,4 +1,4 @@
-"""What `triores.trace.Recorder` costs while it records: the same work with it and without."""
+"""Scenarios for the cost of `triores.trace.Recorder`: the same work with a recorder and without."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def recorded(contender: Contender) -> Contender:
 
 
 def beside_itself(scenario: Scenario) -> Scenario:
-    """A scenario in which triores does the work of another one, recorded and not."""
+    """A scenario in which triores does the work of another scenario, with a recorder and without."""
     contender = scenario.contenders[TRIORES]
     return Scenario(f"{scenario.name}, recorded", scenario.results, {TRIORES: contender, RECORDED: recorded(contender)})
 

@@ -1,7 +1,7 @@
-"""The series that were measured, in pyperf's file format, which ``python -m pyperf stats FILE`` reads.
+"""The measured series, in pyperf's file format, which ``python -m pyperf stats FILE`` reads.
 
-A benchmark's name is made of the scenario, the contender and the number of results; its values are those of the rounds,
-in their order, for one result each.
+A benchmark's name consists of the scenario, the contender and the number of results; its values are the seconds per
+result, or the bytes, of the rounds in their order.
 """
 
 # pyperf has no type hints:
@@ -23,7 +23,7 @@ SYSTEM = ("python_implementation", "python_version", "platform", "cpu_model_name
 
 
 def versions() -> dict[str, str]:
-    """What was measured, and on what."""
+    """What was measured, and on which machine."""
     system: dict[str, Any] = pyperf.Run([1.0]).get_metadata()
     told = {name: str(system[name]) for name in SYSTEM if name in system}
     return {"triores": triores.__version__, **{name: version(name) for name in PACKAGES}, **told}

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def tables(measured: Measured, measured_on: dict[str, str]) -> str:
-    """All tables, one below the other."""
+    """All tables, one after another."""
     parts = [_versions(measured_on), _goals(measured), _costs(measured), _growth(measured)]
     return "\n".join("\n".join(part) + "\n" for part in parts)
 
@@ -40,7 +40,7 @@ def _goals(measured: Measured) -> Iterator[str]:
 
 
 def _costs(measured: Measured) -> Iterator[str]:
-    yield "Microseconds a result, medians:"
+    yield "Microseconds per result, medians:"
     yield ""
     yield f"| scenario | {' | '.join(CONTENDERS)} |"
     yield f"| --- |{' ---: |' * len(CONTENDERS)}"
@@ -60,7 +60,7 @@ def _growth(measured: Measured) -> Iterator[str]:
         if len(series := measured.growth(scenario, contender)) > 1
     ]
     sizes = sorted({one.results for series in grown for one in series})
-    yield "Microseconds a result, or bytes, by the number of results, medians:"
+    yield "Microseconds per result, or bytes, by the number of results, medians:"
     yield ""
     yield f"| scenario | contender | {' | '.join(f'{size:,}' for size in sizes)} |"
     yield f"| --- | --- |{' ---: |' * len(sizes)}"

@@ -1,4 +1,4 @@
-"""Scenarios of requests in flight on one connection, and of shared work: FutureMap and SingleFlight."""
+"""Scenarios with requests in flight on one connection, and with shared work: FutureMap and SingleFlight."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from .slots import Slot
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
-CALLERS = 100  # tasks, each of which makes one request after another
+CALLERS = 100  # tasks that each make one request after another
 
 
-# ---- registered, settled, read and removed at once, so that nothing is left but the map itself
+# ---- registered, settled, read and removed right away, so that only the map itself is measured
 
 
 async def entries_in_triores(n: int, clock: Clock) -> None:

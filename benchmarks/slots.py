@@ -1,4 +1,4 @@
-"""What hand-written Trio uses where triores has a future: an event and a slot for the value."""
+"""What hand-written Trio uses instead of a future: an event, and a slot for the value."""
 
 from __future__ import annotations
 
@@ -15,6 +15,6 @@ class Slot:
         self.value = -1
 
     def put(self, value: int) -> None:
-        """Store the value, and wake whoever waits for it."""
+        """Store the value, and wake the tasks that wait for it."""
         self.value = value
         self.event.set()

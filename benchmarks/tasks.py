@@ -1,4 +1,4 @@
-"""Scenarios of many tasks whose values are wanted: captures, gather, as_completed."""
+"""Scenarios with many tasks whose values are needed: captures, gather, as_completed."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ async def work_on_asyncio(item: int) -> int:
     return item
 
 
-# ---- a nursery of tasks, whose values are read at the end
+# ---- a nursery of tasks; their values are read at the end
 
 
 async def captures_in_triores(n: int, clock: Clock) -> None:
@@ -125,7 +125,7 @@ async def as_completed_in_triores(n: int, clock: Clock) -> None:
         async with trio.open_nursery() as nursery:
             captures = [triores.ResultCapture.start_soon(nursery, work, item) for item in range(n)]
             async for capture in triores.as_completed(captures):
-                values.append(capture.result())  # noqa: PERF401 - as the body of a user's loop
+                values.append(capture.result())  # noqa: PERF401 - stands for the body of a user's loop
     assert sorted(values) == list(range(n))
 
 
@@ -141,7 +141,7 @@ async def as_completed_by_hand(n: int, clock: Clock) -> None:
             for item in range(n):
                 nursery.start_soon(tell, item)
             for _ in range(n):
-                values.append(await receive.receive())  # noqa: PERF401 - as the body of a user's loop
+                values.append(await receive.receive())  # noqa: PERF401 - stands for the body of a user's loop
     assert sorted(values) == list(range(n))
 
 
@@ -153,7 +153,7 @@ async def as_completed_in_aioresult(n: int, clock: Clock) -> None:
             captures = [aioresult.ResultCapture.start_soon(nursery, work, item) for item in range(n)]
             nursery.start_soon(aioresult.results_to_channel, captures, send)
             async for capture in receive:
-                values.append(capture.result())  # noqa: PERF401 - as the body of a user's loop
+                values.append(capture.result())  # noqa: PERF401 - stands for the body of a user's loop
     assert sorted(values) == list(range(n))
 
 
@@ -162,7 +162,7 @@ async def as_completed_in_anyio(n: int, clock: Clock) -> None:
     with clock:
         async with anyio.as_completed(*[work(item) for item in range(n)]) as handles:
             async for handle in handles:
-                values.append(handle.return_value)  # noqa: PERF401 - as the body of a user's loop
+                values.append(handle.return_value)  # noqa: PERF401 - stands for the body of a user's loop
     assert sorted(values) == list(range(n))
 
 
@@ -170,7 +170,7 @@ async def as_completed_in_asyncio(n: int, clock: Clock) -> None:
     values: list[int] = []
     with clock:
         for next_one in asyncio.as_completed([work_on_asyncio(item) for item in range(n)]):
-            values.append(await next_one)  # noqa: PERF401 - as the body of a user's loop
+            values.append(await next_one)  # noqa: PERF401 - stands for the body of a user's loop
     assert sorted(values) == list(range(n))
 
 

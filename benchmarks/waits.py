@@ -1,4 +1,4 @@
-"""Scenarios of futures that one task settles, and for which others wait."""
+"""Scenarios with futures that one task settles and others wait for."""
 
 # trio_util has no type hints:
 # pyright: reportUnknownMemberType=false
@@ -22,21 +22,21 @@ from .slots import Slot
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable
 
-WAITERS = 100  # tasks, each of which waits for one future after another
+WAITERS = 100  # tasks that each wait for one future after another
 
 
 # ---- a future set by one task, awaited by another
 
 
 async def futures_in_triores(n: int, clock: Clock) -> None:
-    """With the calls that aioresult has too, and that need no more of Python than the event does by hand."""
+    """With calls that aioresult has too, and that do no more Python work than the hand-written event."""
     inbox: list[triores.Future[int]] = []
     total = 0
 
     async def wait() -> None:
         nonlocal total
         for _ in range(n // WAITERS):
-            future: triores.Future[int] = triores.Future()  # as `Future[int]()`, it would be slower on all sides
+            future: triores.Future[int] = triores.Future()  # `Future[int]()` would be slower for all contenders
             inbox.append(future)
             await future.wait_done()
             total += future.result()
@@ -214,7 +214,7 @@ async def wait_any_in_aioresult(n: int, clock: Clock) -> None:
 
 
 async def wait_any_in_trio_util(n: int, clock: Clock) -> None:
-    """trio_util waits for async functions, and does not tell which of them was first."""
+    """trio_util waits for async functions, and doesn't say which of them was first."""
     slots = [Slot() for _ in range(n)]
     async with trio.open_nursery() as nursery:
         nursery.start_soon(_once_all_wait, slots[n // 2].put, 1)

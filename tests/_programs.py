@@ -128,18 +128,18 @@ class Program:
 
     @contextmanager
     def _noting_refusals(self) -> Generator[None]:
-        original = _cycles._message_of_circle
+        original = _cycles._message_of_cycle
 
         def note(task: trio.lowlevel.Task) -> None:
             if original(task) is not None:
                 self._refused.add(task)
                 self.refusals += 1
 
-        _cycles._message_of_circle = note
+        _cycles._message_of_cycle = note
         try:
             yield
         finally:
-            _cycles._message_of_circle = original
+            _cycles._message_of_cycle = original
 
     async def _main(self) -> None:
         self._lock = trio.Lock()

@@ -54,21 +54,21 @@ AWKWARD = "Awkward values"
 
 NOT_DONE = "{} was read before it was done; call 'await result.wait_done()' first"
 WAIT_FIRST = "Wait for it first: `await pending`, or `await pending.wait_done()`."
-DONE_AGAIN = "this Future was settled already, and a result is settled only once; check 'result.is_done()' first"
+DONE_AGAIN = "this Future was already settled, and a result can only be settled once; check 'result.is_done()' first"
 FAILED = "this Future failed: {}"
 ASK_FIRST = "If several tasks may settle a future, check `is_done()` first, or use `cancel()`, which returns False."
 ELSEWHERE = (
-    "Future(is_done=False) belongs to another Trio run, and can't be {} from here; nothing was changed. From another "
-    "thread, call 'trio.from_thread.run_sync(fn, trio_token=result.trio_token)'; from another Trio run, "
-    "or in an event loop that hosts Trio as its guest, 'result.trio_token.run_sync_soon(fn)', where fn makes the call"
+    "Future(is_done=False) belongs to another Trio run, and can't be {} from here; nothing was changed. Put the call "
+    "into a function fn: another thread can then call 'trio.from_thread.run_sync(fn, trio_token=result.trio_token)'; "
+    "another Trio run, or an event loop that hosts Trio as its guest, 'result.trio_token.run_sync_soon(fn)'"
 )
 FROM_THREAD = "Go through the run it belongs to: `trio.from_thread.run_sync(fn, trio_token=result.trio_token)`."
 NO_TRIO = "triores needs Trio: call this from inside trio.run(...)"
 INSIDE = "Call it inside of `trio.run`."
-CALLED = "expected an async function, but got the coroutine that calling 'fetch' made; not '{}' but '{}'"
+CALLED = "expected an async function, but got the coroutine that 'fetch' returned; call '{1}', not '{0}'"
 SYNC = (
-    "expected an async function, but '{0}' is a synchronous one that returned 1; define it with 'async def', or run it "
-    "in a thread: 'start_soon(nursery, trio.to_thread.run_sync, {0})'"
+    "expected an async function, but '{0}' is synchronous, and returned 1; define it with 'async def', or run it in "
+    "a thread: 'start_soon(nursery, trio.to_thread.run_sync, {0})'"
 )
 
 MISUSES = (
@@ -115,7 +115,7 @@ MISUSES = (
         READING,
         "'{:x}'.format(done)",
         "ValueError",
-        "a result is formatted with '' or '#', not with 'x'",
+        "the format of a result must be '' or '#', not 'x'",
         "`f'{result:#}'` shows a capture with its routine and arguments.",
     ),
     # ---- settling
@@ -133,36 +133,36 @@ MISUSES = (
         SETTLING,
         "pending.set_exception('it broke')",
         "TypeError",
-        "a future is given an exception object, not 'it broke'; call 'set_exception(ValueError('what went wrong'))'",
+        "set_exception takes an exception object, not 'it broke'; call 'set_exception(ValueError('what went wrong'))'",
         "`pending.set_exception(ValueError('it broke'))`",
     ),
     Misuse(
         SETTLING,
         "pending.set_exception(ValueError)",
         "TypeError",
-        "a future is given an exception object, not <class 'ValueError'>; call 'set_exception(ValueError())'",
+        "set_exception takes an exception object, not <class 'ValueError'>; call 'set_exception(ValueError())'",
         "`pending.set_exception(ValueError())`",
     ),
     Misuse(
         SETTLING,
         "pending.set_exception(None)",
         "TypeError",
-        "a future is given an exception object, not None; call 'set_exception(ValueError('what went wrong'))'",
+        "set_exception takes an exception object, not None; call 'set_exception(ValueError('what went wrong'))'",
         "`pending.set_result(None)`, if that is what you meant.",
     ),
     Misuse(
         SETTLING,
         "pending.set_outcome(3)",
         "TypeError",
-        "an outcome is an outcome.Value or an outcome.Error, not 3; call "
-        "'set_outcome(outcome.Value(value))', or 'set_result(value)'",
+        "set_outcome takes an outcome.Value or an outcome.Error, not 3; call 'set_outcome(outcome.Value(value))', "
+        "or 'set_result(value)'",
         "`pending.set_outcome(outcome.Value(3))`, or `pending.set_result(3)`",
     ),
     Misuse(
         SETTLING,
         "pending.cancel(ValueError())",
         "TypeError",
-        "the reason of a cancellation is a string, not ValueError(); call 'future.cancel(\"why\")'",
+        "the reason for a cancellation must be a string, not ValueError(); call 'future.cancel(\"why\")'",
         "`pending.cancel('no longer wanted')`; for an exception, `set_exception`.",
     ),
     # ---- ownership
@@ -234,7 +234,7 @@ MISUSES = (
         OWNERSHIP,
         "await flights.run('a', fetch, 1)",
         "RuntimeError",
-        "SingleFlight(in_flight=0) belongs to another Trio run, where its nursery is, and no task was started; make a "
+        "SingleFlight(in_flight=0) belongs to another Trio run, that of its nursery, so no task was started; make a "
         "SingleFlight in this run",
         "Make one in each run, or open `SingleFlight()` in each.",
         "in another run",
@@ -256,7 +256,7 @@ MISUSES = (
         CALLBACKS,
         "pending.add_done_callback(3)",
         "TypeError",
-        "a done callback is a synchronous function of one argument, not 3; to run async code when a "
+        "a done callback must be a synchronous function that takes one argument, not 3; to run async code when a "
         "result is done, start a task that calls 'await result.wait_done()' first",
         "Pass a function that takes the result.",
     ),
@@ -264,15 +264,15 @@ MISUSES = (
         CALLBACKS,
         "pending.add_done_callback(fetch)",
         "TypeError",
-        "a done callback is a synchronous function of one argument, not <function fetch at ...>; to run "
-        "async code when a result is done, start a task that calls 'await result.wait_done()' first",
+        "a done callback must be a synchronous function that takes one argument, not <function fetch at ...>; to "
+        "run async code when a result is done, start a task that calls 'await result.wait_done()' first",
         "Start a task that does `await pending.wait_done()` first.",
     ),
     Misuse(
         CALLBACKS,
         "pending.add_done_callback(print, context='here')",
         "TypeError",
-        "context is a contextvars.Context, not 'here'; pass 'contextvars.copy_context()'",
+        "context must be a contextvars.Context, not 'here'; pass 'contextvars.copy_context()'",
         "`context=contextvars.copy_context()`, which is the default.",
     ),
     # ---- captures
@@ -296,22 +296,22 @@ MISUSES = (
         CAPTURES,
         "ResultCapture.start_soon(nursery, 3)",
         "TypeError",
-        "expected an async function, but got 3; the right call is 'ResultCapture.start_soon(nursery, async_fn, *args)'",
+        "expected an async function, but got 3; call 'ResultCapture.start_soon(nursery, async_fn, *args)'",
         "`ResultCapture.start_soon(nursery, fetch, 3)`",
     ),
     Misuse(
         CAPTURES,
         "ResultCapture.start_soon(fetch, nursery, 1)",
         "TypeError",
-        "expected an async function, but got <trio.Nursery object at ...>; the right call is "
-        "'ResultCapture.start_soon(nursery, async_fn, *args)'",
+        "expected an async function, but got <trio.Nursery object at ...>; call 'ResultCapture.start_soon(nursery, "
+        "async_fn, *args)'",
         "The nursery comes first: `ResultCapture.start_soon(nursery, fetch, 1)`",
     ),
     Misuse(
         CAPTURES,
         "ResultCapture.start_soon(None, fetch, 1)",
         "TypeError",
-        "expected a nursery, but got None; the right call is 'ResultCapture.start_soon(nursery, async_fn, *args)'",
+        "expected a nursery, but got None; call 'ResultCapture.start_soon(nursery, async_fn, *args)'",
         "`ResultCapture.start_soon(nursery, fetch, 1)`",
     ),
     Misuse(
@@ -326,7 +326,7 @@ MISUSES = (
         CAPTURES,
         "async with trio.open_nursery() as own:\n    ResultCapture.start_soon(own, stream, 1)",
         "TypeError",
-        "expected an async function, but 'stream' is an async generator; loop over it with 'async for'",
+        "expected an async function, but 'stream' is an async generator; iterate over it with 'async for'",
         "Loop over it inside an async function.",
         in_group=True,
     ),
@@ -341,23 +341,23 @@ MISUSES = (
         CAPTURES,
         "ResultCapture.start_soon(nursery, fetch, 1, cancel_scope=5)",
         "TypeError",
-        "cancel_scope is a trio.CancelScope, not 5; pass 'cancel_scope=trio.CancelScope()', or a time "
-        "limit: 'cancel_scope=trio.move_on_after(5)'",
+        "cancel_scope must be a trio.CancelScope, not 5; pass 'cancel_scope=trio.CancelScope()', or a time limit: "
+        "'cancel_scope=trio.move_on_after(5)'",
         "`cancel_scope=trio.move_on_after(5)`",
     ),
     Misuse(
         CAPTURES,
         "ResultCapture.start_soon(nursery, fetch, 1, cancel_scope=scope)",
         "RuntimeError",
-        "<trio.CancelScope at ..., exited> was entered before, and can't be entered around another task;"
-        " pass 'cancel_scope=trio.CancelScope()', or a time limit: 'cancel_scope=trio.move_on_after(5)'",
+        "<trio.CancelScope at ..., exited> has been entered before, and can't be used again for another task; pass "
+        "'cancel_scope=trio.CancelScope()', or a time limit: 'cancel_scope=trio.move_on_after(5)'",
         "A scope can be entered once only: make one for each capture.",
     ),
     Misuse(
         CAPTURES,
         "await finished.run()",
         "FutureSetAgainException",
-        "fetch(1) was started already, and a capture runs only once; to run it again, make a new one",
+        "fetch(1) was already started, and a capture can only run once; to run it again, make a new one",
         "Make a capture for each run. `start_soon` has run it already.",
     ),
     Misuse(
@@ -381,8 +381,8 @@ MISUSES = (
         CAPTURES,
         "ResultCapture.capture_start_and_done_results(None, fetch, 1)",
         "TypeError",
-        "expected a nursery, but got None; the right call is "
-        "'ResultCapture.capture_start_and_done_results(run_nursery, async_fn, *args)'",
+        "expected a nursery, but got None; call 'ResultCapture.capture_start_and_done_results(run_nursery, "
+        "async_fn, *args)'",
         "The nursery comes first, then the routine.",
     ),
     # ---- waiting
@@ -390,44 +390,44 @@ MISUSES = (
         WAITING,
         "async def own():\n    await itself\n\nitself = ResultCapture(own)\nawait itself.run()",
         "WaitCycleError",
-        "this wait would never end, because it is for a result of the very task that would wait:\n  task ... waits for "
-        "own(): File ..., in own",
+        "this wait would never end, because a task can't wait for its own result:\n  task ... waits for own(): File "
+        "..., in own",
         "A task can't need its own result. If several tasks wait for one another, the message shows all waits.",
     ),
     Misuse(
         WAITING,
         "await wait_any([])",
         "RuntimeError",
-        "wait_any was given no results, so it would never return; pass at least one",
+        "wait_any got no results, so it would never return; pass at least one",
         "Check first whether there is anything to wait for.",
     ),
     Misuse(
         WAITING,
         "await wait_all(pending)",
         "TypeError",
-        "wait_all takes several results, not Future(is_done=False) alone; call 'wait_all([result])'",
+        "wait_all takes an iterable of results, not a single Future(is_done=False); call 'wait_all([result])'",
         "`await pending.wait_done()`",
     ),
     Misuse(
         WAITING,
         "await wait_any(pending)",
         "TypeError",
-        "wait_any takes several results, not Future(is_done=False) alone; call 'wait_any([result])'",
+        "wait_any takes an iterable of results, not a single Future(is_done=False); call 'wait_any([result])'",
         "`await pending`",
     ),
     Misuse(
         WAITING,
         "as_completed(pending)",
         "TypeError",
-        "as_completed takes several results, not Future(is_done=False) alone; call 'as_completed([result])'",
+        "as_completed takes an iterable of results, not a single Future(is_done=False); call 'as_completed([result])'",
         "`await pending`",
     ),
     Misuse(
         WAITING,
         "await wait_all([pending, fetch])",
         "TypeError",
-        "wait_all takes results of triores, not <function fetch at ...>; "
-        "'ResultCapture.start_soon(nursery, fetch, ...)' starts it and gives a result",
+        "wait_all takes triores results, not <function fetch at ...>; to start it and get a result, call "
+        "'ResultCapture.start_soon(nursery, fetch, ...)'",
         "Start it first: `ResultCapture.start_soon(nursery, fetch, 1)`, or `gather`.",
     ),
     *(
@@ -435,8 +435,8 @@ MISUSES = (
             WAITING,
             code,
             "TypeError",
-            f"{name} takes results of triores, not the coroutine that calling 'fetch' made; "
-            "'ResultCapture.start_soon(nursery, fetch, ...)' starts it and gives a result",
+            f"{name} takes triores results, not the coroutine that 'fetch' returned; "
+            "to start it and get a result, call 'ResultCapture.start_soon(nursery, fetch, ...)'",
             "Start it first: `ResultCapture.start_soon(nursery, fetch, 1)`, or `gather`.",
         )
         for name, code in (
@@ -448,29 +448,29 @@ MISUSES = (
         WAITING,
         "await wait_any([pending, 3])",
         "TypeError",
-        "wait_any takes results of triores, not 3; the right call is 'wait_any([result, ...])'",
+        "wait_any takes triores results, not 3; call 'wait_any([result, ...])'",
         "Pass results only.",
     ),
     Misuse(
         WAITING,
         "as_completed([pending, concurrent.futures.Future()])",
         "TypeError",
-        "as_completed takes results of triores, not <Future at ... state=pending>; "
-        "'wrap_future(future)' makes a result of it",
+        "as_completed takes triores results, not <Future at ... state=pending>; to turn it into a result, call "
+        "'wrap_future(future)'",
         "`wrap_future` makes a result of it.",
     ),
     Misuse(
         WAITING,
         "await wait_all(3)",
         "TypeError",
-        "wait_all takes results of triores, not 3; the right call is 'wait_all([result, ...])'",
+        "wait_all takes triores results, not 3; call 'wait_all([result, ...])'",
         "Pass an iterable of results.",
     ),
     Misuse(
         WAITING,
         "await results_to_channel([pending, 3], send)",
         "TypeError",
-        "results_to_channel takes results of triores, not 3; the right call is 'results_to_channel([result, ...])'",
+        "results_to_channel takes triores results, not 3; call 'results_to_channel([result, ...])'",
         "Pass results only.",
     ),
     Misuse(
@@ -492,8 +492,8 @@ MISUSES = (
         FAN_OUT,
         "await gather([fetch])",
         "TypeError",
-        "expected an async function, but got [<function fetch at ...>]; the right call is "
-        "'gather(functools.partial(async_fn, *args), ...)'",
+        "expected an async function, but got [<function fetch at ...>]; call 'gather(functools.partial(async_fn, "
+        "*args), ...)'",
         "`gather(*fns)`",
     ),
     Misuse(
@@ -522,28 +522,28 @@ MISUSES = (
         FAN_OUT,
         "await race()",
         "ValueError",
-        "race was given no functions, so it has nothing to return; pass at least 1",
+        "race got no functions, so it has nothing to return; pass at least 1",
         "Look first whether there is anything to run.",
     ),
     Misuse(
         FAN_OUT,
         "await first_success()",
         "ValueError",
-        "first_success was given no functions, so it has nothing to return; pass at least 1",
+        "first_success got no functions, so it has nothing to return; pass at least 1",
         "Look first whether there is anything to run.",
     ),
     Misuse(
         FAN_OUT,
         "await first_success(lambda: fetch(1), stagger=-1)",
         "ValueError",
-        "stagger is a number of seconds of at least 0, or None to start all at once, not -1",
+        "stagger must be a number of seconds, 0 or more, or None to start all at once, not -1",
         "`stagger=None` starts all at once.",
     ),
     Misuse(
         FAN_OUT,
         "await first_success(lambda: fetch(1), stagger='soon')",
         "TypeError",
-        "stagger is a number of seconds of at least 0, or None to start all at once, not 'soon'",
+        "stagger must be a number of seconds, 0 or more, or None to start all at once, not 'soon'",
         "`stagger=0.25`",
     ),
     Misuse(
@@ -557,14 +557,14 @@ MISUSES = (
         FAN_OUT,
         "await amap([1], fetch)",
         "TypeError",
-        "expected an async function, but got [1]; the right call is 'amap(async_fn, items)'",
+        "expected an async function, but got [1]; call 'amap(async_fn, items)'",
         "`await amap(fetch, [1])`",
     ),
     Misuse(
         FAN_OUT,
         "await amap(fetch, 3)",
         "TypeError",
-        "amap takes its items from an iterable or an async iterable, not from 3",
+        "the items of amap must be an iterable or an async iterable, not 3",
         "`await amap(fetch, range(3))`",
     ),
     Misuse(
@@ -579,7 +579,7 @@ MISUSES = (
         FAN_OUT,
         "await amap(stream, [1])",
         "TypeError",
-        "expected an async function, but 'stream' is an async generator; loop over it with 'async for'",
+        "expected an async function, but 'stream' is an async generator; iterate over it with 'async for'",
         "Loop over it inside an async function.",
         in_group=True,
     ),
@@ -587,65 +587,65 @@ MISUSES = (
         FAN_OUT,
         "await amap(fetch, [1], limit=0)",
         "ValueError",
-        "the limit of amap is how many calls run at once, at least 1, not 0",
+        "the limit of amap is the number of calls to run at once, at least 1, not 0",
         "`limit=None`, the default, is no limit.",
     ),
     Misuse(
         FAN_OUT,
         "await amap(fetch, [1], limit=2.5)",
         "TypeError",
-        "the limit of amap is how many calls run at once, an integer such as 10, or None, not 2.5",
+        "the limit of amap must be an integer, the number of calls to run at once, or None, not 2.5",
         "`limit=2`",
     ),
     Misuse(
         FAN_OUT,
         "open_amap(fetch, [1], limit=True)",
         "TypeError",
-        "the limit of open_amap is how many calls run at once, an integer such as 10, or None, not True",
+        "the limit of open_amap must be an integer, the number of calls to run at once, or None, not True",
         "`limit=1`",
     ),
     Misuse(
         FAN_OUT,
         "open_amap(fetch, [1], limit=-1)",
         "ValueError",
-        "the limit of open_amap is how many calls run at once, at least 1, not -1",
+        "the limit of open_amap is the number of calls to run at once, at least 1, not -1",
         "`limit=1`",
     ),
     Misuse(
         FAN_OUT,
         "async with open_amap(fetch, [1], limit=1) as pages:\n    pass\nasync for page in pages:\n    page.result()",
         "ClosedResourceError",
-        "open_amap gives no more results: its block has ended, or is being cancelled",
+        "open_amap has no more results: its block has ended, or is being cancelled",
         "Loop inside the block.",
     ),
     Misuse(
         FAN_OUT,
         "async with open_amap(fetch, [1]) as pages:\n    pass\npages.add(2)",
         "ClosedResourceError",
-        "open_amap(fetch, ...): ended, so 2 can't be added; add items while its block runs",
+        "open_amap(fetch, ...): ended, so you can't add 2; add items while its block runs",
         "Add items in the loop, or in a call.",
     ),
     Misuse(
         FAN_OUT,
         "async for page in open_amap(fetch, [1]):\n    page.result()",
         "TypeError",
-        "open_amap is not used with 'async for' but with 'async with': 'async with open_amap(fn, items) as results:', "
-        "and in the block 'async for capture in results:'",
+        "use open_amap with 'async with', not with 'async for': 'async with open_amap(fn, items) as results:', and "
+        "in the block, 'async for capture in results:'",
         "`async with open_amap(fetch, [1]) as pages:`, then `async for page in pages:`",
     ),
     Misuse(
         FAN_OUT,
         "await open_amap(fetch, [1])",
         "TypeError",
-        "open_amap is not used with 'await' but with 'async with': 'async with open_amap(fn, items) as results:', "
-        "and in the block 'async for capture in results:'",
+        "use open_amap with 'async with', not with 'await': 'async with open_amap(fn, items) as results:', and in "
+        "the block, 'async for capture in results:'",
         "`await amap(fetch, [1])` returns all values at once.",
     ),
     Misuse(
         FAN_OUT,
         "pages = open_amap(fetch, [1])\nasync with pages:\n    pass\nasync with pages:\n    pass",
         "RuntimeError",
-        "this block of open_amap was entered before; call 'open_amap(...)' anew for each block",
+        "this open_amap block has been entered before; call 'open_amap(...)' for each block",
         "A new call for each block.",
     ),
     # ---- requests in flight
@@ -653,8 +653,8 @@ MISUSES = (
         REQUESTS,
         "with requests.expect('a'):\n    pass",
         "ValueError",
-        "a request with the key 'a' is in flight already; give each request a key of its own, or wait "
-        "until the first one is done",
+        "a request with the key 'a' is already in flight; give each request its own key, or wait until the first "
+        "one is done",
         "Number the requests: `itertools.count()`.",
     ),
     Misuse(
@@ -668,15 +668,15 @@ MISUSES = (
         REQUESTS,
         "requests.set_exception('unknown', 'it broke')",
         "TypeError",
-        "a future is given an exception object, not 'it broke'; call 'set_exception(ValueError('what went wrong'))'",
+        "set_exception takes an exception object, not 'it broke'; call 'set_exception(ValueError('what went wrong'))'",
         "`requests.set_exception(key, ValueError('it broke'))`",
     ),
     Misuse(
         REQUESTS,
         "requests.set_outcome('a', 3)",
         "TypeError",
-        "an outcome is an outcome.Value or an outcome.Error, not 3; call "
-        "'set_outcome(outcome.Value(value))', or 'set_result(value)'",
+        "set_outcome takes an outcome.Value or an outcome.Error, not 3; call 'set_outcome(outcome.Value(value))', "
+        "or 'set_result(value)'",
         "`requests.set_result('a', 3)`",
     ),
     Misuse(
@@ -697,8 +697,8 @@ MISUSES = (
         REQUESTS,
         "with ended:\n    pass",
         "RuntimeError",
-        "the reader's block of FutureMap(in_flight=0, reader='ended') was entered already, and a map "
-        "serves one connection; make a new FutureMap() for the next connection",
+        "the reader's block of FutureMap(in_flight=0, reader='ended') has already been entered, and a map serves "
+        "only one connection; make a new FutureMap() for the next connection",
         "A map for each connection.",
     ),
     Misuse(
@@ -712,14 +712,14 @@ MISUSES = (
         REQUESTS,
         "with requests.expect('b', 3):\n    pass",
         "TypeError",
-        "a request is registered with a Future, not with 3; call 'requests.expect(key)', which makes one",
+        "the future of a request must be a Future, not 3; call 'requests.expect(key)', which makes one for you",
         "`with requests.expect('b') as future:`",
     ),
     Misuse(
         REQUESTS,
         "FutureMap(lost=ConnectionError('gone'))",
         "TypeError",
-        "lost is a synchronous function that makes an exception, not ConnectionError('gone'); the right call is "
+        "lost must be a synchronous function that returns an exception, not ConnectionError('gone'); call "
         "'FutureMap(lost=lambda cause: ConnectionLost(...))'",
         "Each request needs an exception of its own: `FutureMap(lost=lambda cause: ConnectionError('gone'))`",
     ),
@@ -727,8 +727,8 @@ MISUSES = (
         REQUESTS,
         "own = FutureMap(lost=print)\nwith own:\n    pass\nwith own.expect('b'):\n    pass",
         "TypeError",
-        "lost(cause) has to return an exception object, not None; the right call is "
-        "'FutureMap(lost=lambda cause: ConnectionLost(...))'",
+        "lost(cause) must return an exception object, not None; call 'FutureMap(lost=lambda cause: "
+        "ConnectionLost(...))'",
         "`FutureMap(lost=ConnectionError)`; a class is called with the cause too.",
     ),
     Misuse(
@@ -743,8 +743,8 @@ MISUSES = (
         REQUESTS,
         "with requests:\n    pass",
         "RuntimeError",
-        "FutureMap(in_flight=1, reader='not begun') belongs to another Trio run, and can't be read here; nothing was "
-        "changed. Make a new FutureMap() in this run",
+        "FutureMap(in_flight=1, reader='not begun') belongs to another Trio run, and can't be read here; nothing "
+        "was changed. Make a new FutureMap() in this run instead",
         "Read the responses in the run that makes the requests.",
         "in another run",
     ),
@@ -761,7 +761,7 @@ MISUSES = (
         SHARING,
         "SingleFlight(fetch)",
         "TypeError",
-        "expected a nursery, but got <function fetch at ...>; the right call is 'SingleFlight(nursery)'",
+        "expected a nursery, but got <function fetch at ...>; call 'SingleFlight(nursery)'",
         "`SingleFlight(nursery)`",
     ),
     Misuse(
@@ -775,7 +775,7 @@ MISUSES = (
         SHARING,
         "await flights.run('a', 3)",
         "TypeError",
-        "expected an async function, but got 3; the right call is 'flights.run(key, async_fn, ...)'",
+        "expected an async function, but got 3; call 'flights.run(key, async_fn, ...)'",
         "`await flights.run('a', fetch, 3)`",
     ),
     Misuse(
@@ -803,7 +803,7 @@ MISUSES = (
         SHARING,
         "await SingleFlight().run('a', fetch, 1)",
         "RuntimeError",
-        "SingleFlight(in_flight=0) has no nursery, so no task was started; call 'run' inside of 'async with flights:', "
+        "SingleFlight(in_flight=0) has no nursery, so no task was started; call 'run' inside 'async with flights:', "
         "or make it with a nursery: 'SingleFlight(nursery)'",
         "`async with flights:` around all that calls `run`",
     ),
@@ -811,15 +811,15 @@ MISUSES = (
         SHARING,
         "own = SingleFlight()\nasync with own:\n    async with own:\n        pass",
         "RuntimeError",
-        "the block of SingleFlight(in_flight=0) is open already; enter it once, around all that calls 'run'",
+        "the block of SingleFlight(in_flight=0) is already open; enter it once, around all calls of 'run'",
         "Enter it where the program's services begin.",
     ),
     Misuse(
         SHARING,
         "async with flights:\n    pass",
         "RuntimeError",
-        "SingleFlight(in_flight=0) was given a nursery, and its tasks run there; call 'run' without a block around it, "
-        "or make a SingleFlight() without a nursery",
+        "SingleFlight(in_flight=0) was given a nursery, and runs its tasks there; call 'run' without a block around "
+        "it, or make a SingleFlight() without a nursery",
         "`SingleFlight()` or `SingleFlight(nursery)`",
     ),
     # ---- bridges
@@ -827,15 +827,15 @@ MISUSES = (
         BRIDGES,
         "wrap_future(3)",
         "TypeError",
-        "wrap_future takes a concurrent.futures.Future or an asyncio.Future, not 3; "
-        "'ensure_future(obj, nursery)' takes anything that can be awaited",
+        "wrap_future takes a concurrent.futures.Future or an asyncio.Future, not 3; for other awaitables, call "
+        "'ensure_future(obj, nursery)'",
         "Pass the future that `submit` returned.",
     ),
     Misuse(
         BRIDGES,
         "ensure_future(3, nursery)",
         "TypeError",
-        "ensure_future takes something that can be awaited, not 3; start an async function with "
+        "ensure_future takes something that can be awaited, not 3; to start an async function, call "
         "'ResultCapture.start_soon(nursery, async_fn, ...)'",
         "Pass a coroutine, another awaitable, or a future.",
     ),
@@ -843,15 +843,15 @@ MISUSES = (
         BRIDGES,
         "ensure_future(fetch, nursery)",
         "TypeError",
-        "ensure_future takes something that can be awaited, not <function fetch at ...>; start an async "
-        "function with 'ResultCapture.start_soon(nursery, async_fn, ...)'",
+        "ensure_future takes something that can be awaited, not <function fetch at ...>; to start an async "
+        "function, call 'ResultCapture.start_soon(nursery, async_fn, ...)'",
         "`ensure_future(fetch(1), nursery)`, or better `ResultCapture.start_soon(nursery, fetch, 1)`",
     ),
     Misuse(
         BRIDGES,
         "ensure_future(fetch(1), None)",
         "TypeError",
-        "expected a nursery, but got None; the right call is 'ensure_future(awaitable, nursery)'",
+        "expected a nursery, but got None; call 'ensure_future(awaitable, nursery)'",
         "`ensure_future(fetch(1), nursery)`",
     ),
     Misuse(
@@ -865,7 +865,7 @@ MISUSES = (
         BRIDGES,
         "to_concurrent_future(3)",
         "TypeError",
-        "to_concurrent_future takes a result of triores, not 3",
+        "to_concurrent_future takes a triores result, not 3",
         "Pass a `Future` or a `ResultCapture`.",
     ),
     Misuse(
@@ -879,24 +879,23 @@ MISUSES = (
         BRIDGES,
         "start_from_thread(fetch, fetch)",
         "TypeError",
-        "expected a nursery, but got <function fetch at ...>; the right call is "
-        "'start_from_thread(nursery, async_fn, ...)'",
+        "expected a nursery, but got <function fetch at ...>; call 'start_from_thread(nursery, async_fn, ...)'",
         "`start_from_thread(nursery, fetch, 1)`",
     ),
     Misuse(
         BRIDGES,
         "start_from_thread(nursery, fetch, 1, trio_token=3)",
         "TypeError",
-        "trio_token is what trio.lowlevel.current_trio_token() returns in a Trio run, not 3",
+        "trio_token must be what trio.lowlevel.current_trio_token() returns in a Trio run, not 3",
         "Get it in the nursery's run, and hand it to the thread.",
     ),
     Misuse(
         BRIDGES,
         "start_from_thread(nursery, fetch, 1)",
         "RuntimeError",
-        "triores needs Trio, and Trio didn't start this thread; call 'start_from_thread(nursery, "
-        "async_fn, ..., trio_token=token)', with the token that trio.lowlevel.current_trio_token() "
-        "returns in the nursery's run",
+        "triores needs Trio, and Trio didn't start this thread; call "
+        "'start_from_thread(nursery, async_fn, ..., trio_token=token)', with the token that "
+        "trio.lowlevel.current_trio_token() returns in the nursery's run",
         "`start_from_thread(nursery, fetch, 1, trio_token=token)`",
         "in a thread",
     ),
@@ -921,14 +920,14 @@ MISUSES = (
         BRIDGES,
         "await run_in_executor(executor, 3)",
         "TypeError",
-        "expected a synchronous function, but got 3; the right call is 'run_in_executor(executor, fn, ...)'",
+        "expected a synchronous function, but got 3; call 'run_in_executor(executor, fn, ...)'",
         "`await run_in_executor(executor, sync, 3)`",
     ),
     Misuse(
         BRIDGES,
         "await run_in_executor(executor, fetch, 1)",
         "TypeError",
-        "expected a synchronous function, but 'fetch' is an async one, which no executor can run; call "
+        "expected a synchronous function, but 'fetch' is async, and executors can't run async functions; call "
         "'await fetch(...)', or start a task",
         "`await fetch(1)`, or start a task.",
     ),
@@ -936,8 +935,8 @@ MISUSES = (
         BRIDGES,
         "await run_in_executor(executor, fetch(1))",
         "TypeError",
-        "expected a synchronous function, but got <coroutine object fetch at ...>; the right call is "
-        "'run_in_executor(executor, fn, ...)'",
+        "expected a synchronous function, but got <coroutine object fetch at ...>; call 'run_in_executor(executor, "
+        "fn, ...)'",
         "`await fetch(1)`, or start a task.",
     ),
     Misuse(
@@ -980,8 +979,8 @@ MISUSES = (
         AWKWARD,
         "await wait_all([awkward])",
         "TypeError",
-        "wait_all takes results of triores, not <Awkward whose repr() raised AwkwardError>; the right call is "
-        "'wait_all([result, ...])'",
+        "wait_all takes triores results, not <Awkward whose repr() raised AwkwardError>; call 'wait_all([result, "
+        "...])'",
         "Pass results only.",
     ),
     *(

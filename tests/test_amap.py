@@ -429,7 +429,7 @@ each_map_now = pytest.mark.parametrize(
 @pytest.mark.parametrize("limit", [0, -1])
 def test_a_limit_below_one_raises_an_error_at_the_call(name: str, call_map: Any, limit: int) -> None:
     with pytest.raises(
-        ValueError, match=f"^the limit of {name} is how many calls run at once, at least 1, not {limit}$"
+        ValueError, match=f"^the limit of {name} is the number of calls to run at once, at least 1, not {limit}$"
     ):
         call_map(at_once, no_items(), limit=limit)
 
@@ -440,7 +440,7 @@ def test_a_limit_that_is_not_an_integer_raises_an_error_at_the_call(name: str, c
     with pytest.raises(TypeError) as caught:
         call_map(at_once, no_items(), limit=limit)
     assert str(caught.value) == (
-        f"the limit of {name} is how many calls run at once, an integer such as 10, or None, not {limit!r}"
+        f"the limit of {name} must be an integer, the number of calls to run at once, or None, not {limit!r}"
     )
 
 
@@ -463,8 +463,8 @@ def test_passing_a_coroutine_raises_an_error_and_closes_it(name: str, call_map: 
     with pytest.raises(TypeError) as caught:
         call_map(at_once(), no_items(), limit=0)
     assert str(caught.value) == (
-        "expected an async function, but got the coroutine that calling 'at_once' made; "
-        f"not '{name}(at_once(...), items)' but '{name}(at_once, items)'"
+        "expected an async function, but got the coroutine that 'at_once' returned; "
+        f"call '{name}(at_once, items)', not '{name}(at_once(...), items)'"
     )
 
 
@@ -472,12 +472,12 @@ def test_passing_a_coroutine_raises_an_error_and_closes_it(name: str, call_map: 
 def test_an_uncallable_function_raises_an_error(name: str, call_map: Any) -> None:
     with pytest.raises(TypeError) as caught:
         call_map(3, no_items())
-    assert str(caught.value) == f"expected an async function, but got 3; the right call is '{name}(async_fn, items)'"
+    assert str(caught.value) == f"expected an async function, but got 3; call '{name}(async_fn, items)'"
 
 
 @each_map_now
 def test_items_that_are_not_iterable_raise_an_error(name: str, call_map: Any) -> None:
-    message = f"^{name} takes its items from an iterable or an async iterable, not from "
+    message = f"^the items of {name} must be an iterable or an async iterable, not "
     with pytest.raises(TypeError, match=f"{message}3$"):
         call_map(at_once, 3)
     with pytest.raises(
@@ -827,7 +827,7 @@ async def test_no_result_is_lost_if_a_consumer_is_cancelled_as_it_arrives() -> N
 async def test_results_can_be_taken_only_inside_the_block() -> None:
     async with open_amap(returns_later, [1, 2], limit=1) as results:
         await anext(results)
-    message = r"^open_amap gives no more results: its block has ended, or is being cancelled$"
+    message = r"^open_amap has no more results: its block has ended, or is being cancelled$"
     with pytest.raises(trio.ClosedResourceError, match=message):
         await anext(results)
 
@@ -1177,7 +1177,7 @@ async def test_nothing_can_be_added_after_the_block() -> None:
         pass
     with pytest.raises(trio.ClosedResourceError) as caught:
         results.add(3)
-    assert str(caught.value) == "open_amap(at_once, ...): ended, so 3 can't be added; add items while its block runs"
+    assert str(caught.value) == "open_amap(at_once, ...): ended, so you can't add 3; add items while its block runs"
 
 
 async def test_items_added_while_the_block_is_being_cancelled_are_dropped(autojump_clock: MockClock) -> None:
@@ -1695,20 +1695,20 @@ async def test_if_a_call_cancels_its_own_nursery_an_error_says_that_results_are_
         async with open_amap(cancel_the_nursery, [1]) as results:
             await anext(results)
 
-    with pytest.raises(RuntimeError, match=r"^open_amap lacks results: a task in it"):
+    with pytest.raises(RuntimeError, match=r"^open_amap can't return all results: one of its tasks"):
         await main()
 
 
 async def test_wrong_ways_to_use_it_raise_errors_that_show_the_right_one() -> None:
     wrong: Any = open_amap(at_once, [1])
-    with pytest.raises(TypeError, match=r"^open_amap is not used with 'async for' but with 'async with': 'async with"):
+    with pytest.raises(TypeError, match=r"^use open_amap with 'async with', not with 'async for': 'async with"):
         async for _ in wrong:
             pass
-    with pytest.raises(TypeError, match=r"^open_amap is not used with 'await' but with 'async with': 'async with"):
+    with pytest.raises(TypeError, match=r"^use open_amap with 'async with', not with 'await': 'async with"):
         await wrong
     async with wrong:
         pass
-    with pytest.raises(RuntimeError, match="was entered before; call 'open_amap"):
+    with pytest.raises(RuntimeError, match="has been entered before; call 'open_amap"):
         await wrong.__aenter__()
 
 
@@ -1717,7 +1717,7 @@ async def test_reprs_show_the_function_and_the_state_but_no_private_name() -> No
     assert repr(block) == "<open_amap(returns, ...): not entered>"
     async with block as results:
         await wait_all_tasks_blocked()
-        assert repr(results) == "<results of open_amap(returns, ...): 3 calls running, 0 results to be given out>"
+        assert repr(results) == "<results of open_amap(returns, ...): 3 calls running, 0 results ready>"
     assert repr(block) == "<open_amap(returns, ...): ended>"
 
 

@@ -130,12 +130,12 @@ async def test_only_a_synchronous_function_can_be_a_callback() -> None:
     wrong: Any
     for wrong in (async_function, partial(async_function, 1), AsyncCallable(), AsyncCallable().__call__, 3, None):
         with pytest.raises(
-            TypeError, match=r"^a done callback is a synchronous function of one argument, not .*wait_done"
+            TypeError, match=r"^a done callback must be a synchronous function that takes one argument, not .*wait_done"
         ):
             future.add_done_callback(wrong)
     wrong = 3
     with pytest.raises(
-        TypeError, match=r"^context is a contextvars.Context, not 3; pass 'contextvars.copy_context\(\)'$"
+        TypeError, match=r"^context must be a contextvars.Context, not 3; pass 'contextvars.copy_context\(\)'$"
     ):
         future.add_done_callback(print, context=wrong)
     assert is_free(future)

@@ -94,7 +94,7 @@ async def test_a_pending_result_cannot_be_copied(make: Callable[[Any], Any], nur
     await wait_all_tasks_blocked()
     for result in (future, ResultCapture(fetch, "http://x"), ResultBase[int]()):
         with pytest.raises(
-            TypeError, match=r"\(is_done=False\) is pending, and so can't be copied or pickled: .*; call"
+            TypeError, match=r"\(is_done=False\) is pending, so it can't be copied or pickled: .*; call"
         ):
             make(result)
     assert not future.is_done()
@@ -108,7 +108,7 @@ def test_a_dataclass_with_a_result_can_be_converted_to_a_dict_once_the_result_is
         text: Future[str]
 
     page = Page(Future())
-    with pytest.raises(TypeError, match="is pending, and so can't be copied"):
+    with pytest.raises(TypeError, match="is pending, so it can't be copied"):
         dataclasses.asdict(page)
     page.text.set_result("text")
     assert dataclasses.asdict(page)["text"].result() == "text"

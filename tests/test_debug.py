@@ -291,7 +291,7 @@ async def _readable() -> None:
         (lambda: trio.Semaphore(0).acquire(), "waits for a trio.Semaphore"),
         (lambda: trio.lowlevel.ParkingLot().park(), "is parked"),
         (_notified, "waits for a trio.Condition"),
-        (_received, "waits for an item of a memory channel"),
+        (_received, "waits for an item from a memory channel"),
         (_accepted, "waits for room in a memory channel"),
         (_readable, "waits in Trio's "),
         (partial(trio.sleep, 1000), "sleeps"),
@@ -362,7 +362,7 @@ async def test_a_call_in_an_executor_is_shown_with_its_thread(nursery: trio.Nurs
             while "waits for a call in an executor (thread 'pool_0' is in " not in only("first").state:
                 await trio.sleep(0)
             task = await blocked(nursery, run_in_executor, pool, compute)
-            assert task.state == "waits for an executor, in whose queue its call is"
+            assert task.state == "waits for an executor, which has queued its call"
         finally:
             release.set()
 
@@ -388,10 +388,10 @@ async def test_a_future_of_another_library_is_settled_by_it(nursery: trio.Nurser
 
 async def test_a_capture_that_is_not_running_says_so(nursery: trio.Nursery) -> None:
     capture = ResultCapture(trio.sleep, 0)
-    assert (await blocked(nursery, capture.wait_done)).state == "waits for sleep(0), which isn't started"
+    assert (await blocked(nursery, capture.wait_done)).state == "waits for sleep(0), which hasn't been started"
     new = ResultCapture.start_soon(nursery, trio.sleep, 0)
     nursery.start_soon(new.wait_done)
-    assert debug.explain(Future[int]()).startswith("this Future is pending, and no task waits for it or is known to")
+    assert debug.explain(Future[int]()).startswith("this Future is pending; no task waits for it, and none is known to")
     await new.wait_done()
 
 
@@ -494,8 +494,8 @@ async def test_a_circle_through_a_lock_is_proven(nursery: trio.Nursery) -> None:
     graph = debug.snapshot()
     ((one, two),) = graph.deadlocks()
     assert {one.verdict, two.verdict} == {"!!"}
-    assert f"a circle: #{one.number} {one.name} -> #{two.number} {two.name} -> #{one.number}\n" in dumped()
-    assert "!! 2 tasks can't go on: nothing but a cancellation can help\n" in dumped()
+    assert f"a cycle: #{one.number} {one.name} -> #{two.number} {two.name} -> #{one.number}\n" in dumped()
+    assert "!! 2 tasks can't go on: only a cancellation can help\n" in dumped()
     assert "!!" in debug.explain(started)
 
 
@@ -682,8 +682,8 @@ async def test_a_reader_that_calls_its_own_connection_is_suspected(nursery: trio
     graph = debug.snapshot()
     ((task,),) = graph.deadlocks()
     assert (task, task.verdict) == (only("read", graph), "??")
-    assert f"a circle: #{task.number} {task.name} -> #{task.number}\n" in dumped()
-    assert "?? 1 task can't go on, unless another thread or somebody unknown helps\n" in dumped()
+    assert f"a cycle: #{task.number} {task.name} -> #{task.number}\n" in dumped()
+    assert "?? 1 task can't go on, unless another thread or something unknown helps\n" in dumped()
 
 
 def _hang(wait: Callable[[], Awaitable[object]], look: Callable[[], object]) -> object:
@@ -789,7 +789,7 @@ async def test_a_long_list_is_cut_and_what_cannot_go_on_comes_first(nursery: tri
     await wait_all_tasks_blocked()
     lines = dumped().splitlines()
     assert any(line.startswith("?? ") and "wait_for_itself" in line for line in lines)
-    assert any("... and 20 tasks more" in line for line in lines)
+    assert any("... and 20 tasks not shown here" in line for line in lines)
 
 
 async def test_a_deep_tree_is_cut(nursery: trio.Nursery) -> None:
@@ -819,7 +819,7 @@ async def test_a_wide_and_deep_tree_is_cut(nursery: trio.Nursery) -> None:
     nursery.start_soon(nest, 1, "b", name="b")
     await wait_all_tasks_blocked()
     text = dumped()
-    assert "... and more tasks, which are left out here" in text
+    assert "... and more tasks, not shown here" in text
     assert len(text.splitlines()) < 320
 
 
@@ -894,7 +894,7 @@ def test_a_dump_without_a_run_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(debug, "all_runs", list)  # the garbage of other tests may hold one that has crashed
     assert dumped() == "There is no Trio run in this process.\n"
     monkeypatch.setattr(debug, "all_runs", _fails)
-    assert dumped() == "This program can't be dumped: Boom()\n"
+    assert dumped() == "The dump of this program failed: Boom()\n"
 
 
 def _fails(*_args: object, **_kwargs: object) -> Any:
@@ -903,8 +903,8 @@ def _fails(*_args: object, **_kwargs: object) -> Any:
 
 async def test_a_run_that_cannot_be_read_is_no_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(debug, "snapshot_of", _fails)
-    assert dumped() == "Trio run: it can't be dumped: Boom()\n"
-    assert debug.explain(Future[int]()) == "Future: it can't be explained, since that raised Boom"
+    assert dumped() == "Trio run: dumping it raised Boom()\n"
+    assert debug.explain(Future[int]()) == "Future: explaining it raised Boom"
 
 
 async def test_an_odd_task_does_not_hide_the_others(nursery: trio.Nursery) -> None:
@@ -930,9 +930,9 @@ async def test_a_task_that_cannot_be_read_is_named(nursery: trio.Nursery, monkey
     await wait_all_tasks_blocked()
     monkeypatch.setattr("triores._inspect.steps_of", _fails)
     monkeypatch.setattr("triores._inspect.is_asleep", _fails)
-    assert only("odd").state == "can't be looked at: Boom"
+    assert only("odd").state == "can't be inspected: Boom"
     monkeypatch.setattr("triores._inspect._short", _fails)
-    assert "a task that can't be looked at (Boom): can't be looked at: Boom" in dumped()
+    assert "a task that can't be inspected (Boom): can't be inspected: Boom" in dumped()
 
 
 class _Awaitable:
@@ -1275,11 +1275,11 @@ def test_a_run_that_cannot_be_found_or_read_from_outside(monkeypatch: pytest.Mon
 
     trio.run(main)
     assert errors == ["set changed size during iteration", errors[1]]
-    assert "can't be found by other means" in errors[1]
+    assert "there is no other way to find it" in errors[1]
 
 
 def test_a_snapshot_needs_a_run() -> None:
-    with pytest.raises(RuntimeError, match="there is no Trio run here; call this in one, or pass 'trio_token="):
+    with pytest.raises(RuntimeError, match="there is no Trio run here; call this inside a run, or pass 'trio_token="):
         debug.snapshot()
 
     async def main() -> trio.lowlevel.TrioToken:
@@ -1428,7 +1428,7 @@ async def test_explain_tells_who_owes_a_result_and_who_waits(nursery: trio.Nurse
     first, owner, waits, *waiters, more = debug.explain(capture).splitlines()
     number = only("work(1)").number
     assert first == f"work(1), which task #{number} runs, is pending"
-    assert owner.startswith(f"  owed by task #{number} ")
+    assert owner.startswith(f"  to be settled by task #{number} ")
     assert "work(1): sleeps until it is cancelled (File " in owner
     assert waits == "  waits: 7, callbacks: 0"
     assert len(waiters) == 5
@@ -1459,8 +1459,8 @@ def test_explain_outside_of_a_run() -> None:
         return Future[int]()
 
     assert debug.explain(trio.run(main)).startswith("this Future is pending; the Trio run of this token has ended")
-    assert debug.explain(Future[int]()).endswith("belongs to no Trio run yet, so nobody waits for it")
-    with pytest.raises(TypeError, match="explain takes a result of triores, not 3"):
+    assert debug.explain(Future[int]()).endswith("doesn't belong to a Trio run yet, so nothing waits for it")
+    with pytest.raises(TypeError, match="explain takes a triores result, not 3"):
         debug.explain(3)  # type: ignore[arg-type] # this is the mistake
 
 
@@ -1505,26 +1505,26 @@ def test_the_command_refuses_what_it_cannot_ask(
 ) -> None:
     here = str(os.getpid())
     monkeypatch.delattr(sys, "remote_exec", raising=False)
-    assert refused(capsys, "0") == "triores: 0 isn't the number of a process"
+    assert refused(capsys, "0") == "triores: 0 isn't a process ID"
     assert refused(capsys, here, "--signal", "NOPE") == "triores: there is no signal 'NOPE' on this system"
     monkeypatch.setattr(triores.__main__, "PROC", tmp_path)
-    assert "this system doesn't tell whether process" in refused(capsys, here)
+    assert "this system doesn't say whether process" in refused(capsys, here)
     (tmp_path / "self").mkdir()
     (tmp_path / "self" / "status").write_text("SigCgt:\t0\n")
     assert refused(capsys, "1234") == "triores: there is no process 1234"
     (tmp_path / "1234").mkdir()
     status = tmp_path / "1234" / "status"
     status.write_text("Name:\tx\n")
-    assert "this system doesn't tell" in refused(capsys, "1234")
+    assert "this system doesn't say" in refused(capsys, "1234")
     status.write_text("SigCgt:\t0000000000000000\n")
-    assert "has no handler for SIGUSR1, and would be ended by it; add" in refused(capsys, "1234")
+    assert "has no handler for SIGUSR1, which would kill it; add" in refused(capsys, "1234")
 
 
 @pytest.mark.parametrize(
     ("error", "line"),
     [
         (ProcessLookupError(), "there is no process 1234"),
-        (PermissionError(), "process 1234 belongs to somebody else"),
+        (PermissionError(), "process 1234 belongs to another user"),
         (RuntimeError("no"), "process 1234 can't be asked: no"),
     ],
 )
@@ -1577,7 +1577,7 @@ def test_the_command_has_a_newer_python_run_a_dump(
         raise PermissionError
 
     monkeypatch.setattr(sys, "remote_exec", fails, raising=False)
-    assert refused(capsys, "1234") == "triores: process 1234 belongs to somebody else"
+    assert refused(capsys, "1234") == "triores: process 1234 belongs to another user"
     assert not Path(scripts[1]).exists()
 
 
@@ -1586,7 +1586,7 @@ def test_the_command_is_a_module(monkeypatch: pytest.MonkeyPatch, capsys: pytest
     monkeypatch.delitem(sys.modules, "triores.__main__")
     with pytest.raises(SystemExit, match="1"):
         runpy.run_module("triores", run_name="__main__")
-    assert "isn't the number of a process" in capsys.readouterr().err
+    assert "isn't a process ID" in capsys.readouterr().err
 
 
 def test_importing_triores_does_not_load_it() -> None:

@@ -57,7 +57,7 @@ def test_each_message_says_what_happened_to_which_result() -> None:
     with pytest.raises(FutureSetAgainException) as again:
         future.set_result(3)
     assert str(again.value) == (
-        "this Future was settled already, and a result is settled only once; check 'result.is_done()' first"
+        "this Future was already settled, and a result can only be settled once; check 'result.is_done()' first"
     )
 
 
@@ -73,7 +73,7 @@ async def test_the_message_about_a_capture_shows_the_call() -> None:
     with pytest.raises(TaskFailedException, match=r"^fetch\('http://x'\) failed: ValueError\('bad page'\)$") as failed:
         capture.result()
     assert repr(failed.value) == "TaskFailedException(fetch)"
-    with pytest.raises(FutureSetAgainException, match=r"^fetch\('http://x'\) was started already, and a capture runs"):
+    with pytest.raises(FutureSetAgainException, match=r"^fetch\('http://x'\) was already started, and a capture can"):
         await capture.run()
 
 

@@ -147,7 +147,7 @@ async def test_without_functions_it_is_a_checkpoint_and_the_result_is_empty(call
 
 @pytest.mark.parametrize("call", named(race, first_success))
 async def test_race_and_first_success_need_at_least_one_function(call: Call) -> None:
-    with pytest.raises(ValueError, match=f"^{call.__name__} was given no functions, so it has nothing to return"):
+    with pytest.raises(ValueError, match=f"^{call.__name__} got no functions, so it has nothing to return"):
         await call()
 
 
@@ -163,8 +163,8 @@ async def test_passing_a_coroutine_raises_an_error_and_closes_every_coroutine(ca
     with pytest.raises(TypeError) as caught:  # warnings are errors, so a coroutine that is not closed fails the test
         await call(never_called, coroutines[0], coroutines[1], never_called, coroutines[2])
     assert str(caught.value) == (
-        "expected an async function, but got the coroutine that calling 'at_once' made; "
-        f"not '{call.__name__}(at_once(...), ...)' but '{call.__name__}(functools.partial(at_once, *args), ...)'"
+        "expected an async function, but got the coroutine that 'at_once' returned; "
+        f"call '{call.__name__}(functools.partial(at_once, *args), ...)', not '{call.__name__}(at_once(...), ...)'"
     )
     del caught
     for coroutine in coroutines:
@@ -178,8 +178,7 @@ async def test_passing_something_uncallable_raises_an_error_and_closes_the_corou
     with pytest.raises(TypeError) as caught:
         await call(never_called, 3, 4, coroutine)
     assert str(caught.value) == (
-        "expected an async function, but got 3; "
-        f"the right call is '{call.__name__}(functools.partial(async_fn, *args), ...)'"
+        f"expected an async function, but got 3; call '{call.__name__}(functools.partial(async_fn, *args), ...)'"
     )
     with pytest.raises(RuntimeError, match=r"^cannot reuse already awaited coroutine$"):
         coroutine.send(None)
@@ -197,7 +196,7 @@ async def test_a_synchronous_function_fails_with_a_helpful_error(call: Call) -> 
         [error] = (await group_of(call(synchronous))).exceptions
     assert type(error) is TypeError
     assert str(error).startswith("expected an async function, but '")
-    assert "is a synchronous one that returned 3; define it with 'async def'" in str(error)
+    assert "is synchronous, and returned 3; define it with 'async def'" in str(error)
 
 
 @each_call
@@ -242,8 +241,8 @@ async def test_if_a_function_raises_a_cancelled_that_belongs_elsewhere_the_call_
     assert type(error) is RuntimeError
     names = {stagger_them: "first_success", **dict.fromkeys(MAPS[:2], "amap"), **dict.fromkeys(MAPS[2:], "open_amap")}
     assert str(error).startswith(
-        f"{names.get(call, call.__name__)} lacks results: a task in it raised a trio.Cancelled that belongs elsewhere, "
-        "or cancelled the nursery"
+        f"{names.get(call, call.__name__)} can't return all results: one of its tasks raised a trio.Cancelled that "
+        "belongs to another scope, or cancelled the nursery"
     )
 
 
@@ -375,7 +374,7 @@ async def test_a_loser_is_cancelled_with_a_reason(call: Call, autojump_clock: Mo
             raise
 
     await call(loser, returns_three)
-    assert reasons == [f"another function of {call.__name__} was first"]
+    assert reasons == [f"another function of {call.__name__} finished first"]
 
 
 async def test_an_exception_can_win_too(autojump_clock: MockClock) -> None:
@@ -447,7 +446,7 @@ async def test_if_all_fail_their_exceptions_are_grouped_in_the_order_given(
     functions = [partial(fails, 3 - n, kind) for n, kind in enumerate(kinds)]
     error = await error_of(first_success(*functions, stagger=stagger))
     assert type(error) is ExceptionGroup
-    assert error.message == "each of the 3 functions of first_success failed"
+    assert error.message == "all 3 functions of first_success failed"
     assert leaf_types(error) == kinds
 
 
@@ -538,5 +537,5 @@ async def test_a_wrong_stagger_raises_an_error_before_anything_starts(stagger: A
     with pytest.raises(kind) as caught:
         await first_success(never_called, stagger=stagger)
     assert str(caught.value) == (
-        f"stagger is a number of seconds of at least 0, or None to start all at once, not {stagger!r}"
+        f"stagger must be a number of seconds, 0 or more, or None to start all at once, not {stagger!r}"
     )

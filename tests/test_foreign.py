@@ -80,7 +80,7 @@ async def test_if_the_concurrent_future_is_cancelled_so_is_the_wrapper(where: Ca
     source = concurrent.futures.Future[int]()
     future = wrap_future(source)
     where(cancel, source)
-    with pytest.raises(TaskCancelledException, match=r"'the concurrent future behind it was cancelled'$"):
+    with pytest.raises(TaskCancelledException, match=r"'the concurrent.futures.Future that it wraps was cancelled'$"):
         await future
     assert future.cancelled()
 
@@ -219,7 +219,7 @@ async def test_wrap_future_takes_only_futures(wrong: Any) -> None:
     with pytest.raises(
         TypeError,
         match=r"^wrap_future takes a concurrent.futures.Future or an asyncio.Future, not .*; "
-        r"'ensure_future\(obj, nursery\)' takes anything that can be awaited$",
+        r"for other awaitables, call 'ensure_future\(obj, nursery\)'$",
     ):
         wrap_future(wrong)
 

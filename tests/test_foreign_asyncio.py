@@ -136,7 +136,7 @@ async def test_if_the_asyncio_future_is_cancelled_so_is_the_wrapper(other: LoopI
     source = guarded(other)
     future = wrap_future(source)
     other.call(source.cancel)
-    with pytest.raises(TaskCancelledException, match=r"'the asyncio future behind it was cancelled'$"):
+    with pytest.raises(TaskCancelledException, match=r"'the asyncio.Future that it wraps was cancelled'$"):
         await future
 
 
@@ -297,7 +297,7 @@ async def test_wrapping_a_pending_future_of_a_closed_loop_raises_an_error(other:
         wrap_future(source)
     assert str(caught.value) == (
         "the event loop of this asyncio future is closed, so neither the future nor a wrapper would ever be done; "
-        "call wrap_future while that loop is running"
+        "call wrap_future while the loop is running"
     )
 
 

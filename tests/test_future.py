@@ -79,14 +79,16 @@ def test_passing_anything_of_the_wrong_type_raises_an_error_and_changes_nothing(
         (None, r"ValueError\('what went wrong'\)"),
     ):
         with pytest.raises(
-            TypeError, match=rf"^a future is given an exception object, not .*; call 'set_exception\({right}\)'$"
+            TypeError, match=rf"^set_exception takes an exception object, not .*; call 'set_exception\({right}\)'$"
         ):
             future.set_exception(wrong)
     wrong = 3
-    with pytest.raises(TypeError, match=r"^an outcome is an outcome\.Value or an outcome\.Error, not 3; call 'set_out"):
+    with pytest.raises(
+        TypeError, match=r"^set_outcome takes an outcome\.Value or an outcome\.Error, not 3; call 'set_"
+    ):
         future.set_outcome(wrong)
     with pytest.raises(
-        TypeError, match=r"^the reason of a cancellation is a string, not 3; call 'future\.cancel\(\"why\""
+        TypeError, match=r"^the reason for a cancellation must be a string, not 3; call 'future\.cancel\(\"why\""
     ):
         future.cancel(wrong)
     assert not future.is_done()

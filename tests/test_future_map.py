@@ -214,7 +214,7 @@ async def test_using_the_key_of_a_pending_request_raises_an_error_and_changes_no
         for given in ((), (Future[int](),)):
             with pytest.raises(
                 ValueError,
-                match=r"^a request with the key 'a' is in flight already; give each request a key of its own, or wait "
+                match=r"^a request with the key 'a' is already in flight; give each request its own key, or wait "
                 r"until the first one is done$",
             ):
                 requests.expect("a", *given).__enter__()
@@ -296,7 +296,7 @@ async def test_a_pending_future_cannot_be_registered_twice_under_one_key() -> No
 @pytest.mark.parametrize("wrong", [3, "b", Future, ResultCapture(trio.sleep, 0)])
 def test_passing_anything_but_a_future_raises_an_error(wrong: Any) -> None:
     requests = FutureMap[str, int]()
-    with pytest.raises(TypeError, match=r"^a request is registered with a Future, not with .*; call 'requests.expect"):
+    with pytest.raises(TypeError, match=r"^the future of a request must be a Future, not .*; call 'requests.expect"):
         requests.expect("a", wrong).__enter__()
     assert not requests
 
@@ -328,7 +328,7 @@ async def test_a_map_that_is_read_in_one_run_takes_no_requests_from_another() ->
         with pytest.raises(
             RuntimeError,
             match=r"^FutureMap\(in_flight=0, reader='reading'\) belongs to another Trio run, and can't take a request "
-            r"here; nothing was changed\. Make a new FutureMap\(\) in this run$",
+            r"here; nothing was changed\. Make a new FutureMap\(\) in this run instead$",
         ):
             requests.expect("a").__enter__()
 
@@ -546,7 +546,7 @@ def test_an_answer_to_a_request_already_settled_by_its_caller_returns_false(
 def test_set_exception_without_an_exception_raises_an_error_even_if_nobody_waits(wrong: Any, key: str) -> None:
     requests = FutureMap[str, int]()
     with requests.expect("a") as future:
-        with pytest.raises(TypeError, match=r"^a future is given an exception object, not "):
+        with pytest.raises(TypeError, match=r"^set_exception takes an exception object, not "):
             requests.set_exception(key, wrong)
         assert not future.is_done()
 
@@ -555,7 +555,7 @@ def test_set_exception_without_an_exception_raises_an_error_even_if_nobody_waits
 def test_set_outcome_without_an_outcome_raises_an_error_even_if_nobody_waits(key: str) -> None:
     requests: FutureMap[str, Any] = FutureMap()
     with requests.expect("a") as future:
-        with pytest.raises(TypeError, match=r"^an outcome is an outcome\.Value or an outcome\.Error, not 3; "):
+        with pytest.raises(TypeError, match=r"^set_outcome takes an outcome\.Value or an outcome\.Error, not 3; "):
             requests.set_outcome(key, 3)  # type: ignore[arg-type]  # this mistake is what is tested
         assert not future.is_done()
 
@@ -778,11 +778,11 @@ async def test_if_lost_does_not_return_an_exception_the_request_gets_a_type_erro
         with requests:
             pass
         assert re.fullmatch(
-            r"lost\(cause\) has to return an exception object, not <class '.*LostError'>; the right call is "
+            r"lost\(cause\) must return an exception object, not <class '.*LostError'>; call "
             r"'FutureMap\(lost=lambda cause: ConnectionLost\(\.\.\.\)\)'",
             str(future.exception()),
         )
-    with pytest.raises(TypeError, match=r"^lost\(cause\) has to return"), requests.expect("b"):
+    with pytest.raises(TypeError, match=r"^lost\(cause\) must return"), requests.expect("b"):
         pass
 
 
@@ -794,7 +794,7 @@ async def never() -> LostError:
 def test_lost_has_to_be_a_synchronous_function(wrong: Any) -> None:
     with pytest.raises(
         TypeError,
-        match=r"^lost is a synchronous function that makes an exception, not .*; the right call is "
+        match=r"^lost must be a synchronous function that returns an exception, not .*; call "
         r"'FutureMap\(lost=lambda cause: ConnectionLost\(\.\.\.\)\)'$",
     ):
         FutureMap[str, int](lost=wrong)
@@ -874,8 +874,8 @@ async def test_the_readers_block_can_be_entered_only_once(ended: bool) -> None:
             reader.close()
         with pytest.raises(
             RuntimeError,
-            match=rf"^the reader's block of FutureMap\(in_flight=0, reader='{'ended' if ended else 'reading'}'\) was "
-            r"entered already, and a map serves one connection; make a new FutureMap\(\) for the next connection$",
+            match=rf"^the reader's block of FutureMap\(in_flight=0, reader='{'ended' if ended else 'reading'}'\) has "
+            r"already been entered, and a map serves only one connection; make a new FutureMap\(\) for the next",
         ):
             requests.__enter__()
         if not ended:
@@ -1055,7 +1055,7 @@ def test_entering_the_readers_block_is_protected_from_ctrl_c() -> None:
 
     async def main() -> None:
         requests = Watched()
-        with requests, pytest.raises(RuntimeError, match="of watched was entered already"):
+        with requests, pytest.raises(RuntimeError, match="of watched has already been entered"):
             requests.__enter__()
 
     trio.run(main)

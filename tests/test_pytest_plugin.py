@@ -245,7 +245,7 @@ def test_a_suppressed_failure_that_nobody_reads_fails_the_test_even_if_the_resul
         passed=2,
         errors=2,
     )
-    text = "exception=ValueError('bad page')) failed, which was suppressed, and nobody read it\n"
+    text = "exception=ValueError('bad page')) failed; this was suppressed, and nothing read it\n"
     assert report.count(text) == 2
     assert "in suppressed_failure\n" in report
 
@@ -540,7 +540,7 @@ def test_the_marker_turns_the_check_off(run_suite: RunSuite) -> None:
 
 def test_the_marker_is_documented(pytester: pytest.Pytester) -> None:
     listed = pytester.runpytest_inprocess("--disable-plugin-autoload", "-p", "triores.pytest_plugin", "--markers")
-    assert "@pytest.mark.leaves_results: this test may leave" in listed.stdout.str()
+    assert "@pytest.mark.leaves_results: the test may leave" in listed.stdout.str()
 
 
 # ---- runners

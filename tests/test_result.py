@@ -332,7 +332,7 @@ def test_repr_and_format_show_the_state() -> None:
     assert repr(failed(KeyError(3))) == "Future(exception=KeyError(3))"
     assert f"{done()}" == f"{done():#}" == "Future(result=3)"
     assert repr(ResultBase[int]()) == "ResultBase(is_done=False)"
-    with pytest.raises(ValueError, match=r"^a result is formatted with '' or '#', not with 'x'$"):
+    with pytest.raises(ValueError, match=r"^the format of a result must be '' or '#', not 'x'$"):
         format(done(), "x")
 
 

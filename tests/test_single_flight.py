@@ -629,8 +629,8 @@ async def test_passing_a_coroutine_raises_an_error_and_changes_nothing() -> None
         coroutine: Any = fetch()
         with pytest.raises(
             TypeError,
-            match=r"^expected an async function, but got the coroutine that calling 'fetch' made; "
-            r"not 'flights\.run\(key, fetch\(\.\.\.\), \.\.\.\)' but 'flights\.run\(key, fetch, \.\.\.\)'",
+            match=r"^expected an async function, but got the coroutine that 'fetch' returned; "
+            r"call 'flights\.run\(key, fetch, \.\.\.\)', not 'flights\.run\(key, fetch\(\.\.\.\), \.\.\.\)'",
         ):
             await flights.run("a", coroutine)
         assert coroutine.cr_frame is None  # it was closed: otherwise Python would warn about it
@@ -644,7 +644,7 @@ async def test_passing_anything_but_an_async_function_raises_an_error_even_if_th
     async with open_flights() as (flights, _, callers):
         result = ResultCapture.start_soon(callers, flights.run, "a", work)
         await wait_all_tasks_blocked()
-        with pytest.raises(TypeError, match=r"^expected an async function, but got 3; the right call is "):
+        with pytest.raises(TypeError, match=r"^expected an async function, but got 3; call "):
             await flights.run("a", 3)  # type: ignore[arg-type]  # this mistake is what is tested
         work.go_on.set()
     assert result.result() == (1,)
@@ -653,7 +653,7 @@ async def test_passing_anything_but_an_async_function_raises_an_error_even_if_th
 async def test_callers_of_a_synchronous_function_get_a_helpful_error() -> None:
     not_async: Any = len
     async with open_flights() as (flights, _, _):
-        with pytest.raises(TypeError, match=r"^expected an async function, but 'len' is a synchronous one"):
+        with pytest.raises(TypeError, match=r"^expected an async function, but 'len' is synchronous"):
             await flights.run("a", not_async, "text")
 
 
@@ -667,9 +667,7 @@ async def test_an_unhashable_key_raises_an_error_and_changes_nothing(work: Work)
 
 
 async def test_passing_anything_but_a_nursery_raises_an_error() -> None:
-    with pytest.raises(
-        TypeError, match=r"^expected a nursery, but got .*; the right call is 'SingleFlight\(nursery\)'$"
-    ):
+    with pytest.raises(TypeError, match=r"^expected a nursery, but got .*; call 'SingleFlight\(nursery\)'$"):
         SingleFlight[str, int](trio.open_nursery())  # type: ignore[arg-type]  # this mistake is what is tested
 
 
@@ -698,7 +696,7 @@ async def test_a_call_from_another_trio_run_raises_an_error_and_changes_nothing(
             for key in "ab":
                 with pytest.raises(
                     RuntimeError,
-                    match=r"^SingleFlight\(in_flight=1\) belongs to another Trio run, where its nursery is, and no "
+                    match=r"^SingleFlight\(in_flight=1\) belongs to another Trio run, that of its nursery, so no "
                     r"task was started; make a SingleFlight in this run$",
                 ):
                     await flights.run(key, work)
@@ -734,7 +732,7 @@ async def test_the_block_can_be_entered_again_once_it_has_ended(work: Work) -> N
 
 
 NO_NURSERY = (
-    r"^SingleFlight\(in_flight=0\) has no nursery, so no task was started; call 'run' inside of 'async with flights:', "
+    r"^SingleFlight\(in_flight=0\) has no nursery, so no task was started; call 'run' inside 'async with flights:', "
     r"or make it with a nursery: 'SingleFlight\(nursery\)'$"
 )
 
@@ -756,7 +754,7 @@ async def test_entering_the_block_while_it_is_open_raises_an_error_and_leaves_it
     async with flights:
         with pytest.raises(
             RuntimeError,
-            match=r"^the block of SingleFlight\(in_flight=0\) is open already; enter it once, around all that calls "
+            match=r"^the block of SingleFlight\(in_flight=0\) is already open; enter it once, around all calls of "
             r"'run'$",
         ):
             await flights.__aenter__()
@@ -783,7 +781,7 @@ async def test_while_the_block_waits_for_its_last_flights_it_can_be_neither_used
         assert is_idle(flights)
         with pytest.raises(RuntimeError, match=NO_NURSERY):
             await flights.run("a", work)
-        with pytest.raises(RuntimeError, match=r"is open already"):
+        with pytest.raises(RuntimeError, match=r"is already open"):
             await flights.__aenter__()
         work.clean_up.set()
         await wait_all_tasks_blocked()
@@ -796,7 +794,7 @@ async def test_flights_with_a_nursery_cannot_be_entered() -> None:
         flights = SingleFlight[str, object](nursery)
         with pytest.raises(
             RuntimeError,
-            match=r"^SingleFlight\(in_flight=0\) was given a nursery, and its tasks run there; call 'run' without a "
+            match=r"^SingleFlight\(in_flight=0\) was given a nursery, and runs its tasks there; call 'run' without a "
             r"block around it, or make a SingleFlight\(\) without a nursery$",
         ):
             await flights.__aenter__()
@@ -811,9 +809,9 @@ async def test_flights_that_are_open_in_one_run_cannot_be_used_in_another(work: 
     flights: SingleFlight[str, object] = SingleFlight()
 
     async def elsewhere() -> None:
-        with pytest.raises(RuntimeError, match="belongs to another Trio run, where its nursery is"):
+        with pytest.raises(RuntimeError, match="belongs to another Trio run, that of its nursery"):
             await flights.run("a", work)
-        with pytest.raises(RuntimeError, match="is open already"):
+        with pytest.raises(RuntimeError, match="is already open"):
             await flights.__aenter__()
 
     async with flights:
@@ -1018,7 +1016,7 @@ async def test_if_two_tasks_enter_at_once_one_of_them_gets_an_error() -> None:
         async with flights:
             await trio.sleep_forever()
 
-    with pytest.RaisesGroup(pytest.RaisesExc(RuntimeError, match="is open already")):
+    with pytest.RaisesGroup(pytest.RaisesExc(RuntimeError, match="is already open")):
         async with trio.open_nursery() as nursery:
             nursery.start_soon(enter)
             nursery.start_soon(enter)

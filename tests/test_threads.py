@@ -147,7 +147,7 @@ async def test_a_thread_can_cancel_the_future() -> None:
     await wait_all_tasks_blocked()
     assert result.cancelled()
     assert isinstance(result.exception(), FutureCancelledException)
-    assert str(result.exception()).endswith(": the concurrent future made of it was cancelled")
+    assert str(result.exception()).endswith(": its concurrent.futures.Future was cancelled")
     assert not pending()
 
 
@@ -346,7 +346,7 @@ async def test_passing_a_pending_result_of_another_run_raises_an_error() -> None
 
 async def test_to_concurrent_future_takes_only_results() -> None:
     wrong: Any = concurrent.futures.Future[int]()
-    with pytest.raises(TypeError, match=r"^to_concurrent_future takes a result of triores, not <Future at "):
+    with pytest.raises(TypeError, match=r"^to_concurrent_future takes a triores result, not <Future at "):
         to_concurrent_future(wrong)
 
 
@@ -563,8 +563,8 @@ async def test_if_the_nursery_belongs_to_another_run_the_future_fails() -> None:
     error = future.exception(0)
     assert isinstance(error, RuntimeError)
     assert str(error) == (
-        "the nursery belongs to another Trio run than the one that was meant; pass 'trio_token=token', with the "
-        "token that trio.lowlevel.current_trio_token() returns in the nursery's run"
+        "the nursery belongs to another Trio run; pass 'trio_token=token', with the token that "
+        "trio.lowlevel.current_trio_token() returns in the nursery's run"
     )
 
 
@@ -580,7 +580,7 @@ async def test_passing_anything_but_an_async_function_to_start_from_thread_raise
 ) -> None:
     wrong: Any = three()
     with pytest.raises(
-        TypeError, match=r"not 'start_from_thread\(nursery, three\(...\), ...\)' but '.*, three, ...\)'"
+        TypeError, match=r"call '.*, three, ...\)', not 'start_from_thread\(nursery, three\(...\), ...\)'"
     ):
         start_from_thread(nursery, wrong)
     wrong = 3
@@ -589,13 +589,13 @@ async def test_passing_anything_but_an_async_function_to_start_from_thread_raise
     wrong = int
     future = start_from_thread(nursery, wrong)
     await wait_all_tasks_blocked()
-    assert str(future.exception(0)).startswith("expected an async function, but 'int' is a synchronous one")
+    assert str(future.exception(0)).startswith("expected an async function, but 'int' is synchronous")
 
 
 async def test_passing_a_wrong_nursery_or_token_to_start_from_thread_raises_an_error(nursery: trio.Nursery) -> None:
     wrong: Any = three
     with pytest.raises(TypeError, match=r"^expected a nursery, but got <function three"):
         start_from_thread(wrong, three)
-    with pytest.raises(TypeError, match=r"^trio_token is what .* returns in a Trio run, not <function three"):
+    with pytest.raises(TypeError, match=r"^trio_token must be what .* returns in a Trio run, not <function three"):
         start_from_thread(nursery, three, trio_token=wrong)
     assert not nursery.child_tasks

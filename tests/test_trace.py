@@ -368,7 +368,7 @@ def test_a_block_is_recorded() -> None:
 
 
 async def test_a_recorder_cannot_be_entered_while_it_is_recording() -> None:
-    again = pytest.raises(RuntimeError, match="is recording already; for another recording, make another Recorder")
+    again = pytest.raises(RuntimeError, match="is already recording; for another recording, make another Recorder")
     with Recorder() as recorder, again:
         recorder.__enter__()
 
@@ -814,11 +814,11 @@ def test_an_unknown_suffix_raises_an_error(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("limit", [0, -1])
 def test_a_limit_below_one_raises_an_error(limit: int) -> None:
-    with pytest.raises(ValueError, match=f"limit is how many spans are kept, at least 1, not {limit}"):
+    with pytest.raises(ValueError, match=f"limit is the number of spans to keep, at least 1, not {limit}"):
         Recorder(limit)
 
 
 @pytest.mark.parametrize("limit", [True, 1.5, "1", None])
 def test_a_limit_that_is_not_an_integer_raises_an_error(limit: Any) -> None:
-    with pytest.raises(TypeError, match=r"limit is how many spans are kept, an integer such as 100_000, not"):
+    with pytest.raises(TypeError, match=r"limit must be an integer, the number of spans to keep, such as 100_000, not"):
         Recorder(limit)

@@ -140,7 +140,7 @@ async def test_waiting_for_no_results_is_a_checkpoint(name: str) -> None:
 
 
 async def test_wait_any_without_results_raises_an_error() -> None:
-    with pytest.raises(RuntimeError, match=r"^wait_any was given no results, so it would never return; pass at least "):
+    with pytest.raises(RuntimeError, match=r"^wait_any got no results, so it would never return; pass at least "):
         await wait_any([])
 
 
@@ -247,26 +247,32 @@ async def test_passing_anything_but_a_result_raises_an_error_that_shows_the_righ
     future = Future[int]()
     wrong: Any
     cases: list[tuple[Any, str]] = [
-        ([future, 3], r"not 3; the right call is '(\w+)\(\[result, \.\.\.\]\)'"),
-        ([future, fetch], r"not <function fetch .*; 'ResultCapture\.start_soon\(nursery, fetch, \.\.\.\)' starts it"),
+        ([future, 3], r"not 3; call '(\w+)\(\[result, \.\.\.\]\)'"),
+        (
+            [future, fetch],
+            r"not <function fetch .*; to start it .* 'ResultCapture\.start_soon\(nursery, fetch, \.\.\.\)'",
+        ),
         (
             [future, fetch("x"), fetch("y")],
-            r"not the coroutine that calling 'fetch' made; 'ResultCapture\.start_soon",
+            r"not the coroutine that 'fetch' returned; to start it and get a result, call 'ResultCapture\.start_soon",
         ),
         (
             fetch("x"),
-            r"not the coroutine that calling 'fetch' made; 'ResultCapture\.start_soon\(nursery, fetch, ",
+            r"not the coroutine that 'fetch' returned; to start it .* 'ResultCapture\.start_soon\(nursery, fetch, ",
         ),
-        ([future, concurrent.futures.Future()], r"not <Future at .*; 'wrap_future\(future\)' makes a result of it"),
-        (concurrent.futures.Future(), r"not <Future at .*; 'wrap_future\(future\)' makes a result of it"),
-        (3, r"not 3; the right call is '(\w+)\(\[result, \.\.\.\]\)'"),
+        (
+            [future, concurrent.futures.Future()],
+            r"not <Future at .*; to turn it into a result, call 'wrap_future\(future\)'",
+        ),
+        (concurrent.futures.Future(), r"not <Future at .*; to turn it into a result, call 'wrap_future\(future\)'"),
+        (3, r"not 3; call '(\w+)\(\[result, \.\.\.\]\)'"),
     ]
     for wrong, message in cases:
-        with pytest.raises(TypeError, match=rf"^\w+ takes results of triores, {message}"):
+        with pytest.raises(TypeError, match=rf"^\w+ takes triores results, {message}"):
             await wait(wrong)
     wrong = future
     with pytest.raises(
-        TypeError, match=r"^(\w+) takes several results, not Future\(.*\) alone; call '\1\(\[result\]\)'$"
+        TypeError, match=r"^(\w+) takes an iterable of results, not a single Future\(.*\); call '\1\(\[result\]\)'$"
     ):
         await wait(wrong)
     assert is_free(future)

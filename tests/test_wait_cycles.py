@@ -230,7 +230,7 @@ async def test_a_shared_call_cannot_ask_for_its_own_key(given: bool, nursery: tr
 
     flights = SingleFlight[str, None](nursery) if given else SingleFlight[str, None]()
     async with nullcontext() if given else flights:
-        with pytest.raises(WaitCycleError, match=r"the very task .*:\n  task page waits for page\(\)"):
+        with pytest.raises(WaitCycleError, match=r"its own result:\n  task page waits for page\(\)"):
             await flights.run("key", page)
 
 
@@ -644,7 +644,7 @@ async def test_the_message_shows_the_whole_circle(
     tasks.start(nursery, "other", other)
     await all_ended(tasks)
     first, *lines = str(tasks["other"].exception()).splitlines()
-    assert first.startswith("this wait would never end, because these tasks wait for one another in a circle; ")
+    assert first.startswith("this wait would never end, because these tasks wait for each other in a cycle; ")
     firsts = {fn.__name__: fn.__code__.co_firstlineno for fn in (parent, child, other)}
     assert lines == [
         f'  task other waits for parent(): File "{__file__}", line {firsts["other"] + 2}, in other',

@@ -5,21 +5,21 @@ Results
     Future                  a result that you set by hand
     ResultBase              what both have in common: ``await result``, ``unwrap()``, ``result()``, ``exception()``
     wait_all, wait_any      wait for all of several results, or for the first
-    as_completed            go through results as they get done
-    results_to_channel      send results into a channel as they get done
+    as_completed            iterate over results as they are settled
+    results_to_channel      send results into a channel as they are settled
 
 Many calls at once
     gather                  call several functions, and return all their values
     gather_outcomes         the same, with an ``outcome.Value`` or ``outcome.Error`` for each
     race, first_success     the first to finish, and the first to succeed
     amap                    call one function for each item, at most ``limit`` at a time, and return a list
-    open_amap               the same, with each result as soon as it is there
-    AmapResults             what ``open_amap`` opens: go through the results, and add items
+    open_amap               the same, but get each result as soon as it's ready
+    AmapResults             what ``open_amap`` gives you: iterate over it, and add items to it
     ItemCapture             one of these results, with its ``item``
 
 Requests and shared work
     FutureMap               the requests in flight on one connection
-    SingleFlight            one call for everybody who asks for the same key
+    SingleFlight            share one call between all callers of the same key
 
 Threads, executors, asyncio
     run_in_executor         call a function in a thread pool, a process pool or a cluster
@@ -27,13 +27,13 @@ Threads, executors, asyncio
     to_concurrent_future    let a thread wait for a result
     start_from_thread       start a task from any thread
     ensure_future           make a result from anything that can be awaited
-    isfuture                whether an object is a result
+    isfuture                check whether an object is a result
 
 Exceptions
     TaskNotDoneException, TaskFailedException, TaskCancelledException,
     FutureSetAgainException, FutureCancelledException, FutureNeverSetException, WaitCycleError
 
-``help(triores.gather)`` shows one of them.
+For details of one of them, call ``help(triores.gather)``, for example.
 """
 
 from ._amap import AmapResults as AmapResults

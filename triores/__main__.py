@@ -1,8 +1,8 @@
-"""``python -m triores PID``: have a running program dump who waits for what, to its own standard error.
+"""``python -m triores PID``: make a running program dump which task waits for which result, to its standard error.
 
-The program has to have called ``triores.debug.register(signal.SIGUSR1)``. A signal for which a process has no handler
-would end it. So Linux is asked first whether there is a handler. From Python 3.14 on, a program that has registered
-nothing can be asked too, by `sys.remote_exec`.
+The program must have called ``triores.debug.register(signal.SIGUSR1)``. A signal without a handler would kill the
+process, so on Linux we first check whether there is one. From Python 3.14 on, this also works with programs that
+haven't registered anything, by `sys.remote_exec`.
 """
 
 from __future__ import annotations
@@ -30,13 +30,13 @@ triores.debug.dump()
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Ask a process for a dump; return the exit code, and say in one line why if it isn't 0."""
+    """Ask a process for a dump, and return the exit code; if it isn't 0, print one line that says why."""
     parser = argparse.ArgumentParser(
-        prog="python -m triores", description="Have a running program dump which of its tasks waits for which result."
+        prog="python -m triores", description="Make a running program dump which of its tasks waits for which result."
     )
     parser.add_argument("pid", type=int, metavar="PID", help="the process; the dump goes to its standard error")
     parser.add_argument(
-        "--signal", default="USR1", help="the signal that it has passed to triores.debug.register (default: USR1)"
+        "--signal", default="USR1", help="the signal that it passed to triores.debug.register (default: USR1)"
     )
     given = parser.parse_args(arguments)
     signum = getattr(signal, f"SIG{given.signal.upper().removeprefix('SIG')}", None)
@@ -47,14 +47,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except ProcessLookupError:
         return _refuse(f"there is no process {given.pid}")
     except PermissionError:
-        return _refuse(f"process {given.pid} belongs to somebody else")
+        return _refuse(f"process {given.pid} belongs to another user")
     except (OSError, RuntimeError, OverflowError) as error:
         return _refuse(f"process {given.pid} can't be asked: {error}")
 
 
 def _ask(pid: int, signum: signal.Signals) -> int:
     if pid <= 0:
-        return _refuse(f"{pid} isn't the number of a process")
+        return _refuse(f"{pid} isn't a process ID")
     handles = _handles(pid, signum)
     if handles:
         os.kill(pid, signum)
@@ -65,17 +65,17 @@ def _ask(pid: int, signum: signal.Signals) -> int:
     name = signum.name
     if handles is None:
         return _refuse(
-            f"this system doesn't tell whether process {pid} handles {name}, which would end it otherwise; if it has "
+            f"this system doesn't say whether process {pid} handles {name}, which would kill it otherwise; if it has "
             f"called 'triores.debug.register(signal.{name})', send the signal yourself: 'kill -{name[3:]} {pid}'"
         )
     return _refuse(
-        f"process {pid} has no handler for {name}, and would be ended by it; add "
+        f"process {pid} has no handler for {name}, which would kill it; add "
         f"'triores.debug.register(signal.{name})' to the program"
     )
 
 
 def _handles(pid: int, signum: signal.Signals) -> bool | None:
-    """Return whether a process has a handler for a signal, or None if the system doesn't tell."""
+    """Return whether a process has a handler for a signal, or None if the system doesn't say."""
     if not (PROC / "self" / "status").exists():
         return None
     try:
@@ -87,7 +87,7 @@ def _handles(pid: int, signum: signal.Signals) -> bool | None:
 
 
 def _execute(pid: int) -> None:
-    """Have the process run a dump as soon as it runs Python code, and wake it, since it may be asleep."""
+    """Make the process dump as soon as it runs Python code, and wake it up in case it is asleep."""
     with tempfile.NamedTemporaryFile("w", suffix=".py", prefix="triores-", delete=False, encoding="utf-8") as script:
         script.write(_SCRIPT.format(path=script.name))
     try:
@@ -95,8 +95,8 @@ def _execute(pid: int) -> None:
     except BaseException:
         Path(script.name).unlink()
         raise
-    # A process that sleeps looks for such requests only when a system call is interrupted. These two signals need no
-    # handler: it stops, and goes on at once.
+    # A sleeping process checks for such requests only when a system call is interrupted. These two signals need no
+    # handler: the process stops, and continues right away.
     os.kill(pid, signal.SIGSTOP)
     time.sleep(0.01)
     os.kill(pid, signal.SIGCONT)

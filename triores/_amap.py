@@ -1,17 +1,17 @@
 """One async function and many items: a worker pool with backpressure that shares the loop.
 
-Both maps run on one engine, whose rules are:
+Both maps run on one engine, which has these rules:
 
-- Workers are tasks. Each takes an item, calls the function with it, and goes on with the next. There are at most
-  ``limit`` of them, and no more than there is work for: while calls wait and there are items, their number doubles at
-  each turn of the loop; if the calls never wait, two or three workers do everything.
-- An item is *busy* from when it is taken from the source until its call has ended (`amap`) or its capture has been
-  given out (`open_amap`). At most ``limit`` items are busy; nothing is read that there is no room for.
-- A generator, sync or async, and any async iterable is read by one task of its own, since what it holds over a
-  ``yield``, a nursery or a cancel scope, belongs to the task that entered it. Workers read any other iterable.
-- The calls of a map, and the reading of its source, begin in slices of a few milliseconds. After each slice the other
-  tasks of the program get a turn, also if no call ever waits.
-- Each call sees the caller's context variables, and nothing of what other calls have set.
+- Workers are tasks. Each takes an item, calls the function with it, and goes on to the next. There are at most
+  ``limit`` of them, and no more than needed: while calls wait and there are items, their number doubles at each turn of
+  the loop; if the calls never wait, two or three workers do everything.
+- An item is *busy* from the moment it is taken from the source until its call has ended (`amap`) or its capture has
+  been handed to the consumer (`open_amap`). At most ``limit`` items are busy; an item is only read if there is room.
+- A generator, sync or async, and any async iterable is read by a single task, because if it holds a nursery or a cancel
+  scope across a ``yield``, that belongs to the task that entered it. Workers read any other iterable.
+- Calls begin, and items are read, in time slices of a few milliseconds. After each slice the other tasks of the program
+  get a turn, even if no call ever waits.
+- Each call sees the caller's context variables, and nothing that other calls have set.
 """
 
 from __future__ import annotations
@@ -52,8 +52,8 @@ T_co = TypeVar("T_co", covariant=True)
 ItemT = TypeVar("ItemT")
 ItemT_co = TypeVar("ItemT_co", covariant=True)
 
-_NO_ITEMS: Any = ()  # untyped, or type checkers would take its items for those of the function
-_SLICE = 0.002  # seconds; long beside a turn of the loop, and short beside what a person or a peer notices
+_NO_ITEMS: Any = ()  # untyped, or type checkers would infer the function's item type from it
+_SLICE = 0.002  # seconds; long compared with a turn of the loop, but too short for a person or a peer to notice
 
 
 @enable_ki_protection
@@ -62,24 +62,24 @@ async def amap(
 ) -> list[T]:
     """Call an async function with each item, many at once, and return the values in the order of the items.
 
-    The first exception cancels the rest. Items are read one by one, as there is room for them. Each call has its own
-    copy of the caller's context variables. It is always a checkpoint, and other tasks get a turn every few
+    The first exception cancels the rest. Items are read one by one, when there is room for them. Each call has its own
+    copy of the caller's context variables. This is always a checkpoint, and other tasks get a turn every few
     milliseconds, even if ``fn`` never waits.
 
     Args:
-        fn: An async function of one argument.
-        items: An iterable or an async iterable. A generator is read by one task, and closed when the call ends, however
-            it ends.
+        fn: An async function that takes one argument.
+        items: An iterable or an async iterable. A generator is read by a single task, and closed when the call ends,
+            however it ends.
         limit: How many calls may run at once; None for no limit.
 
     Returns:
         The values, in the order of the items.
 
     Raises:
-        TypeError: If ``fn`` can't be called, ``items`` can't be iterated over, or ``limit`` isn't an integer.
+        TypeError: If ``fn`` isn't callable, ``items`` isn't iterable, or ``limit`` isn't an integer.
         ValueError: If ``limit`` is less than 1.
-        BaseExceptionGroup: Of what the calls or the source raised; an `ExceptionGroup` if all of that is an
-            `Exception`. On Python 3.11 and later, an exception of a call carries a note with the item and its position,
+        BaseExceptionGroup: With what the calls or the source raised; an `ExceptionGroup` if each of these is an
+            `Exception`. On Python 3.11 and later, exceptions from calls have a note with the item and its position,
             counted from 0.
 
     Example:
@@ -102,34 +102,34 @@ def open_amap(
     ordered: bool = False,
     suppress_exception: bool = False,
 ) -> AbstractAsyncContextManager[AmapResults[ItemT, T]]:
-    """Call an async function with each item, many at once, and give out the results as they come.
+    """Call an async function with each item, many at once, and get the results as they come.
 
-    ``async with`` gives an `AmapResults`: an async iterator of captures, each of which is done and knows its item.
-    `AmapResults.add` adds items while the block runs. The source may be endless: at most ``limit`` items are being
-    worked on, or done and not yet given out.
+    ``async with`` gives you an `AmapResults`: an async iterator of captures, each of which is done and knows its item.
+    Add items with `AmapResults.add` while the block runs. The source may be endless: at most ``limit`` items are in
+    progress, or done and waiting for you to take them.
 
-    Leaving the block, by ``break``, ``return`` or an exception, cancels what is still running and waits for it. If no
-    call and no source has failed, an exception of the block leaves as it is; otherwise it leaves in a group with their
-    exceptions. Each call has its own copy of the caller's context variables. Other tasks get a turn every few
-    milliseconds, even if ``fn`` never waits.
+    Leaving the block, by ``break``, ``return`` or an exception, cancels the calls that are still running, and waits for
+    them. If no call has failed, nor the source, the block's own exception comes out unchanged; otherwise it comes out
+    in a group with their exceptions. Each call has its own copy of the caller's context variables. Other tasks get a
+    turn every few milliseconds, even if ``fn`` never waits.
 
     Args:
-        fn: An async function of one argument.
-        items: An iterable or an async iterable. A generator is read by one task, and closed when the block ends,
+        fn: An async function that takes one argument.
+        items: An iterable or an async iterable. A generator is read by a single task, and closed when the block ends,
             however it ends.
-        limit: How many items may be worked on, or be done and not yet given out; None for no limit.
-        ordered: Give out the captures in the order of the items; by default in the order of completion.
-        suppress_exception: Also give out captures that failed with an `Exception`, instead of ending.
+        limit: How many items may be in progress, or done and not taken yet; None for no limit.
+        ordered: Iterate over the captures in the order of the items; by default, in the order of completion.
+        suppress_exception: If a call fails with an `Exception`, don't stop, but include its capture in the iteration.
 
     Returns:
         An async context manager.
 
     Raises:
-        TypeError: If ``fn`` can't be called, ``items`` can't be iterated over, or ``limit`` isn't an integer.
+        TypeError: If ``fn`` isn't callable, ``items`` isn't iterable, or ``limit`` isn't an integer.
         ValueError: If ``limit`` is less than 1.
-        RuntimeError: On entering the block a second time.
-        BaseExceptionGroup: From the block, of what the calls or the source raised; an `ExceptionGroup` if all of that
-            is an `Exception`. On Python 3.11 and later, an exception of a call carries a note with the item and its
+        RuntimeError: If you enter the block a second time.
+        BaseExceptionGroup: From the block, with what the calls or the source raised; an `ExceptionGroup` if each of
+            these is an `Exception`. On Python 3.11 and later, exceptions from calls have a note with the item and its
             position, counted from 0.
 
     Example:
@@ -143,7 +143,7 @@ def open_amap(
 
 
 class ItemCapture(ResultCapture[T_co], Generic[ItemT_co, T_co]):
-    """What `open_amap` gives out: the capture of a call with one item."""
+    """What you get from `open_amap`: the capture of the call with one item."""
 
     __slots__ = ()
 
@@ -154,11 +154,12 @@ class ItemCapture(ResultCapture[T_co], Generic[ItemT_co, T_co]):
 
 
 class AmapResults(AsyncIterator[ItemCapture[ItemT, T]], Generic[ItemT, T]):
-    """What the block of `open_amap` works with: an async iterator of captures, to which items can be added.
+    """What ``async with open_amap(...)`` gives you: an async iterator of captures, to which you can add items.
 
-    Several tasks may share the iterator; each capture goes to one of them. Each step is a checkpoint; cancelling one
-    loses no result. The iteration ends when the source is exhausted, no call is running, and everything has been given
-    out. If a call fails, or the block has ended, a step raises `trio.ClosedResourceError`, unless it is cancelled.
+    Several tasks may share the iterator; each capture goes to one of them. Each step is a checkpoint; cancelling a step
+    doesn't lose a result. The iteration ends when the source is exhausted, no call is running, and every capture has
+    been taken. If a call has failed, or the block has ended, a step raises `trio.ClosedResourceError`, unless it is
+    cancelled.
     """
 
     __slots__ = ("_stream",)
@@ -177,18 +178,18 @@ class AmapResults(AsyncIterator[ItemCapture[ItemT, T]], Generic[ItemT, T]):
             await checkpoint()
         while not stream.has_answer():
             await stream.arrivals.wait()
-            await checkpoint_if_cancelled()  # another task may have taken what this one was woken for
+            await checkpoint_if_cancelled()  # another task may have taken the capture that woke this one
         if stream.arrivals.ready:
             return stream.give_out()
         if not stream.stopped:
             raise StopAsyncIteration
-        raise trio.ClosedResourceError("open_amap gives no more results: its block has ended, or is being cancelled")
+        raise trio.ClosedResourceError("open_amap has no more results: its block has ended, or is being cancelled")
 
     def add(self, item: ItemT) -> None:
-        """Add an item while the block runs: from its loop, or from a call.
+        """Add an item while the block runs, from its loop or from a call.
 
-        It is worked on before anything that hasn't been read from the source yet. While the block is being cancelled,
-        the item is dropped.
+        It comes before any item that hasn't been read from the source yet. While the block is being cancelled, the item
+        is dropped.
 
         Raises:
             trio.ClosedResourceError: If the block has ended.
@@ -204,7 +205,7 @@ class AmapResults(AsyncIterator[ItemCapture[ItemT, T]], Generic[ItemT, T]):
 
 
 class _Slices:
-    """The time in which the maps of a run begin calls and read items, before other tasks get a turn.
+    """The time slices in which the maps of a run begin calls and read items, before other tasks get a turn.
 
     Attributes:
         number: The number of the slice.
@@ -218,11 +219,11 @@ class _Slices:
         self._waiting = ParkingLot()  # the others
 
     async def give_way(self, number: int, turned: bool) -> None:
-        """Let other tasks have a turn, unless they had one since the slice of this number began.
+        """Give other tasks a turn, unless they have had one since slice ``number`` began.
 
-        One task alone begins the next slice, and what the others want to do has to fit into it, too: if each of a
-        hundred workers began a slice of its own, they would hold the loop for a hundred slices. And they wait without a
-        checkpoint in each turn of the loop, which would cost more than the calls.
+        Only one task begins the next slice, and the others share it: if each of a hundred workers began its own slice,
+        together they would hold the loop for a hundred slices. The others wait without a checkpoint in each turn of the
+        loop, which would cost more than the calls.
         """
         while perf_counter() > self.end:
             if self._opening:
@@ -264,7 +265,7 @@ class _Engine(ABC, Generic[ItemT]):
         self._name = task_name(fn)
         self._limit = sys.maxsize if limit is None else _checked_limit(limit, call)
         self._iterator: Iterator[ItemT] | None = None  # what the workers read, until it is exhausted
-        self._source: AsyncIterator[ItemT] | None = None  # what a task of its own reads
+        self._source: AsyncIterator[ItemT] | None = None  # what a separate task reads
         if isinstance(items, AsyncIterable):
             self._source = aiter(items)
         elif isinstance(items, Iterable):
@@ -275,33 +276,33 @@ class _Engine(ABC, Generic[ItemT]):
                 self._iterator = iterator
         else:
             close_coroutines(items)
-            raise TypeError(f"{call} takes its items from an iterable or an async iterable, not from {shown(items)}")
+            raise TypeError(f"the items of {call} must be an iterable or an async iterable, not {shown(items)}")
         self._exhausted = False
-        self._added: deque[ItemT] = deque()  # these come before what is still in the source
-        self._backlog: deque[tuple[int, ItemT]] = deque()  # taken, and not begun
+        self._added: deque[ItemT] = deque()  # these come before the rest of the source
+        self._backlog: deque[tuple[int, ItemT]] = deque()  # taken, but not begun
         self._count = 0  # items taken so far
         self._busy = 0
         self._workers = 0
-        self._coming = 0  # workers that will look for an item within the next turns of the loop
-        self._sleeping = 0  # workers that wait until there are items
+        self._coming = 0  # workers that will look for an item within the next few turns of the loop
+        self._sleeping = 0  # workers that wait for items
         self._idle = ParkingLot()
-        self._room: trio.Event | None = None  # which the reading task waits for
+        self._room: trio.Event | None = None  # the reading task waits for it
         self.stopped = False
 
     def begin(self, nursery: trio.Nursery) -> None:
-        """Start in a nursery, with the context variables of the task that calls this."""
+        """Start in a nursery, with the caller's context variables."""
         self._nursery = nursery
         self._slices = _slices_of_run()
-        self._context = contextvars.copy_context()  # of the calls
+        self._context = contextvars.copy_context()  # for the calls
         self._variables = [*self._context.values()]
-        self._reading = contextvars.copy_context()  # of the source, if the workers read it
+        self._reading = contextvars.copy_context()  # for the source, if the workers read it
         if self._source is None:
             self._start_worker()
         else:
             nursery.start_soon(self._read, self._source, name=f"{self._name} (reading items)")
 
     def stop(self) -> None:
-        """Begin no more calls. Cancelling the nursery isn't enough: a call that never waits is never cancelled."""
+        """Don't begin any more calls. Cancelling the nursery isn't enough, since calls that never wait ignore it."""
         self.stopped = True
         self._iterator = None
         self._backlog.clear()
@@ -310,18 +311,18 @@ class _Engine(ABC, Generic[ItemT]):
 
     @abstractmethod
     async def _do(self, taken: tuple[int, ItemT]) -> None:
-        """Call the function with an item, which comes with its position."""
+        """Call the function with an item, which is passed together with its position."""
 
     @abstractmethod
     def _is_over(self) -> bool:
-        """Return whether a worker that finds no item may end."""
+        """Return whether a worker may end if it finds no item."""
 
     # ---- the workers
 
     @enable_ki_protection
     async def _work(self, number: int) -> None:
         slices = self._slices
-        turned = True  # whether the loop has turned since the slice of this number began
+        turned = True  # whether the loop has turned since that slice began
         self._coming -= 1
         try:
             await checkpoint_if_cancelled()
@@ -340,9 +341,9 @@ class _Engine(ABC, Generic[ItemT]):
                     except BaseException as error:
                         _note(error, *taken)
                         raise
-                    turned = count != self._count  # if others have taken items meanwhile, this call has waited
+                    turned = count != self._count  # if others have taken items in the meantime, this call has waited
                     if self._has_new_variables():
-                        self._start_worker()  # since the next call must not see what this one has set
+                        self._start_worker()  # because the next call must not see what this one has set
                         break
                 elif self._is_over():
                     break
@@ -370,7 +371,7 @@ class _Engine(ABC, Generic[ItemT]):
         self._context.run(start)
 
     def _call_worker(self) -> None:
-        """Have one more worker look for an item, if one sleeps; or a new one, unless enough are coming."""
+        """Wake a sleeping worker to look for an item, or start a new worker, unless enough are coming."""
         if self._sleeping:
             self._sleeping -= 1
             self._coming += 1
@@ -388,7 +389,7 @@ class _Engine(ABC, Generic[ItemT]):
             self._call_worker()
 
     def _has_new_variables(self) -> bool:
-        """Return whether a call has set context variables; values that are equal but not identical differ."""
+        """Return whether a call has set context variables. Values are compared by identity."""
         now = contextvars.copy_context()
         if len(now) != len(self._variables):
             return True
@@ -397,7 +398,7 @@ class _Engine(ABC, Generic[ItemT]):
     # ---- the items
 
     def _take(self) -> tuple[int, ItemT] | None:
-        """Return the next item and its position, if there is one and room for it."""
+        """Return the next item and its position, if there is an item, and room for it."""
         if self._busy >= self._limit:
             return None
         if self._added:
@@ -409,7 +410,7 @@ class _Engine(ABC, Generic[ItemT]):
         try:
             item = self._reading.run(_next, self._iterator)
         except StopIteration:
-            self._iterator = None  # some iterators would go on if they were read again
+            self._iterator = None  # some iterators would continue if they were read again
             self._exhaust()
             return None
         return self._admit(item)
@@ -431,8 +432,8 @@ class _Engine(ABC, Generic[ItemT]):
     async def _read(self, source: Any) -> None:
         """Read a source in this task alone, and close it.
 
-        What the wait for room raises is thrown into a generator, as if its ``yield`` had raised it. So its nurseries
-        and cancel scopes work, and when the map ends it is cancelled like any other task.
+        If the source is a generator, whatever the wait for room raises is thrown into it, as if its ``yield`` had
+        raised it. So its nurseries and cancel scopes work, and when the map ends, it is cancelled like any other task.
         """
         generator: Any = source if _is_async_generator(source) else None
         take: Any = anext
@@ -449,7 +450,7 @@ class _Engine(ABC, Generic[ItemT]):
                 if self.stopped and step[0] is take:  # the source shields itself
                     break
                 self._accept(await _step(*step))
-                if self.stopped and step[0] is not take:  # the generator goes on although it was cancelled
+                if self.stopped and step[0] is not take:  # the generator continued although it was cancelled
                     break
                 step = (take, source)
         except StopAsyncIteration:
@@ -460,7 +461,7 @@ class _Engine(ABC, Generic[ItemT]):
         finally:
             del step  # it may hold an exception whose traceback holds this frame
             if generator is not None:
-                await _close(generator)  # noqa: ASYNC102 # cancelled like any other clean-up
+                await _close(generator)  # noqa: ASYNC102 # it may be cancelled, like any other clean-up
 
     def _accept(self, item: ItemT) -> None:
         if not self.stopped:
@@ -486,7 +487,7 @@ class _Values(_Engine[ItemT], Generic[ItemT, T]):
         super().__init__("amap", fn, items, limit)
         self.values: dict[int, T] = {}
 
-    @disable_ki_protection  # it is the user's code that runs here
+    @disable_ki_protection  # this runs the user's code
     async def _do(self, taken: tuple[int, ItemT]) -> None:
         index, item = taken
         if _capture.on_begin is None:
@@ -511,7 +512,7 @@ class _Values(_Engine[ItemT], Generic[ItemT, T]):
 
 
 class _Stream(_Engine[ItemT], Generic[ItemT, T]):
-    """The calls of `open_amap`, and their captures until they are given out."""
+    """The calls of `open_amap`, and their captures until the consumer takes them."""
 
     def __init__(
         self, fn: Callable[[ItemT], Awaitable[T]], items: Any, limit: object, *, ordered: bool, suppress: bool
@@ -519,9 +520,9 @@ class _Stream(_Engine[ItemT], Generic[ItemT, T]):
         super().__init__("open_amap", fn, items, limit)
         self._suppress = suppress
         self._token: trio.lowlevel.TrioToken | None = None
-        self._in_order: deque[ItemCapture[ItemT, T]] | None = deque() if ordered else None  # begun, and not given out
+        self._in_order: deque[ItemCapture[ItemT, T]] | None = deque() if ordered else None  # begun, not taken
         self.arrivals: Arrivals[ItemCapture[ItemT, T]] = Arrivals()
-        self.leaving = False  # whether it is the end of the block that cancels
+        self.leaving = False  # whether the end of the block is what cancels the calls
         self.closed = False
 
     def begin(self, nursery: trio.Nursery) -> None:
@@ -533,7 +534,7 @@ class _Stream(_Engine[ItemT], Generic[ItemT, T]):
         self.arrivals.ready.clear()
         if self._in_order is not None:
             self._in_order.clear()
-        self.arrivals.wake()  # consumers that are shielded, or outside of the block, would wait for ever
+        self.arrivals.wake()  # or consumers that are shielded, or outside of the block, would wait forever
 
     def is_leaving(self) -> bool:
         return self.leaving
@@ -545,7 +546,7 @@ class _Stream(_Engine[ItemT], Generic[ItemT, T]):
     def add(self, item: ItemT) -> None:
         self.check_run()
         if self.closed:
-            raise trio.ClosedResourceError(f"{self}, so {shown(item)} can't be added; add items while its block runs")
+            raise trio.ClosedResourceError(f"{self}, so you can't add {shown(item)}; add items while its block runs")
         if not self.stopped:
             self._added.append(item)
             self._call_worker()
@@ -561,7 +562,7 @@ class _Stream(_Engine[ItemT], Generic[ItemT, T]):
             self._call_worker()
         return capture
 
-    @disable_ki_protection  # it is the user's code that runs here
+    @disable_ki_protection  # this runs the user's code
     async def _do(self, taken: tuple[int, ItemT]) -> None:
         capture: ItemCapture[ItemT, T] = ItemCapture(self._fn, taken[1], suppress_exception=self._suppress)
         capture._started = True
@@ -589,7 +590,7 @@ class _Stream(_Engine[ItemT], Generic[ItemT, T]):
         elif self._token is None:
             state = "not entered"
         else:
-            state = f"{self._running()} calls running, {len(self.arrivals.ready)} results to be given out"
+            state = f"{self._running()} calls running, {len(self.arrivals.ready)} results ready"
         return f"open_amap({name_of(self._fn)}, ...): {state}"
 
 
@@ -605,7 +606,7 @@ class _OpenAmap(Generic[ItemT, T]):
     @enable_ki_protection
     async def __aenter__(self) -> AmapResults[ItemT, T]:
         if self._manager is not None:
-            raise RuntimeError("this block of open_amap was entered before; call 'open_amap(...)' anew for each block")
+            raise RuntimeError("this open_amap block has been entered before; call 'open_amap(...)' for each block")
         manager = FanOutNursery("open_amap", self._stream.is_leaving)
         self._nursery = await manager.__aenter__()
         self._manager = manager
@@ -626,14 +627,14 @@ class _OpenAmap(Generic[ItemT, T]):
             self._stream.closed = True
 
     async def _leave(self, error: BaseException | None) -> None:
-        """End what is running, and raise what that raises; together with the block's own exception if that fails."""
+        """End all running calls, and raise what they raise; if they fail, together with the block's own exception."""
         assert self._manager is not None
         self._stream.leaving = True
-        # A task of its own cancels: here, the block's exception would become the context of every Cancelled.
+        # A separate task cancels: here, the block's exception would become the context of every Cancelled.
         self._nursery.start_soon(_cancel, self._nursery.cancel_scope, name="open_amap (leaving)")
         try:
             await self._manager.__aexit__(None, None, None)  # noqa: ASYNC102 # as a nursery does
-        except BaseException as failure:  # noqa: ASYNC103 # the block's exception goes on instead
+        except BaseException as failure:  # noqa: ASYNC103 # the block's exception propagates instead
             if error is None:
                 raise
             if not is_cancellation(failure):
@@ -642,15 +643,15 @@ class _OpenAmap(Generic[ItemT, T]):
     async def _leave_cancelled(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> bool | None:
-        """Leave a nursery that is cancelled already, because a call or the source has raised."""
+        """Leave a nursery that has been cancelled already, because a call or the source raised something."""
         assert self._manager is not None
         try:
             return await self._manager.__aexit__(kind, error, traceback)  # noqa: ASYNC102 # as a nursery does
-        except BaseException as failure:  # noqa: ASYNC103 # the block's exception goes on instead
+        except BaseException as failure:  # noqa: ASYNC103 # the block's exception propagates instead
             others = [part for part in parts(failure) if part is not error and not is_cancellation(part)]
             if error is None or others or self._nursery.cancel_scope.cancelled_caught:
                 raise
-            return False  # noqa: ASYNC104 # all that came from the calls are cancellations from outside
+            return False  # noqa: ASYNC104 # the calls raised only cancellations, which come from outside
 
     def __repr__(self) -> str:
         return f"<{self._stream}>"
@@ -663,8 +664,8 @@ class _OpenAmap(Generic[ItemT, T]):
 
     def _refuse(self, how: str) -> NoReturn:
         raise TypeError(
-            f"open_amap is not used with '{how}' but with 'async with': "
-            "'async with open_amap(fn, items) as results:', and in the block 'async for capture in results:'"
+            f"use open_amap with 'async with', not with '{how}': 'async with open_amap(fn, items) as results:', and in "
+            "the block, 'async for capture in results:'"
         )
 
 
@@ -701,31 +702,31 @@ class _AsAsync(AsyncGenerator[ItemT, None]):
 async def _close(generator: AsyncGenerator[Any, Any]) -> None:
     try:
         await _step(generator.aclose)
-    except BaseExceptionGroup as group:  # from a nursery over a `yield`
+    except BaseExceptionGroup as group:  # from a nursery around a `yield`
         rest = group.split(GeneratorExit)[1]
         if rest is not None:
             raise rest from None
 
 
-@disable_ki_protection  # it is the source's code that runs here
+@disable_ki_protection  # this runs the source's code
 async def _step(step: Callable[..., Awaitable[T]], *args: Any) -> T:
     try:
         return await step(*args)
     finally:
-        del args  # an exception's traceback keeps this frame alive, and the exception may have been passed
+        del args  # an exception's traceback keeps this frame alive, and `args` may contain that exception
 
 
 def _is_async_generator(source: object) -> bool:
     return isinstance(source, AsyncGenerator)
 
 
-@disable_ki_protection  # it may be the user's code
+@disable_ki_protection  # this may run the user's code
 def _next(iterator: Iterator[ItemT]) -> ItemT:
     return next(iterator)
 
 
 async def _recorded(fn: Callable[[ItemT], Awaitable[T]], item: ItemT) -> T:
-    """Make a call of `amap` as a capture, which `triores.trace` can see."""
+    """Make a call of `amap` in a capture, so that `triores.trace` sees it."""
     capture: ItemCapture[ItemT, T] = ItemCapture(fn, item)
     capture._started = True
     try:
@@ -736,17 +737,17 @@ async def _recorded(fn: Callable[[ItemT], Awaitable[T]], item: ItemT) -> T:
 
 
 def _checked_limit(limit: object, call: str) -> int:
-    message = f"the limit of {call} is how many calls run at once, an integer such as 10, or None, not {shown(limit)}"
+    message = f"the limit of {call} must be an integer, the number of calls to run at once, or None, not {shown(limit)}"
     if isinstance(limit, bool) or not isinstance(limit, SupportsIndex):
         raise TypeError(message)
     checked = operator.index(limit)
     if checked < 1:
-        raise ValueError(f"the limit of {call} is how many calls run at once, at least 1, not {checked}")
+        raise ValueError(f"the limit of {call} is the number of calls to run at once, at least 1, not {checked}")
     return checked
 
 
 class _Note(str):
-    """A note about the item that an exception comes from; each exception carries one at most."""
+    """A note about the item that an exception comes from; an exception has at most one of these."""
 
     __slots__ = ()
 
@@ -755,10 +756,10 @@ class _Note(str):
 
 
 def _note(error: BaseException, index: int, item: object) -> None:
-    """Say which item an exception came from, if the exception allows notes; a cancellation comes from none."""
+    """Add a note to an exception that says which item it came from. A cancellation gets none."""
     if is_cancellation(error):
         return
-    with suppress(Exception):  # there are no notes before Python 3.11, and classes of exceptions that refuse them
+    with suppress(Exception):  # there are no notes before Python 3.11, and some exception classes refuse them
         notes = getattr(error, "__notes__", [])
         notes[:] = [note for note in notes if type(note) is not _Note]
         error.add_note(_Note(f"item {index}: {shown(item)}"))

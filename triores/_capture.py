@@ -1,4 +1,4 @@
-"""A capture: a result that is settled by a task."""
+"""A capture: a result that a task settles."""
 
 from __future__ import annotations
 
@@ -34,14 +34,14 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
 
-# While `triores.trace` records: called in each task that runs a capture, before the routine. Otherwise None.
+# Set while `triores.trace` records: each task that runs a capture calls it before the routine. Otherwise None.
 on_begin: Callable[[ResultCapture[Any]], object] | None = None
 
-COROUTINE: Any = CoroutineType  # not as a type, or the type checkers would forget what the coroutine returns
+COROUTINE: Any = CoroutineType  # as Any, or a check against it would make type checkers forget the return type
 
 
 class NurseryLike(Protocol):
-    """Anything that tasks are started in: a Trio nursery, or an anyio task group that runs on Trio."""
+    """Anything you can start tasks in: a Trio nursery, or an anyio task group that runs on Trio."""
 
     def start_soon(self, func: Callable[..., Any], /, *args: Any, name: object = None) -> object: ...
 
@@ -49,30 +49,30 @@ class NurseryLike(Protocol):
 
 
 class ResultCapture(ResultBase[T_co]):
-    """A result that is settled by a task, with what its routine returns or raises.
+    """A result that a task settles, with what its routine returns or raises.
 
-    Capturing is not catching: an exception is recorded and then goes on into the nursery as usual, unless
-    ``suppress_exception`` says otherwise. `trio.Cancelled`, `KeyboardInterrupt` and `SystemExit` always go on.
+    Capturing is not catching: the exception is recorded, and then propagates into the nursery as usual, unless
+    ``suppress_exception`` says otherwise. `trio.Cancelled`, `KeyboardInterrupt` and `SystemExit` always propagate.
 
-    Most captures are made by `start_soon`. One that is made by the constructor is run by its `run` method.
+    Most captures are made by `start_soon`. If you make one with the constructor, run it with its `run` method.
 
     Args:
         routine: An async function.
         args: Its positional arguments; use `functools.partial` for others.
-        suppress_exception: Keep exceptions of the routine away from the nursery: True for any `Exception`, or a
-            subclass of `Exception`, or a tuple of those. An exception group is kept away if everything in it matches;
-            if it also contains a `trio.Cancelled`, only that part goes on.
-        name: The task's name in Trio's task tree; by default the routine's own.
-        cancel_scope: Entered around the routine. It may carry a time limit, as ``trio.move_on_after(5)`` does, and
-            ``capture.cancel_scope.cancel(reason="...")`` stops this task alone. The nursery doesn't notice; the result
-            is ``cancelled()``. If the cancelled routine raises something else too, the scope takes its own
-            `trio.Cancelled` out of the group first, and the rest is recorded and goes on. A scope can be entered only
-            once, so each capture needs its own.
+        suppress_exception: Don't let the routine's exceptions propagate into the nursery: True for any `Exception`, or
+            a subclass of `Exception`, or a tuple of those. An exception group is suppressed if everything in it
+            matches; if it also contains a `trio.Cancelled`, only that part propagates.
+        name: The task's name in Trio's task tree; by default, the routine's own.
+        cancel_scope: A scope to run the routine in. It can have a time limit, like ``trio.move_on_after(5)``, and
+            ``capture.cancel_scope.cancel(reason="...")`` stops only this task. The nursery doesn't notice; the result
+            is ``cancelled()``. If the cancelled routine raises something else too, the scope first takes its own
+            `trio.Cancelled` out of the group; the rest is recorded and propagates. A scope can only be entered once,
+            so each capture needs its own.
 
     Raises:
-        TypeError: If the routine is a coroutine object or can't be called, or if ``suppress_exception`` or the scope
-            is something else.
-        RuntimeError: If the scope was entered before.
+        TypeError: If the routine is a coroutine object or isn't callable, or if ``suppress_exception`` or the scope has
+            the wrong type.
+        RuntimeError: If the scope has been entered before.
 
     Example:
         ::
@@ -85,7 +85,7 @@ class ResultCapture(ResultBase[T_co]):
 
     __slots__ = ("_args", "_cancel_scope", "_name_given", "_routine", "_started", "_suppressed", "_task")
 
-    _AGAIN: ClassVar[str] = "was started already, and a capture runs only once; to run it again, make a new one"
+    _AGAIN: ClassVar[str] = "was already started, and a capture can only run once; to run it again, make a new one"
 
     def __init__(
         self,
@@ -131,11 +131,11 @@ class ResultCapture(ResultBase[T_co]):
             cancel_scope: As in the constructor.
 
         Returns:
-            The capture, which is pending, as the task begins at the next checkpoint.
+            The capture, which is still pending, since the task only begins at the next checkpoint.
 
         Raises:
-            TypeError: As the constructor, or if the nursery isn't one.
-            RuntimeError: If the nursery is closed, the scope was entered before, or there is no Trio run here.
+            TypeError: As for the constructor; also if the nursery isn't one.
+            RuntimeError: If the nursery is closed, the scope has been entered before, or there is no Trio run here.
         """
         if not callable(routine):
             refuse_uncallable(routine, "ResultCapture.start_soon(nursery, {}, *args)")
@@ -158,16 +158,16 @@ class ResultCapture(ResultBase[T_co]):
         return capture
 
     async def run(self, **kwargs: Any) -> None:
-        """Run the routine and capture its result. `start_soon` does this by itself.
+        """Run the routine and capture its result. You don't need this after `start_soon`.
 
-        Use it for a capture that was made by the constructor; above all with ``await nursery.start(capture.run)``.
+        Use it for captures that you made with the constructor, usually as ``await nursery.start(capture.run)``.
 
         Args:
-            kwargs: Keyword arguments for the routine: the ``task_status`` that ``nursery.start`` passes.
+            kwargs: Keyword arguments for the routine, such as the ``task_status`` that ``nursery.start`` passes.
 
         Raises:
-            FutureSetAgainException: If it was called before. The routine does not run again.
-            RuntimeError: If the capture belongs to another Trio run, or there is no Trio run here. The routine does not
+            FutureSetAgainException: If it was called before. The routine isn't run again.
+            RuntimeError: If the capture belongs to another Trio run, or there is no Trio run here. The routine isn't
                 run.
             BaseException: What the routine raised, unless it is suppressed.
         """
@@ -180,12 +180,12 @@ class ResultCapture(ResultBase[T_co]):
         try:
             self._begin()
             await self._capture(kwargs)
-        except BaseException as error:  # also Ctrl-C as one of these two begins
+        except BaseException as error:  # including a Ctrl-C just as one of these two calls begins
             if self._started:
                 self._settle_failure(error)
             raise
         finally:
-            del self  # a failure's traceback keeps this frame alive, and with it what it holds
+            del self  # a failure's traceback keeps this frame alive, and everything it refers to
 
     @enable_ki_protection
     def _begin(self) -> None:
@@ -203,14 +203,14 @@ class ResultCapture(ResultBase[T_co]):
                     self._settle(Value(await self._call(kwargs)))
                 else:
                     self._settle(await self._call_in(self._cancel_scope, kwargs))
-            except BaseException as error:  # noqa: ASYNC103 # what the capture was told to suppress does not go on
+            except BaseException as error:  # noqa: ASYNC103 # only what the capture has to suppress doesn't propagate
                 going_on = self._settle_failure(error)
                 if going_on is error:
                     raise
             if going_on is not None:
                 raise going_on
         finally:
-            self._task = None  # or the result would keep the task alive, and its context variables
+            self._task = None  # or the result would keep the task and its context variables alive
             del self, going_on
 
     async def _call_in(self, scope: trio.CancelScope, kwargs: dict[str, Any] | None) -> Outcome[T_co]:
@@ -220,7 +220,7 @@ class ResultCapture(ResultBase[T_co]):
                 try:
                     outcome = Value(await self._call(kwargs))
                 except BaseException as error:
-                    outcome = Error(error)  # for the case that the scope takes all of it
+                    outcome = Error(error)  # in case the scope catches all of it
                     raise
             assert outcome is not None
             return outcome
@@ -230,7 +230,7 @@ class ResultCapture(ResultBase[T_co]):
     def _call(self, kwargs: dict[str, Any] | None) -> Awaitable[T_co]:
         try:
             awaitable = self._routine(*self._args, **(kwargs or {}))
-            if type(awaitable) is not COROUTINE:  # a fast path: looking at an abstract class is slow
+            if type(awaitable) is not COROUTINE:  # a fast path: checking against an abstract class is slow
                 check_awaitable(self._routine, awaitable)
             return awaitable
         finally:
@@ -238,25 +238,25 @@ class ResultCapture(ResultBase[T_co]):
 
     @enable_ki_protection
     def _settle_failure(self, error: BaseException) -> BaseException | None:
-        """Settle with what was raised, and return the part of it that goes on into the nursery."""
-        if self.is_done():  # one of its callbacks raised this, or Ctrl-C did
+        """Settle with the exception, and return the part of it that propagates into the nursery."""
+        if self.is_done():  # one of its callbacks raised this, or it is a Ctrl-C
             return error
         self._settle(Error(error))
         return unmatched(error, self._suppressed) if self._suppressed else error
 
     @property
     def routine(self) -> Callable[..., Awaitable[T_co]]:
-        """The routine that the task runs, as it was given."""
+        """The routine that the task runs, as it was passed."""
         return self._routine
 
     @property
     def args(self) -> tuple[Any, ...]:
-        """The routine's positional arguments, as they were given."""
+        """The routine's positional arguments, as they were passed."""
         return self._args
 
     @property
     def cancel_scope(self) -> trio.CancelScope | None:
-        """The cancel scope around the routine, as it was given."""
+        """The cancel scope around the routine, as it was passed, or None."""
         return self._cancel_scope
 
     @classmethod
@@ -267,24 +267,24 @@ class ResultCapture(ResultBase[T_co]):
         *args: Any,
         start_nursery: NurseryLike | None = None,
     ) -> tuple[ResultCapture[Any], ResultCapture[T]]:
-        """Start a task as ``nursery.start`` does, and capture both what it started with and its result.
+        """Start a task as ``nursery.start`` does, and capture both its start value and its result.
 
-        Until the routine calls ``task_status.started(value)`` it runs in the start nursery, and from then on in the run
-        nursery. If it raises before that call, or can't be run because the run nursery is closed, both results fail
-        with that exception, which goes to the start nursery. If it returns before that call, the done result has its
-        value, and the start result fails with Trio's `RuntimeError`.
+        The routine runs in the start nursery until it calls ``task_status.started(value)``, and in the run nursery from
+        then on. If it raises before that call, or can't be run because the run nursery is closed, both results fail
+        with that exception, which propagates into the start nursery. If it returns before that call, the done result
+        gets the value, and the start result fails with Trio's `RuntimeError`.
 
         Args:
-            run_nursery: Where the task runs once it has started.
+            run_nursery: The nursery to run the task in once it has started.
             routine: An async function that takes a keyword argument ``task_status``.
             args: Its positional arguments.
-            start_nursery: Where the task runs until then; the run nursery by default.
+            start_nursery: The nursery to run the task in until then; by default, the run nursery.
 
         Returns:
-            The start result, with the value given to ``started``, and the done result, with the value returned.
+            The start result, with the value passed to ``started``, and the done result, with the value returned.
 
         Raises:
-            TypeError: If the routine is a coroutine object or can't be called, or a nursery isn't one.
+            TypeError: If the routine is a coroutine object or isn't callable, or a nursery isn't one.
             RuntimeError: If the start nursery is closed, or there is no Trio run here.
         """
         call = "ResultCapture.capture_start_and_done_results(run_nursery, {}, *args)"
@@ -319,15 +319,15 @@ class ResultCapture(ResultBase[T_co]):
         return f"routine={routine}, args={shown(self._args)}, "
 
 
-_RUN = f"{__name__}.ResultCapture.run"  # what Trio and anyio name a task that was started with `capture.run`
+_RUN = f"{__name__}.ResultCapture.run"  # how Trio and anyio name a task that was started with `capture.run`
 
 
 async def _start(nursery: NurseryLike, done_result: ResultCapture[Any]) -> Any:
     try:
         return await nursery.start(done_result.run)
     except BaseException as error:
-        if not done_result.is_done():  # the nursery didn't let the task begin
-            done_result._started = True  # so that it can't be run any more
+        if not done_result.is_done():  # the nursery refused to start the task
+            done_result._started = True  # so that it can't be run later
             done_result._settle(Error(error))
         raise
     finally:

@@ -1,4 +1,4 @@
-"""Checks of arguments, with errors that show the right call, and short texts of values for messages."""
+"""Checks of arguments, with errors that show the right call, and short descriptions of values for messages."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class _Short(reprlib.Repr):
     def repr1(self, x: object, level: int) -> str:
         try:
             return super().repr1(x, level)
-        except Exception as error:  # noqa: BLE001 # a broken __repr__ must not hide the error whose message needs it
+        except Exception as error:  # noqa: BLE001 # a broken __repr__ must not hide the error that the message is about
             return f"<{type(x).__name__} whose repr() raised {type(error).__name__}>"
 
     def repr_instance(self, x: object, level: int) -> str:  # noqa: ARG002 # the signature is reprlib's
@@ -40,17 +40,17 @@ class _Short(reprlib.Repr):
 
 
 _short = _Short()
-_SHOWN = 300  # characters; a few containers inside one another may come to more
+_SHOWN = 300  # characters; the repr of nested containers may be longer
 
 
 def shown(value: object) -> str:
-    """Return a short text of a value: its `repr`, cut if it is long, or a stand-in if its ``__repr__`` fails."""
+    """Return a value's `repr`, shortened if it is long, or a placeholder if its ``__repr__`` fails."""
     text = _short.repr(value)
     return text if len(text) <= _SHOWN else f"{text[: _SHOWN - 3]}..."
 
 
 def name_of(routine: object) -> str:
-    """Return the name that a reader knows a function by."""
+    """Return a function's name, as its author would write it."""
     while isinstance(routine, functools.partial):
         routine = routine.func
     name = getattr(routine, "__qualname__", None)
@@ -67,7 +67,7 @@ def call_of(routine: object, args: tuple[object, ...]) -> str:
 
 
 def task_name(name: object) -> str:
-    """Return the name that Trio would give a task for this routine; anyio's rules differ."""
+    """Return the name that Trio would give to a task that runs this routine; anyio's rules differ."""
     if isinstance(name, functools.partial):
         name = name.func
     if isinstance(name, str):
@@ -79,30 +79,28 @@ def task_name(name: object) -> str:
 
 
 def close_coroutines(*values: object) -> None:
-    """Close the coroutines among some values that nobody will await now, so that Python doesn't warn about them."""
+    """Close any coroutines among these values: they won't be awaited now, and Python would warn about them."""
     for value in values:
         if inspect.iscoroutine(value):
             value.close()
 
 
 def refuse_uncallable(routine: object, call: str, right: str = "") -> NoReturn:
-    """Raise the `TypeError` for something passed instead of an async function; a coroutine is closed.
+    """Raise the `TypeError` for something that was passed instead of an async function; a coroutine is closed.
 
     Args:
         routine: What was passed.
-        call: The call, with ``{}`` for the function.
-        right: What to pass instead; by default the function.
+        call: The call, with ``{}`` in place of the function.
+        right: What to pass instead; by default, the function.
     """
     if inspect.iscoroutine(routine):
         name = routine.__name__
         routine.close()
         raise TypeError(
-            f"expected an async function, but got the coroutine that calling {name!r} made; "
-            f"not '{call.format(name + '(...)')}' but '{call.format(right or name)}'"
+            f"expected an async function, but got the coroutine that {name!r} returned; "
+            f"call '{call.format(right or name)}', not '{call.format(name + '(...)')}'"
         )
-    raise TypeError(
-        f"expected an async function, but got {shown(routine)}; the right call is '{call.format(right or 'async_fn')}'"
-    )
+    raise TypeError(f"expected an async function, but got {shown(routine)}; call '{call.format(right or 'async_fn')}'")
 
 
 def check_awaitable(routine: object, returned: object) -> None:
@@ -112,10 +110,10 @@ def check_awaitable(routine: object, returned: object) -> None:
     name = name_of(routine)
     if inspect.isasyncgen(returned):
         raise TypeError(
-            f"expected an async function, but {name!r} is an async generator; loop over it with 'async for'"
+            f"expected an async function, but {name!r} is an async generator; iterate over it with 'async for'"
         )
     raise TypeError(
-        f"expected an async function, but {name!r} is a synchronous one that returned {shown(returned)}; "
+        f"expected an async function, but {name!r} is synchronous, and returned {shown(returned)}; "
         f"define it with 'async def', or run it in a thread: 'start_soon(nursery, trio.to_thread.run_sync, {name})'"
     )
 
@@ -123,16 +121,16 @@ def check_awaitable(routine: object, returned: object) -> None:
 def check_nursery(nursery: object, call: str) -> None:
     """Raise the `TypeError` for something that isn't a nursery; it shows the right call."""
     if not callable(getattr(nursery, "start_soon", None)):
-        raise TypeError(f"expected a nursery, but got {shown(nursery)}; the right call is '{call}'")
+        raise TypeError(f"expected a nursery, but got {shown(nursery)}; call '{call}'")
 
 
 def check_cancel_scope(scope: object) -> None:
     """Raise an error for a cancel scope that can't be entered around a task."""
     right = "pass 'cancel_scope=trio.CancelScope()', or a time limit: 'cancel_scope=trio.move_on_after(5)'"
     if not isinstance(scope, trio.CancelScope):
-        raise TypeError(f"cancel_scope is a trio.CancelScope, not {shown(scope)}; {right}")
+        raise TypeError(f"cancel_scope must be a trio.CancelScope, not {shown(scope)}; {right}")
     if scope.is_relative is None:
-        raise RuntimeError(f"{scope!r} was entered before, and can't be entered around another task; {right}")
+        raise RuntimeError(f"{scope!r} has been entered before, and can't be used again for another task; {right}")
 
 
 def exception_types(
@@ -145,8 +143,8 @@ def exception_types(
     for one in types:
         if not (isinstance(one, type) and issubclass(one, Exception)):
             raise TypeError(
-                f"{name} is True, False, a subclass of Exception or a tuple of them, not {shown(one)}; "
-                "trio.Cancelled, KeyboardInterrupt and SystemExit always go on"
+                f"{name} must be True, False, a subclass of Exception or a tuple of those, not {shown(one)}; "
+                "trio.Cancelled, KeyboardInterrupt and SystemExit are never suppressed"
             )
     return types
 
@@ -155,49 +153,55 @@ def check_exception(exception: object) -> None:
     """Raise the `TypeError` for something that isn't an exception object."""
     if not isinstance(exception, BaseException):
         right = f"{exception.__name__}()" if inspect.isclass(exception) else "ValueError('what went wrong')"
-        raise TypeError(f"a future is given an exception object, not {shown(exception)}; call 'set_exception({right})'")
+        raise TypeError(
+            f"set_exception takes an exception object, not {shown(exception)}; call 'set_exception({right})'"
+        )
 
 
 def refuse_result(call: str, wrong: object, given: list[Any]) -> NoReturn:
-    """Raise the `TypeError` for something among the results given to a call that isn't a result."""
+    """Raise the `TypeError` for an argument that should be a result, or contain only results, and doesn't."""
     close_coroutines(*given)
     if inspect.iscoroutine(wrong):
         name = wrong.__name__
-        right = f"'ResultCapture.start_soon(nursery, {name}, ...)' starts it and gives a result"
-        what = f"the coroutine that calling {name!r} made"
+        right = f"to start it and get a result, call 'ResultCapture.start_soon(nursery, {name}, ...)'"
+        what = f"the coroutine that {name!r} returned"
     elif hasattr(wrong, "add_done_callback"):
-        right = "'wrap_future(future)' makes a result of it"
+        right = "to turn it into a result, call 'wrap_future(future)'"
         what = shown(wrong)
     elif callable(wrong):
-        right = f"'ResultCapture.start_soon(nursery, {name_of(wrong)}, ...)' starts it and gives a result"
+        right = f"to start it and get a result, call 'ResultCapture.start_soon(nursery, {name_of(wrong)}, ...)'"
         what = shown(wrong)
     else:
-        right = f"the right call is '{call}([result, ...])'"
+        right = f"call '{call}([result, ...])'"
         what = shown(wrong)
-    raise TypeError(f"{call} takes results of triores, not {what}; {right}")
+    raise TypeError(f"{call} takes triores results, not {what}; {right}")
 
 
 def check_callback(fn: object, context: object) -> None:
     """Raise the `TypeError` for something that can't be a callback, or be its context."""
     if not callable(fn) or inspect.iscoroutinefunction(fn) or inspect.iscoroutinefunction(type(fn).__call__):
         raise TypeError(
-            f"a done callback is a synchronous function of one argument, not {shown(fn)}; "
+            f"a done callback must be a synchronous function that takes one argument, not {shown(fn)}; "
             "to run async code when a result is done, start a task that calls 'await result.wait_done()' first"
         )
     if not isinstance(context, contextvars.Context):
-        raise TypeError(f"context is a contextvars.Context, not {shown(context)}; pass 'contextvars.copy_context()'")
+        raise TypeError(
+            f"context must be a contextvars.Context, not {shown(context)}; pass 'contextvars.copy_context()'"
+        )
 
 
 def check_outcome(outcome: object) -> None:
     """Raise the `TypeError` for something that isn't an outcome."""
     if not isinstance(outcome, Outcome):
         raise TypeError(
-            f"an outcome is an outcome.Value or an outcome.Error, not {shown(outcome)}; "
+            f"set_outcome takes an outcome.Value or an outcome.Error, not {shown(outcome)}; "
             "call 'set_outcome(outcome.Value(value))', or 'set_result(value)'"
         )
 
 
 def check_reason(reason: object) -> None:
-    """Raise the `TypeError` for something that isn't the reason of a cancellation."""
+    """Raise the `TypeError` for something that can't be the reason for a cancellation."""
     if reason is not None and not isinstance(reason, str):
-        raise TypeError(f"the reason of a cancellation is a string, not {shown(reason)}; call 'future.cancel(\"why\")'")
+        raise TypeError(
+            f"the reason for a cancellation must be a string, not {shown(reason)}; call 'future.cancel(\"why\")'"
+        )

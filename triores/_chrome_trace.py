@@ -1,8 +1,8 @@
 """A recording in the trace event format, which Perfetto and Chrome's about:tracing open.
 
-The format is that of "Trace Event Format" by Google (2016): complete events (X) for the spans, of which those of one
-track are nested by their times; metadata events (M) for the names of the tracks; and a pair of flow events (s, f) for
-each arrow. Times are microseconds; with three decimals, since importers count in nanoseconds.
+The format is described in "Trace Event Format" by Google (2016). We write complete events (X) for the spans, which nest
+by their times within one track; metadata events (M) for the names of the tracks; and a pair of flow events (s, f) for
+each arrow. Times are in microseconds, with three decimals, since importers count in nanoseconds.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def _slice(span: Span) -> dict[str, Any]:
 
 
 def _arrows(spans: list[Span]) -> list[dict[str, Any]]:
-    """Arrows from whoever settled a result to whoever waited for it, if both ends are still there."""
+    """Arrows from the tasks that settled results to the tasks that waited for them, if both ends are still there."""
     runs: dict[int, list[Span]] = {}
     for span in spans:
         if span.kind == "run":

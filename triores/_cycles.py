@@ -1,25 +1,27 @@
 """A wait that could never end is an error: `WaitCycleError`.
 
-A false alarm would destroy a working program, and a miss is only a worse diagnosis. So the rules are strict:
+A false alarm would break a working program, while a missed cycle only makes a hang harder to diagnose. So the rules
+are strict:
 
-- A task needs another one first if it sleeps until a result is done that the other one will settle, or until each of
-  several is; or if it sleeps at the end of a nursery, and the other one is a child there. Nothing else counts: what
-  somebody else may settle, release or send; the first of several; the end of a `race`; a task in ``nursery.start``.
-- If the tasks that a task needs include the task itself, nothing but a cancellation can end its wait. What it is
-  cancelled by must reach all waits of the circle at once; if not, one of them would end by itself. So each cancel scope
-  around one of the waits must be around all of them. A scope that a task on the circle entered may be meant to end that
-  wait alone, also if it is around all of them, and so there is no error then. Two kinds of scopes mean nothing of that
-  sort. One is that of a nursery of a task on the circle without a time limit of its own; if it is around some of the
-  waits only, none but tasks on the circle must run in it, or one of the others might end it. The other is the scope
-  that `SingleFlight` puts around a call that is waited for on the circle: it is cancelled when nobody waits any more.
-- There is no error if something on the circle is being cancelled already.
-- If tasks are on several circles at once, as packages that need one another are, the shortest circle may have others in
-  its nurseries, and yet none of them can go on. So if a circle isn't refused, the tasks on all circles through the
-  waiting one are looked at together, by the same rules.
+- Task A needs task B first if A sleeps until a result is done that B will settle (or until several results are done,
+  and B will settle one of them), or if A sleeps at the end of a nursery and B is a child there. Nothing else counts:
+  not what somebody else may settle, release or send; not the first of several results; not the end of a `race`; and
+  not a task in ``nursery.start``.
+- If a task needs itself, directly or through other tasks, only a cancellation can end its wait. That cancellation must
+  reach all waits of the cycle at once; otherwise one of them could end by itself. So each cancel scope around one of
+  the waits must be around all of them. If a task on the cycle entered a scope, it may be there to end that wait alone,
+  even if it is around all of them, so then there is no error. Two kinds of scopes can't have that purpose. One is the
+  scope of a nursery that belongs to a task on the cycle, without a time limit of its own; if it is around only some of
+  the waits, only tasks on the cycle may run in it, since any other task might cancel it. The other is the scope that
+  `SingleFlight` puts around a call that the cycle waits for: it is cancelled once nobody waits for the call any more.
+- There is no error if anything on the cycle is already being cancelled.
+- Tasks may be on several cycles at once, as packages that depend on each other are. Then other tasks may run in the
+  nurseries of the shortest cycle, and yet none of them can go on. So if the shortest cycle alone isn't an error, the
+  tasks on all cycles through the waiting task are checked together, by the same rules.
 
-The search runs when a task is about to sleep, and looks at a few tasks at most. What a task waits for is in its
-``custom_sleep_data``: an object with a method ``_awaited``, as `triores._result` describes; anything else there is not
-our business. Trio doesn't tell all that is needed in public: see the end of this file.
+The search runs when a task is about to sleep, and checks only a few tasks. What a task waits for is in its
+``custom_sleep_data``: an object with a method ``_awaited``, as described in `triores._result`; anything else there is
+none of our business. Not everything that the search needs of Trio is public: see the end of this file.
 """
 
 from __future__ import annotations
@@ -45,26 +47,26 @@ if TYPE_CHECKING:
     from trio.lowlevel import Task
 
     class Awaited(Protocol):
-        """A result, as far as this module knows it."""
+        """What this module knows about a result."""
 
         def _owner(self) -> Task | None: ...
 
         def _work(self) -> str: ...
 
     class Sleep(Protocol):
-        """What a task in a wait of triores has in its ``custom_sleep_data``, if it needs each of some results."""
+        """The ``custom_sleep_data`` of a task in one of our waits, if it needs all of the results it waits for."""
 
         def _awaited(self) -> Sequence[Awaited]: ...
 
 
 enabled = os.environ.get("TRIORES_WAIT_CYCLES") != "0"
-shared_scopes: WeakSet[trio.CancelScope] = WeakSet()  # those of `SingleFlight`
+shared_scopes: WeakSet[trio.CancelScope] = WeakSet()  # the scopes of `SingleFlight`
 
-_LIMIT = 32  # tasks that are looked at; also children of one nursery, and parents of the task that is about to sleep
-_RESULTS = 100  # results of one wait that are looked at
+_LIMIT = 32  # how many tasks to check; also, children of one nursery, and parents of the task that is about to sleep
+_RESULTS = 100  # how many results of one wait to check
 
 
-# A task that sleeps, what for (a result, or None at the end of a nursery), and the task that it needs for that.
+# A sleeping task, what it sleeps for (a result, or None at the end of a nursery), and the task that it needs for that.
 _Wait: TypeAlias = "tuple[Task, Awaited | None, Task]"
 
 
@@ -74,29 +76,29 @@ class _Scope:
     __slots__ = ("nursery", "status", "task")
 
     def __init__(self, status: Any, task: Task, nursery: trio.Nursery | None) -> None:
-        self.status = status  # Trio's object for a scope while it is entered; it is the same one for all tasks
-        self.task = task  # which entered it
-        self.nursery = nursery  # whose scope it is
+        self.status = status  # Trio's object for a scope while it is entered; all tasks share it
+        self.task = task  # the task that entered it
+        self.nursery = nursery  # the nursery that it belongs to, if any
 
 
 def about_to_sleep(sleep: Sleep) -> None:
-    """Note what the task here is about to sleep for, or refuse it.
+    """Note what the current task is about to sleep for, or raise an error.
 
     Raises:
         WaitCycleError: If the wait could never end.
     """
     task = current_task()
     task.custom_sleep_data = sleep
-    if enabled and _may_close_a_circle(task, sleep):
-        message = _message_of_circle(task)
+    if enabled and _may_close_a_cycle(task, sleep):
+        message = _message_of_cycle(task)
         if message is not None:
             task.custom_sleep_data = None
             del sleep, task  # the error's traceback keeps this frame alive
             raise WaitCycleError(message)
 
 
-def _may_close_a_circle(task: Task, sleep: Sleep) -> bool:
-    """A fast path: most tasks that others wait for are busy, or sleep for something that isn't known here."""
+def _may_close_a_cycle(task: Task, sleep: Sleep) -> bool:
+    """A fast path: most tasks that others wait for are busy, or wait for something that we know nothing about."""
     for result in sleep._awaited():
         owner = result._owner()
         if owner is not None and (owner is task or owner.custom_sleep_data is not None or owner.child_nurseries):
@@ -104,22 +106,22 @@ def _may_close_a_circle(task: Task, sleep: Sleep) -> bool:
     return False
 
 
-def _message_of_circle(task: Task) -> str | None:
+def _message_of_cycle(task: Task) -> str | None:
     try:
-        circle = _circle_of(task)
-    except AttributeError:  # this version of Trio lacks something, see below
+        cycle = _cycle_of(task)
+    except AttributeError:  # something is missing in this version of Trio, see below
         return None
-    return None if circle is None else _message(circle)
+    return None if cycle is None else _message(cycle)
 
 
 # ---- the search
 
 
-def _circle_of(start: Task) -> list[_Wait] | None:
-    """Return the waits of a circle that the task would close for good."""
+def _cycle_of(start: Task) -> list[_Wait] | None:
+    """Return the waits of a cycle that the task would close for good."""
     above = _held_by(start)
-    reached: dict[Task, _Wait] = {}  # by which wait
-    waits: list[_Wait] = []  # all that were looked at
+    reached: dict[Task, _Wait] = {}  # each task, and the wait that leads to it
+    waits: list[_Wait] = []  # all that were checked
     shortest: list[_Wait] | None = None
     todo = [start]
     for task in todo:
@@ -127,20 +129,20 @@ def _circle_of(start: Task) -> list[_Wait] | None:
             waits.append(wait)
             needed = wait[2]
             if needed is start:
-                circle = _way_to(wait, reached)
-                if _is_hopeless(circle):
-                    return circle
-                shortest = shortest or circle
+                cycle = _way_to(wait, reached)
+                if _is_hopeless(cycle):
+                    return cycle
+                shortest = shortest or cycle
             elif needed not in reached and len(todo) < _LIMIT:
                 reached[needed] = wait
                 todo.append(needed)
-    if shortest is not None and _is_hopeless(_on_circles(start, waits)):
+    if shortest is not None and _is_hopeless(_on_cycles(start, waits)):
         return shortest
     return None
 
 
 def _waits_of(task: Task, above: dict[Task, Task]) -> Iterable[_Wait]:
-    """Return what a task waits for, as far as tasks have to end for it, or to settle a result."""
+    """Return a task's waits for other tasks: to end, or to settle a result."""
     sleep: object = task.custom_sleep_data
     if sleep is not None:
         awaited = getattr(type(sleep), "_awaited", None)
@@ -154,8 +156,8 @@ def _waits_of(task: Task, above: dict[Task, Task]) -> Iterable[_Wait]:
     return [(task, None, child) for child in few if child.eventual_parent_nursery is None]
 
 
-def _on_circles(start: Task, waits: list[_Wait]) -> list[_Wait]:
-    """Return those of the waits that are on any circle through the task."""
+def _on_cycles(start: Task, waits: list[_Wait]) -> list[_Wait]:
+    """Return the waits that are on any cycle through the task."""
     tasks, before = {start}, 0
     while len(tasks) > before:
         before = len(tasks)
@@ -164,7 +166,7 @@ def _on_circles(start: Task, waits: list[_Wait]) -> list[_Wait]:
 
 
 def _held_by(task: Task) -> dict[Task, Task]:
-    """Return the parents that sleep until this task has ended, each with the child that it sleeps for."""
+    """Return the ancestors that sleep until this task has ended, each with the child that it sleeps for."""
     above: dict[Task, Task] = {}
     while len(above) < _LIMIT:
         nursery = task.parent_nursery
@@ -183,7 +185,7 @@ def _way_to(last: _Wait, reached: dict[Task, _Wait]) -> list[_Wait]:
 
 
 def _nursery_at_whose_end_it_sleeps(task: Task) -> trio.Nursery | None:
-    if task.custom_sleep_data is not None:  # it may go on before all children have ended, as that of `race`
+    if task.custom_sleep_data is not None:  # it may go on before all children have ended, as in `race`
         return None
     nurseries = task.child_nurseries
     return nurseries[-1] if nurseries and _sleeps_at_end_of(nurseries[-1]) else None
@@ -193,9 +195,9 @@ def _nursery_at_whose_end_it_sleeps(task: Task) -> trio.Nursery | None:
 
 
 def _is_hopeless(waits: list[_Wait]) -> bool:
-    """Return whether no cancellation can let one of these waits end by itself."""
+    """Return whether no cancellation could end one of these waits alone."""
     tasks = {task for task, _, _ in waits}
-    # A sleep at the end of a nursery isn't cancelled by itself: it ends when the tasks in there have ended.
+    # The sleep at the end of a nursery can't be cancelled alone: it ends when the tasks in the nursery have ended.
     around_each = [list(_scopes_around(task)) for task, result, _ in waits if result is not None]
     if any(not scopes or _is_being_cancelled(scopes) for scopes in around_each):
         return False
@@ -215,7 +217,7 @@ def _is_hopeless(waits: list[_Wait]) -> bool:
 
 
 def _lasts(nursery: trio.Nursery, only: set[Task] | None) -> bool:
-    """Return whether the nursery lasts as long as its tasks; if some are given, it must have no others."""
+    """Return whether only its own tasks can end the nursery; if ``only`` is given, it must contain no other tasks."""
     scope = nursery.cancel_scope
     if scope.deadline != math.inf:
         return False
@@ -228,7 +230,7 @@ def _is_being_cancelled(around: list[_Scope]) -> bool:
 
 
 def _scopes_around(task: Task) -> Iterator[_Scope]:
-    """Yield the cancel scopes around a task, from the innermost one outwards; none if they can't be known."""
+    """Yield the cancel scopes around a task, from the innermost outwards; nothing if we can't know them."""
     status = _status_of(task)
     entered_by: Task | None = task
     while entered_by is not None:
@@ -244,14 +246,14 @@ def _scopes_around(task: Task) -> Iterator[_Scope]:
 # ---- the message
 
 
-def _message(circle: list[_Wait]) -> str:
+def _message(cycle: list[_Wait]) -> str:
     lines: list[str] = []
-    for task, result, needed in circle:
+    for task, result, needed in cycle:
         what = f"its child, {_name(needed)}" if result is None else result._work()
         lines.append(f"\n  {_name(task)} waits for {what}{_place(task)}")
-    why = "these tasks wait for one another in a circle; let one of them end without waiting for the next"
-    if len(circle) == 1:
-        why = "it is for a result of the very task that would wait"
+    why = "these tasks wait for each other in a cycle; let one of them end without waiting for the next"
+    if len(cycle) == 1:
+        why = "a task can't wait for its own result"
     return f"this wait would never end, because {why}:{''.join(lines)}"
 
 
@@ -260,7 +262,7 @@ def _name(task: Task) -> str:
 
 
 def _place(task: Task) -> str:
-    """Return where a task's own code waits, in the style of a traceback."""
+    """Return the place in a task's own code that waits, in the style of a traceback."""
     own = [(frame.f_code, line) for frame, line in _frames(task) if _library_of(frame) not in ("triores", "trio")]
     if not own:
         return ""
@@ -281,11 +283,11 @@ def _library_of(frame: FrameType) -> str:
     return str(frame.f_globals.get("__name__")).partition(".")[0]
 
 
-# ---- what this needs of Trio beyond its public names; without any of these, there is no error
+# ---- what this needs of Trio beyond its public names; if any of it is missing, there are no errors
 
 _sleeps_at_end_of: Callable[[trio.Nursery], bool] = attrgetter("_parent_waiting_in_aexit")
 _children_of: Callable[[trio.Nursery], Collection[Task]] = attrgetter("_children")  # `child_tasks` copies all of them
-_starts_in: Callable[[trio.Nursery], int] = attrgetter("_pending_starts")  # tasks that will run there once started
+_starts_in: Callable[[trio.Nursery], int] = attrgetter("_pending_starts")  # tasks to move there once started
 _status_of: Callable[[Task | trio.Nursery], Any] = attrgetter("_cancel_status")
 _status_around: Callable[[Any], Any] = attrgetter("_parent")
 _scope_of: Callable[[Any], trio.CancelScope] = attrgetter("_scope")

@@ -1,8 +1,8 @@
-"""Every exception of triores.
+"""All exceptions of triores.
 
-The first four are raised by the call that was wrong or came too early, and carry the result as their only argument,
-``(result,)``. The next two are stored inside a future. They must not hold that future: it would be a reference cycle.
-The last one is about several tasks, and holds nothing but its message.
+The first four are raised by a call that was wrong or came too early, and carry the result as their only argument,
+``(result,)``. The next two are stored inside a future. They must not refer to that future, which would be a reference
+cycle. The last one is about several tasks, and holds only its message.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class _AboutResult(Exception):
     """What the four exceptions that carry a result have in common."""
 
     args: tuple[ResultBase[Any]]
-    _message: str | None = None  # set in a copy, whose result no longer knows the routine that the message names
+    _message: str | None = None  # set in a copy, since the copied result doesn't know the routine named in the message
 
     def __init__(self, result: ResultBase[Any], /) -> None:
         super().__init__(result)
@@ -68,10 +68,10 @@ class TaskNotDoneException(_AboutResult):
 
 
 class TaskFailedException(_AboutResult):
-    """A result that was read had failed: its task raised an exception, or its future was given one.
+    """The result that you read has failed: its task raised an exception, or the future was given one.
 
-    The original exception is the ``__cause__``. A copy of this exception, such as the one that comes out of a worker
-    process, carries a `Future` with the same outcome in place of the result.
+    The original exception is the ``__cause__``. A copy of this exception, such as one that comes from a worker process,
+    carries a `Future` with the same outcome instead of the result.
 
     Attributes:
         args: The result that was read, as the only item of a tuple.
@@ -82,7 +82,7 @@ class TaskFailedException(_AboutResult):
 
 
 class TaskCancelledException(TaskFailedException):
-    """A result that was read had been cancelled.
+    """The result that you read was cancelled.
 
     The original exception is the ``__cause__``: a `trio.Cancelled`, a `FutureCancelledException`, or an exception group
     that contains only `trio.Cancelled`. The message says what is known about the cancellation: its source and reason.
@@ -96,7 +96,7 @@ class TaskCancelledException(TaskFailedException):
 
 
 def why_cancelled(exception: BaseException | None) -> str:
-    """Return what is known about a cancellation, as the end of a sentence: its source and reason, or nothing."""
+    """Return what is known about a cancellation, to end a sentence with: its source and reason, or nothing."""
     whys = list(dict.fromkeys(_why(leaf) for leaf in leaves(exception)))
     more = f"; and {len(whys) - 3} more" if len(whys) > 3 else ""  # as many as fit on a line
     return f"{'; also'.join(whys[:3])}{more}"
@@ -110,13 +110,13 @@ def _why(cancellation: BaseException) -> str:
 
 
 class FutureSetAgainException(_AboutResult):
-    """A result was settled a second time, or `ResultCapture.run` was called a second time.
+    """A result was settled twice, or `ResultCapture.run` was called twice.
 
     The first outcome stays. If several tasks may settle the same future, check ``future.is_done()`` first, or use
     `Future.cancel`, which returns False instead of raising.
 
     Attributes:
-        args: The result that was settled already, as the only item of a tuple.
+        args: The result that was already settled, as the only item of a tuple.
     """
 
     def _sentence(self) -> str:
@@ -141,7 +141,7 @@ class FutureCancelledException(Exception):
 class FutureNeverSetException(Exception):
     """What `ResultBase.exception` returns if the block that had to settle the future ended without doing so.
 
-    If an exception ended the block, it is the ``__cause__``.
+    If an exception ended the block, that exception is the ``__cause__``.
     """
 
     def __str__(self) -> str:
@@ -149,11 +149,11 @@ class FutureNeverSetException(Exception):
 
 
 class WaitCycleError(RuntimeError):
-    """A wait that could never end: it is for a task that needs the waiting task first.
+    """A wait that could never end, because what it waits for needs the waiting task first.
 
-    A task awaits its own result, say, or two tasks await each other's: a deadlock, which would hang without this error.
-    It is raised by the wait that closes the circle, and the message shows all of its waits. A wait that a time limit of
-    its own may end is no error, and neither is one that anything else in the program might end.
+    For example, a task awaits its own result, or two tasks await each other's: a deadlock, which would hang without
+    this error. It is raised by the wait that closes the cycle, and the message shows all waits of the cycle. If a wait
+    may be ended by a time limit of its own, or by anything else in the program, it isn't an error.
 
     Set the environment variable ``TRIORES_WAIT_CYCLES`` to ``0`` to turn the check off.
     """
@@ -167,7 +167,7 @@ def parts(exception: BaseException) -> list[BaseException]:
 
 
 def leaves(exception: BaseException | None) -> Iterator[BaseException]:
-    """Yield the exceptions inside a group, at any depth, that aren't groups themselves; or the exception alone."""
+    """Yield the exceptions inside a group that aren't groups themselves, at any depth; or the exception alone."""
     stack: list[BaseException] = [] if exception is None else [exception]
     while stack:  # a loop, since groups may be nested deeper than the interpreter can recurse
         leaf = stack.pop()
@@ -178,7 +178,7 @@ def leaves(exception: BaseException | None) -> Iterator[BaseException]:
 
 
 def comes_from_cancellation(exception: BaseException) -> bool:
-    """Return whether a `trio.Cancelled` is among the contexts of an exception, or of those in its group."""
+    """Return whether a `trio.Cancelled` is in the context chain of an exception, or of any exception in its group."""
     stack, seen = [exception], set[int]()
     while stack:
         for leaf in leaves(stack.pop()):
@@ -193,7 +193,8 @@ def comes_from_cancellation(exception: BaseException) -> bool:
 def unmatched(exception: BaseException, types: tuple[type[Exception], ...]) -> BaseException | None:
     """Return the part of an exception that isn't of these types.
 
-    That is nothing of a group if everything in it matches, and the cancellations alone if they are all that doesn't.
+    For a group, that is nothing if everything in it matches; only the cancellations if everything else matches; and
+    otherwise the whole group.
     """
     if not isinstance(exception, BaseExceptionGroup):
         return None if isinstance(exception, types) else exception

@@ -2,8 +2,8 @@
 
 The rules that this file owns:
 
-- The task is woken in its own thread, once: by the call's end or by a cancellation, whichever comes first.
-- A cancellation takes effect if the call can still be cancelled, or may be abandoned. Otherwise the wait goes on, as
+- The task is woken once, in its own thread: by the end of the call or by a cancellation, whichever comes first.
+- A cancellation takes effect if the call can still be cancelled, or may be abandoned. Otherwise the wait continues, as
   with `trio.to_thread.run_sync`.
 """
 
@@ -35,7 +35,7 @@ T = TypeVar("T")
 
 
 class ExecutorLike(Protocol):
-    """Anything that has the ``submit`` of a `concurrent.futures.Executor`."""
+    """Anything with the ``submit`` method of a `concurrent.futures.Executor`."""
 
     def submit(self, fn: Callable[..., Any], /, *args: Any) -> concurrent.futures.Future[Any]: ...
 
@@ -47,33 +47,34 @@ async def run_in_executor(
     *args: Unpack[Ts],
     abandon_on_cancel: bool = False,
 ) -> T:
-    """Run a synchronous function in an executor, and wait for what it returns.
+    """Run a synchronous function in an executor, and wait for its return value.
 
-    Threads, processes, a cluster: any object will do that has a ``submit(fn, *args)`` which returns a
-    `concurrent.futures.Future`. The rules are those of `trio.to_thread.run_sync`. If the wait is cancelled, a call that
-    hasn't begun is cancelled and never runs. One that has begun can't be stopped: the wait goes on until it ends, and
-    then returns its value or raises its exception, unless ``abandon_on_cancel`` is set. (Whether it has begun is what
-    the executor says: Dask's cancels any call that isn't done, and forgets what a worker is doing.) It is always a
-    checkpoint.
+    Threads, processes, a cluster: any object works if it has a method ``submit(fn, *args)`` that returns a
+    `concurrent.futures.Future`. The rules are the same as for `trio.to_thread.run_sync`. If the wait is cancelled and
+    the call hasn't begun, the call is cancelled and never runs. Once it has begun, it can't be stopped: the wait
+    continues until the call ends, and then returns its value or raises its exception, unless you set
+    ``abandon_on_cancel``. (The executor decides whether a call has begun: Dask's cancels any call that isn't done, and
+    forgets what the worker is doing.) This is always a checkpoint.
 
-    In a `concurrent.futures.ThreadPoolExecutor` the function runs in a copy of the caller's context. No other executor
-    can be given one.
+    In a `concurrent.futures.ThreadPoolExecutor`, the function runs in a copy of the caller's context. Other executors
+    can't take one.
 
     Args:
         executor: Where to run it. It stays open. In async code, end it with ``pool.shutdown(wait=False)``: the end of a
             ``with pool:`` block would block the Trio thread. For a Dask cluster, pass
             ``client.get_executor(pure=False)``.
-        fn: A synchronous function; for a pool of processes, one that can be pickled.
+        fn: A synchronous function; for a process pool, one that can be pickled.
         args: Its positional arguments; use `functools.partial` for others.
-        abandon_on_cancel: If the wait is cancelled, leave a call that has begun to itself. Its outcome is dropped.
+        abandon_on_cancel: If the wait is cancelled, don't wait for a call that has begun. It runs to its end, and its
+            outcome is dropped.
 
     Returns:
         What the function returned.
 
     Raises:
-        TypeError: If ``fn`` is an async function or can't be called, or the executor isn't one.
-        BaseException: What the function raised, itself and not wrapped; and what the executor raises: a `RuntimeError`
-            after its shutdown, a pickling error, a `concurrent.futures.BrokenExecutor` if a worker died, a
+        TypeError: If ``fn`` is an async function or isn't callable, or the executor isn't one.
+        BaseException: What the function raised, not wrapped; and what the executor raises: a `RuntimeError` after its
+            shutdown, a pickling error, a `concurrent.futures.BrokenExecutor` if a worker died, a
             `concurrent.futures.CancelledError` if somebody else cancelled the call.
         RuntimeError: If there is no Trio run here.
 
@@ -94,7 +95,7 @@ async def run_in_executor(
         await _until_done(future, abandon=bool(abandon_on_cancel))
         value = future.result()
     finally:
-        del future  # a failed one holds its exception, whose traceback holds this frame
+        del future  # if it failed, it holds the exception, whose traceback holds this frame
     if inspect.iscoroutine(value):
         value.close()  # or Python would warn that it was never awaited
         _refuse_async(fn)
@@ -102,7 +103,7 @@ async def run_in_executor(
 
 
 async def _until_done(future: concurrent.futures.Future[Any], *, abandon: bool) -> None:
-    # Not a `trio.Event`: only an abort function can decide whether the wait is over when it is cancelled.
+    # Not a `trio.Event`: only an abort function can decide whether a cancellation ends the wait.
     sleeper = [trio.lowlevel.current_task()]
 
     def abort(_: RaiseCancelT) -> Abort:
@@ -117,7 +118,7 @@ async def _until_done(future: concurrent.futures.Future[Any], *, abandon: bool) 
 
 @enable_ki_protection
 def _wake_soon(token: TrioToken, sleeper: list[Task], _: object) -> None:
-    """Wake the task that waits; called in the thread that the call ended in."""
+    """Wake the waiting task; called in the thread in which the call ended."""
     with suppress(trio.RunFinishedError):
         token.run_sync_soon(_wake, sleeper)
 
@@ -154,8 +155,8 @@ def _refuse_submitted(executor: object, submitted: object) -> NoReturn:
     else:
         right = "if it is a Dask client, pass 'client.get_executor(pure=False)'"
     raise TypeError(
-        "run_in_executor takes an executor whose 'submit' returns a concurrent.futures.Future, but that of "
-        f"{shown(executor)} returned {shown(submitted)}; {right}"
+        "run_in_executor takes an executor whose 'submit' returns a concurrent.futures.Future, but "
+        f"{shown(executor)}.submit returned {shown(submitted)}; {right}"
     )
 
 
@@ -163,8 +164,7 @@ def _check_function(fn: object) -> None:
     close_coroutines(fn)
     if not callable(fn):
         raise TypeError(
-            f"expected a synchronous function, but got {shown(fn)}; "
-            "the right call is 'run_in_executor(executor, fn, ...)'"
+            f"expected a synchronous function, but got {shown(fn)}; call 'run_in_executor(executor, fn, ...)'"
         )
     if inspect.iscoroutinefunction(fn):
         _refuse_async(fn)
@@ -173,13 +173,13 @@ def _check_function(fn: object) -> None:
 def _refuse_async(fn: object) -> NoReturn:
     name = name_of(fn)
     raise TypeError(
-        f"expected a synchronous function, but {name!r} is an async one, which no executor can run; "
+        f"expected a synchronous function, but {name!r} is async, and executors can't run async functions; "
         f"call 'await {name}(...)', or start a task"
     )
 
 
 def _takes_context(executor: object) -> bool:
-    """Whether the function runs in a thread of this interpreter, so that a context need not be pickled."""
+    """Return whether the function runs in a thread of this interpreter, so that the context needn't be pickled."""
     from concurrent.futures import ThreadPoolExecutor
 
     pickling = sys.modules.get("concurrent.futures.interpreter")  # from Python 3.14 on

@@ -2,14 +2,14 @@
 
 The rules that this file owns:
 
-- A wrapper is settled in the thread of its Trio run. When the other future is done, in whichever thread, this is passed
-  on through `trio.lowlevel.TrioToken.run_sync_soon`. If that run has ended, nobody is left to tell.
-- An asyncio future is touched only in the thread of its event loop, or once that loop is closed.
-- Cancelling either side cancels the other if that is still possible, and the reason goes along.
-- In one run a future has one wrapper and one callback, however often it is wrapped.
+- A wrapper is settled in the thread of its Trio run. Whichever thread the other future is done in, it notifies that
+  run with `trio.lowlevel.TrioToken.run_sync_soon`. If the run has ended, nobody is waiting any more.
+- An asyncio future is only touched in the thread of its event loop, or after that loop has been closed.
+- Cancelling either side cancels the other if that is still possible, and passes the reason on.
+- Within one run, a future has one wrapper and one callback, however often it is wrapped.
 
-Neither asyncio nor concurrent.futures is imported before a call needs it: Trio needs neither, and most programs use no
-foreign futures.
+Neither asyncio nor concurrent.futures is imported before a call needs it: Trio doesn't need them, and most programs
+don't use foreign futures.
 """
 
 from __future__ import annotations
@@ -54,25 +54,25 @@ def wrap_future(future: ResultT, /) -> ResultT: ...
 def wrap_future(future: concurrent.futures.Future[T] | asyncio.Future[T], /) -> Future[T]: ...
 @enable_ki_protection
 def wrap_future(future: Any, /) -> ResultBase[Any]:
-    """Make a future of a `concurrent.futures.Future` or an `asyncio.Future`.
+    """Wrap a `concurrent.futures.Future` or an `asyncio.Future` in a triores future.
 
-    It is settled in the Trio thread, soon after the other future is done, whichever thread that happens in. If the
-    other one is done already, so is the wrapper, unless it's an asyncio future whose loop runs in another thread. A
-    value stays a value, an exception stays the same exception, and a cancellation stays a cancellation.
+    The wrapper is settled in the Trio thread, soon after the other future is done, whichever thread that happens in. If
+    the other future is already done, so is the wrapper, unless it's an asyncio future whose loop runs in another
+    thread. A value stays a value, an exception stays the same exception, and a cancellation stays a cancellation.
 
-    Cancelling either side cancels the other: `Future.cancel` here and ``cancel()`` there. The reason goes along, as
-    asyncio's ``cancel(msg=...)``. If the other side can't be cancelled any more, it goes on, and its outcome is
-    dropped.
+    Cancelling either side cancels the other: `Future.cancel` here, and ``cancel()`` there. The reason is passed on; on
+    asyncio's side, it's the ``msg`` of ``cancel(msg=...)``. If the other side can't be cancelled any more, it
+    continues, and its outcome is dropped.
 
-    Once the Trio run has ended, nothing more happens here. asyncio doesn't tell anybody that an event loop has ended,
-    so the wrapper of a future whose loop ends first stays pending: use a time limit if that can happen.
+    Once the Trio run has ended, nothing more happens here. asyncio doesn't notify anybody when an event loop ends, so
+    if the loop ends first, the wrapper stays pending: use a time limit if that can happen.
 
     Args:
-        future: A future of an executor, of a thread, or of an asyncio event loop in this or another thread.
+        future: A future from an executor, from a thread, or from an asyncio event loop in this or another thread.
 
     Returns:
-        A future of the Trio run that this is called in, the same one if this future was wrapped in this run before. A
-        result of triores is returned as it is.
+        A future of the current Trio run; the same one each time you wrap the same future in this run. A triores result
+        is returned as it is.
 
     Raises:
         TypeError: If it's neither kind of future, nor a result.
@@ -123,14 +123,14 @@ def _wrap_asyncio(future: asyncio.Future[T], wrapper: Future[T], token: TrioToke
     except RuntimeError:
         raise RuntimeError(
             "the event loop of this asyncio future is closed, so neither the future nor a wrapper would ever be done; "
-            "call wrap_future while that loop is running"
+            "call wrap_future while the loop is running"
         ) from None
     _on_cancel(wrapper, partial(_cancel_in_loop, loop, future))
 
 
 @enable_ki_protection
 def _tell(token: TrioToken, wrapper: Future[T], future: concurrent.futures.Future[T] | asyncio.Future[T]) -> None:
-    """Settle the wrapper soon; called in the thread that the future was done in."""
+    """Settle the wrapper soon; called in the thread in which the future was settled."""
     with suppress(trio.RunFinishedError):
         token.run_sync_soon(_settle, wrapper, _outcome_of(future))
 
@@ -151,7 +151,7 @@ def _cancel_too(cancel: Callable[[str | None], object], wrapper: Future[Any]) ->
 
 
 def _cancel_in_loop(loop: asyncio.AbstractEventLoop, future: asyncio.Future[Any], reason: str | None) -> None:
-    with suppress(RuntimeError):  # the loop is closed, so there is nothing left to cancel
+    with suppress(RuntimeError):  # raised if the loop is closed, and then there is nothing left to cancel
         loop.call_soon_threadsafe(future.cancel if reason is None else partial(future.cancel, reason))
 
 
@@ -163,9 +163,9 @@ def _outcome_of(future: concurrent.futures.Future[T] | asyncio.Future[T]) -> Out
 
 
 def _reason_of(future: concurrent.futures.Future[Any] | asyncio.Future[Any]) -> str:
-    """Return why a cancelled future was cancelled; concurrent.futures doesn't know."""
+    """Return why a future was cancelled; concurrent.futures doesn't know."""
     if _is_concurrent(future):
-        return "the concurrent future behind it was cancelled"
+        return "the concurrent.futures.Future that it wraps was cancelled"
     import asyncio
 
     reason: object = None
@@ -175,15 +175,15 @@ def _reason_of(future: concurrent.futures.Future[Any] | asyncio.Future[Any]) -> 
         if cancelled.args:
             reason = cancelled.args[0]
     if reason is None:
-        return "the asyncio future behind it was cancelled"
-    # Only the first to read it gets the reason of an asyncio task; this leaves it for the next.
+        return "the asyncio.Future that it wraps was cancelled"
+    # Only the first reader gets the reason from an asyncio task; this puts it back for the next one.
     with suppress(AttributeError):
         future._cancel_message = reason  # type: ignore[attr-defined] # private, so it may be gone one day
     return reason if isinstance(reason, str) else shown(reason)
 
 
 def _is_concurrent(obj: object) -> TypeIs[concurrent.futures.Future[Any]]:
-    # Code that has such a future has imported the module. If nobody has, another thread may be about to.
+    # Code that has such a future has imported the module. If none has, another thread may be importing it right now.
     return isinstance(obj, getattr(sys.modules.get("concurrent.futures"), "Future", ()))
 
 
@@ -202,11 +202,11 @@ def _instead_of_wrapping(obj: object) -> str:
             "submit the work with 'run_in_executor(client.get_executor(pure=False), fn, ...)', or wait for this future "
             "in a thread: 'await trio.to_thread.run_sync(future.result)'"
         )
-    return "'ensure_future(obj, nursery)' takes anything that can be awaited"
+    return "for other awaitables, call 'ensure_future(obj, nursery)'"
 
 
 def _runs_here(loop: asyncio.AbstractEventLoop) -> bool:
-    """Whether this thread runs the loop: it hosts Trio as a guest, or Trio runs it, as trio-asyncio does."""
+    """Return whether this thread runs the loop: it hosts Trio as a guest, or Trio runs it, as trio-asyncio does."""
     import asyncio
 
     try:
@@ -224,12 +224,13 @@ def ensure_future(  # type: ignore[overload-overlap] # an asyncio future is awai
 @overload
 def ensure_future(obj: Awaitable[T], nursery: NurseryLike) -> ResultCapture[T]: ...
 def ensure_future(obj: Any, nursery: NurseryLike) -> ResultBase[Any]:
-    """Make a result of anything that can be waited for.
+    """Turn anything you can wait for into a result.
 
     Args:
         obj: A result, which is returned as it is; a `concurrent.futures.Future` or an `asyncio.Future`, which is
             wrapped as by `wrap_future`; or a coroutine or another awaitable, made for Trio, which a new task awaits.
-        nursery: Where such a task is started. Its exception goes on into the nursery, like that of any `ResultCapture`.
+        nursery: The nursery to start such a task in. As with any `ResultCapture`, its exception propagates into the
+            nursery.
 
     Returns:
         The same result, a `Future`, or a `ResultCapture`.
@@ -250,14 +251,14 @@ def ensure_future(obj: Any, nursery: NurseryLike) -> ResultBase[Any]:
 
 
 def _started(awaitable: object, nursery: NurseryLike) -> ResultCapture[Any]:
-    if _is_dask(awaitable):  # it looks awaitable, but the call that asks for its awaitable blocks the thread
+    if _is_dask(awaitable):  # it looks awaitable, but its `__await__` blocks the thread
         raise TypeError(
             f"ensure_future can't wait for {shown(awaitable)} without blocking Trio; {_instead_of_wrapping(awaitable)}"
         )
     if not inspect.isawaitable(awaitable):
         raise TypeError(
             f"ensure_future takes something that can be awaited, not {shown(awaitable)}; "
-            "start an async function with 'ResultCapture.start_soon(nursery, async_fn, ...)'"
+            "to start an async function, call 'ResultCapture.start_soon(nursery, async_fn, ...)'"
         )
     check_nursery(nursery, "ensure_future(awaitable, nursery)")
     name = getattr(awaitable, "__qualname__", None) or shown(awaitable)

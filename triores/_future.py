@@ -1,4 +1,4 @@
-"""A future: a result that is settled by hand."""
+"""A future: a result that you settle by hand."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ FutureT = TypeVar("FutureT", bound="Future[Any]")
 
 
 class Future(ResultBase[T]):
-    """A result that is settled by hand, once.
+    """A result that you settle by hand, once.
 
-    Like every result, it belongs to the Trio run that it was made in; see `ResultBase`. From another thread, settle it
-    with ``trio.from_thread.run_sync(future.set_result, value, trio_token=future.trio_token)``.
+    Like every result, it belongs to the Trio run it was made in; see `ResultBase`. From another thread, settle it with
+    ``trio.from_thread.run_sync(future.set_result, value, trio_token=future.trio_token)``.
 
     Example:
-        A task that reads a connection settles what another task waits for::
+        One task sends a request and waits; the task that reads the connection settles the future::
 
             future = Future[bytes]()
             requests[number] = future
@@ -43,7 +43,7 @@ class Future(ResultBase[T]):
         """Settle the future with a value.
 
         Raises:
-            FutureSetAgainException: If it is settled already.
+            FutureSetAgainException: If it is already settled.
             RuntimeError: If it belongs to another Trio run.
         """
         self._settle(Value(result))
@@ -53,33 +53,34 @@ class Future(ResultBase[T]):
 
         Raises:
             TypeError: If this isn't an exception object.
-            FutureSetAgainException: If the future is settled already.
+            FutureSetAgainException: If the future is already settled.
             RuntimeError: If it belongs to another Trio run.
         """
         check_exception(exception)
         self._settle(Error(exception))
 
     def set_outcome(self, outcome: Outcome[T]) -> None:
-        """Settle the future with the value or the exception of an `outcome.Outcome`, which stays as it is.
+        """Settle the future with the value or exception of an `outcome.Outcome`, which can still be unwrapped later.
 
         Raises:
             TypeError: If this isn't an outcome.
-            FutureSetAgainException: If the future is settled already.
+            FutureSetAgainException: If the future is already settled.
             RuntimeError: If it belongs to another Trio run.
         """
         check_outcome(outcome)
         self._settle(outcome)
 
     def cancel(self, reason: str | None = None) -> bool:
-        """Settle the future with a `FutureCancelledException`, unless it is done.
+        """Settle the future with a `FutureCancelledException`, unless it is already done.
 
-        This cancels no task: a task that works on the answer can check ``future.cancelled()`` or add a callback.
+        This doesn't cancel any task. A task that is working on the answer can check ``future.cancelled()``, or add a
+        callback.
 
         Args:
-            reason: Why, for the exception's message and its ``reason``.
+            reason: Why you cancel it. It becomes the exception's ``reason``, and part of its message.
 
         Returns:
-            Whether this call settled the future, so False if it was already done.
+            Whether this call settled the future. False if it was already done.
 
         Raises:
             TypeError: If the reason isn't a string.
@@ -92,10 +93,10 @@ class Future(ResultBase[T]):
         return True
 
     def must_set(self) -> AbstractContextManager[Self]:
-        """Tie the duty to settle this future to a ``with`` block, which yields the future.
+        """Make sure that this future is settled by the end of a ``with`` block, which yields the future.
 
-        If the block ends while the future is pending, the future gets the exception that ended the block, or a
-        `FutureNeverSetException` if none did. The exception itself goes on.
+        If the future is still pending when the block ends, it gets the exception that ended the block, or a
+        `FutureNeverSetException` if there was none. The block's own exception propagates as usual.
 
         Returns:
             The context manager.
@@ -113,7 +114,7 @@ class Future(ResultBase[T]):
 
 
 class _MustSet(Generic[FutureT]):
-    # Not a generator: Ctrl-C could come in contextlib's code, which isn't protected, and leave the future pending.
+    # Not a generator: Ctrl-C could hit contextlib's code, which isn't protected, and leave the future pending.
 
     __slots__ = ("_future",)
 
@@ -132,7 +133,7 @@ class _MustSet(Generic[FutureT]):
 
 
 def copied(error: BaseException | None, value: Any) -> Future[Any]:
-    """Return a done future: what a copy of a result is made with."""
+    """Return a done future. Copying and unpickling a result calls this."""
     future = Future[Any]()
     future._settle(Value(value) if error is None else Error(error))
     return future

@@ -2,17 +2,17 @@
 
 The rules that this file owns:
 
-- A caller owes the map the removal of its entry, and owes an end to everybody else who holds its future.
-  `FutureMap.expect` is the block of that duty: however it ends, the entry is gone and the future is done.
-- The reader of the responses owes every caller an end. The map itself is the block of that duty: when it ends, each
-  future that is still pending fails, and so does each later `FutureMap.expect`. No caller waits for a reader that is
-  gone.
-- Each of these futures gets an exception of its own. An exception object collects tracebacks, context and notes from
-  whoever raises it; if callers shared one, each would see the frames of the others, and keep all that they hold alive.
+- A caller must remove its entry from the map, and must not leave anybody else who holds its future waiting forever.
+  The block of `FutureMap.expect` takes care of both: however it ends, the entry is gone and the future is done.
+- The task that reads the responses must not leave any caller waiting forever. The map's own block takes care of that:
+  when it ends, each future that is still pending fails, and so does each later `FutureMap.expect`. No caller ever waits
+  for a reader that is gone.
+- Each of these futures gets its own exception. An exception object collects tracebacks, context and notes wherever it
+  is raised; if callers shared one, each would see the others' frames, and keep everything in them alive.
 
-The map keeps the exception that ended the reader's block, for callers that come later, and with it the frames of that
-exception's traceback. So no frame of this file that an exception passes through may hold the map or a future
-afterwards. (A frame of the reader's own that holds the map makes a reference cycle of the two.)
+For callers that come later, the map keeps the exception that ended the reader's block, and with it the frames of its
+traceback. So no frame of this file that an exception passes through may still hold the map or a future afterwards. (If
+one of the reader's own frames holds the map, the two are in a reference cycle.)
 """
 
 from __future__ import annotations
@@ -47,23 +47,23 @@ _logger = logging.getLogger("triores")
 
 
 class FutureMap(Mapping[K, Future[T]]):
-    """The requests in flight on one connection: futures that wait for their responses, by key.
+    """The requests in flight on one connection: futures that are waiting for their responses, by key.
 
     Each caller registers its request with `expect`. One task reads the responses and settles the futures, inside
-    ``with requests:``. When that block ends, however it ends, the connection is gone for its callers: each request that
-    is still pending fails, and each later one fails at once. Both raise the same exception, so one ``except`` around
-    the caller's ``with`` line and its wait handles both.
+    ``with requests:``. When that block ends, however it ends, the connection is gone as far as callers are concerned:
+    each request that is still pending fails, and each later one fails immediately. Both raise the same exception, so
+    one ``except`` around the caller's ``with`` line and its wait handles both.
 
-    A map serves one connection: its block can be entered once. Requests may be registered before it is entered.
+    A map serves one connection: you can enter its block only once. Requests may be registered before that.
 
-    It is a read-only mapping of the keys to their futures, in the order of registration. Keys are anything hashable. As
-    an object with a state of its own, a map equals only itself.
+    It is a read-only mapping from keys to futures, in the order of registration. Keys can be anything hashable. Since a
+    map has state of its own, it only equals itself.
 
     Args:
-        lost: Makes the exception for a request that is lost with the connection: called as ``lost(cause)``, with the
-            exception that ended the reader's block, or None if it just came to its end. It is called anew for each
-            request, and has to return a new exception each time; if it raises one, that one counts. By default requests
-            fail with a `FutureNeverSetException` from that cause.
+        lost: Makes the exception for a request that is lost with the connection. It is called as ``lost(cause)``, with
+            the exception that ended the reader's block, or None if the block ended normally. It is called once for each
+            request, and has to return a new exception each time; if it raises one, the request gets that. By default,
+            requests fail with a `FutureNeverSetException` from that cause.
 
     Raises:
         TypeError: If ``lost`` isn't a synchronous function.
@@ -79,9 +79,9 @@ class FutureMap(Mapping[K, Future[T]]):
                         requests.set_result(number, answer)
 
             async def call(number: int, question: bytes) -> bytes:
-                with requests.expect(number) as answer:  # here, and two lines below: a ConnectionError
+                with requests.expect(number) as answer:  # this may raise a ConnectionError
                     await send(number, question)
-                    return await answer
+                    return await answer  # and so may this
     """
 
     __slots__ = ("__weakref__", "_cause", "_closed", "_futures", "_lost", "_token", "_traceback")
@@ -89,15 +89,15 @@ class FutureMap(Mapping[K, Future[T]]):
     def __init__(self, lost: Callable[[BaseException | None], BaseException] | None = None) -> None:
         if lost is not None and (not callable(lost) or inspect.iscoroutinefunction(lost)):
             raise TypeError(
-                f"lost is a synchronous function that makes an exception, not {shown(lost)}; "
-                "the right call is 'FutureMap(lost=lambda cause: ConnectionLost(...))'"
+                f"lost must be a synchronous function that returns an exception, not {shown(lost)}; "
+                "call 'FutureMap(lost=lambda cause: ConnectionLost(...))'"
             )
         self._lost = lost
         self._futures: dict[K, Future[T]] = {}
         self._token: TrioToken | None = None  # the reader's run, once its block is entered
         self._closed = False
         self._cause: BaseException | None = None  # what ended the reader's block
-        self._traceback: TracebackType | None = None  # that of the cause, as it was then
+        self._traceback: TracebackType | None = None  # the cause's, as it was then
 
     # ---- the callers' side
 
@@ -106,24 +106,24 @@ class FutureMap(Mapping[K, Future[T]]):
     @overload
     def expect(self, key: K, future: FutureT) -> AbstractContextManager[FutureT]: ...
     def expect(self, key: K, future: Future[Any] | None = None) -> AbstractContextManager[Future[Any]]:
-        """Register a request for the length of a ``with`` block, which yields its future.
+        """Register a request for the duration of a ``with`` block, which yields its future.
 
         When the block ends, however it ends, the entry is removed. If the future is still pending then, it gets a
-        `FutureNeverSetException`, so that no other task that waits for it hangs.
+        `FutureNeverSetException`, so other tasks that wait for it don't hang.
 
         Args:
-            key: What the response will be known by.
-            future: The future to register, such as one of a subclass that carries more; by default a new one.
+            key: Identifies the response when it comes.
+            future: The future to register, for example of a subclass with more attributes; by default, a new one.
 
         Returns:
             The context manager. Entering it registers the future.
 
         Raises:
-            TypeError: On entering, if that isn't a `Future`, or the key isn't hashable.
+            TypeError: On entering, if ``future`` isn't a `Future`, or the key isn't hashable.
             ValueError: On entering, if a pending future has this key. A done one is replaced.
-            RuntimeError: On entering, if the reader or the future belongs to another Trio run, or a future is given and
-                there is no Trio run here.
-            BaseException: On entering, if the reader's block has ended: what ``lost`` made.
+            RuntimeError: On entering, if the reader or the future belongs to another Trio run, or if you pass a future
+                and there is no Trio run here.
+            BaseException: On entering, if the reader's block has ended: the exception that ``lost`` makes.
         """
         expected: _Expected[K, Any] = _Expected()  # without an `__init__` to call, a request costs 10 % less
         expected._map = self
@@ -133,7 +133,7 @@ class FutureMap(Mapping[K, Future[T]]):
 
     @property
     def closed(self) -> bool:
-        """Whether the reader's block has ended, so that no request can be made any more."""
+        """Whether the reader's block has ended, so that no more requests can be made."""
         return self._closed
 
     # ---- the reader's side
@@ -142,15 +142,15 @@ class FutureMap(Mapping[K, Future[T]]):
         """Settle a request with a value.
 
         Returns:
-            Whether a request was settled. False, with nothing changed, if the key isn't in flight or its future is
-            done: a late, repeated or unsolicited response isn't the reader's mistake.
+            Whether a request was settled. If no request with this key is in flight, or its future is done, this returns
+            False and changes nothing: a late, repeated or unsolicited response isn't the reader's mistake.
 
         Raises:
             TypeError: If the key isn't hashable.
             RuntimeError: If the future belongs to another Trio run.
         """
         future = None
-        try:  # `_settle`, written out: a call less, and no outcome for a late answer
+        try:  # `_settle`, inlined: saves a call, and the outcome of a late answer
             future = self._futures.get(key)
             if future is None or future.is_done():
                 return False
@@ -163,7 +163,7 @@ class FutureMap(Mapping[K, Future[T]]):
         """Settle a request with an exception, which its caller's ``await future`` raises.
 
         Returns:
-            Whether a request was settled, as `set_result` does.
+            Whether a request was settled; see `set_result`.
 
         Raises:
             TypeError: If this isn't an exception object, or the key isn't hashable.
@@ -176,10 +176,10 @@ class FutureMap(Mapping[K, Future[T]]):
             del self
 
     def set_outcome(self, key: K, outcome: Outcome[T]) -> bool:
-        """Settle a request with the value or the exception of an `outcome.Outcome`, which stays as it is.
+        """Settle a request with the value or exception of an `outcome.Outcome`, which can still be unwrapped later.
 
         Returns:
-            Whether a request was settled, as `set_result` does.
+            Whether a request was settled; see `set_result`.
 
         Raises:
             TypeError: If this isn't an outcome, or the key isn't hashable.
@@ -187,8 +187,8 @@ class FutureMap(Mapping[K, Future[T]]):
         """
         try:
             answer = Future[T]()
-            answer.set_outcome(outcome)  # which checks it and makes a copy
-            return self._settle(key, answer.outcome)
+            answer.set_outcome(outcome)  # this checks it
+            return self._settle(key, answer.outcome)  # a copy
         finally:
             del self
 
@@ -209,7 +209,7 @@ class FutureMap(Mapping[K, Future[T]]):
             token = current_trio_token()
             if self._token is not None:
                 raise RuntimeError(
-                    f"the reader's block of {self!r} was entered already, and a map serves one connection; "
+                    f"the reader's block of {self!r} has already been entered, and a map serves only one connection; "
                     "make a new FutureMap() for the next connection"
                 )
             if any(not future.is_done() and future.trio_token not in (None, token) for future in self.values()):
@@ -232,7 +232,7 @@ class FutureMap(Mapping[K, Future[T]]):
             for future in list(self._futures.values()):  # a list, since a callback may end an `expect` block
                 try:
                     self._give_up(future)
-                except BaseException as failure:  # noqa: ASYNC103, BLE001 # a callback's SystemExit, raised below
+                except BaseException as failure:  # noqa: ASYNC103, BLE001 # from a callback, such as a SystemExit; raised below
                     leaving.append(failure)
             for more in leaving[1:]:
                 _logger.error("a callback of a lost request raised an exception", exc_info=more)
@@ -258,7 +258,7 @@ class FutureMap(Mapping[K, Future[T]]):
                 return error
             error = _made_by(self._lost, self._cause)
             if error is self._cause:
-                error.__traceback__ = self._traceback  # or it would grow with each caller that raises it
+                error.__traceback__ = self._traceback  # or it would grow each time a caller raises it
             return error
         finally:
             del self, error  # if `lost` raised it, its traceback keeps this frame alive
@@ -274,7 +274,7 @@ class FutureMap(Mapping[K, Future[T]]):
     def _refuse_elsewhere(self, what: str) -> NoReturn:
         raise RuntimeError(
             f"{self!r} belongs to another Trio run, and can't {what} here; nothing was changed. "
-            "Make a new FutureMap() in this run"
+            "Make a new FutureMap() in this run instead"
         )
 
     # ---- the mapping
@@ -304,24 +304,24 @@ def _made_by(lost: Callable[[BaseException | None], object], cause: BaseExceptio
         error = lost(cause)
         if isinstance(error, BaseException):
             return error
-        raise TypeError(  # noqa: TRY301 # it takes the same way as an exception of the user's function
-            f"lost(cause) has to return an exception object, not {shown(error)}; "
-            "the right call is 'FutureMap(lost=lambda cause: ConnectionLost(...))'"
+        raise TypeError(  # noqa: TRY301 # handled below, like an exception from the user's function
+            f"lost(cause) must return an exception object, not {shown(error)}; "
+            "call 'FutureMap(lost=lambda cause: ConnectionLost(...))'"
         )
     except BaseException as raised:  # noqa: ASYNC103, BLE001 # whatever it is, the request's caller gets it
-        return raised  # noqa: ASYNC104 # settled with, or raised below
+        return raised  # noqa: ASYNC104 # the request is settled with it, or `expect` raises it
     finally:
-        del lost, cause  # the exception's traceback keeps this frame alive, and with it what it holds
+        del lost, cause  # the exception's traceback keeps this frame alive, and everything it refers to
 
 
 class _Expected(Generic[K, T]):
-    """The block of `FutureMap.expect`. With `contextlib.contextmanager` it would cost three times as much."""
+    """The block of `FutureMap.expect`. With `contextlib.contextmanager` it would take three times as long."""
 
     __slots__ = ("_future", "_given", "_key", "_map")
 
     _map: FutureMap[K, Any]
     _key: K
-    _given: Any  # a future or None, which is checked on entering
+    _given: Any  # a future or None; checked on entering
     _future: Future[T]
 
     @enable_ki_protection
@@ -339,8 +339,8 @@ class _Expected(Generic[K, T]):
                 if not held.is_done():
                     held = None  # the traceback keeps this frame alive
                     raise ValueError(
-                        f"a request with the key {shown(self._key)} is in flight already; give each request a key of "
-                        "its own, or wait until the first one is done"
+                        f"a request with the key {shown(self._key)} is already in flight; give each request its own "
+                        "key, or wait until the first one is done"
                     )
                 del futures[self._key]  # so that the new one comes last
             futures[self._key] = self._future = future
@@ -353,12 +353,12 @@ class _Expected(Generic[K, T]):
         try:
             if not isinstance(given, Future):
                 raise TypeError(
-                    f"a request is registered with a Future, not with {shown(given)}; call 'requests.expect(key)', "
-                    "which makes one"
+                    f"the future of a request must be a Future, not {shown(given)}; call 'requests.expect(key)', which "
+                    "makes one for you"
                 )
             if not future.is_done():
                 future._claim(current_trio_token(), "registered")
-            return future  # type: ignore[no-any-return] # of whatever type the future is
+            return future  # type: ignore[no-any-return] # whatever type of future it is
         finally:
             del self, given, future
 

@@ -1,11 +1,12 @@
-"""A few functions at once: all of their values, or the first.
+"""Run a few functions at once, for all of their values or for the first.
 
-Every call here owns a nursery, so nothing outlives it. What goes wrong leaves as from one of Trio's strict nurseries,
-in an exception group, which names the call; if the call was cancelled from outside and nothing else went wrong, as a
+Every call here owns a nursery, so nothing outlives the call. As with Trio's strict nurseries, exceptions come out in an
+exception group, which names the call. If the call was cancelled from outside and nothing else went wrong, it raises a
 plain `trio.Cancelled`.
 
-No value is lost: whatever a function returned is returned by the call, or passed to ``discard``. Nor is an exception:
-only a failed attempt of `first_success` may be dropped, one that failed by itself and not because it was cancelled.
+No value is lost: whatever a function returns, the call returns or passes to ``discard``. No exception is lost either:
+only failed attempts of `first_success` may be dropped, and only if they failed by themselves, not because they were
+cancelled.
 """
 
 from __future__ import annotations
@@ -78,20 +79,20 @@ async def gather(
 async def gather(*fns: Fn[T]) -> tuple[T, ...]: ...
 @enable_ki_protection
 async def gather(*fns: Fn[Any]) -> tuple[Any, ...]:
-    """Run async functions at once, and return their values in the order given.
+    """Run async functions concurrently, and return their values in the order given.
 
-    The first exception cancels the rest. It is always a checkpoint.
+    The first exception cancels the rest. This is always a checkpoint.
 
     Args:
         fns: Async functions without arguments; use `functools.partial`, or a lambda, to pass some.
 
     Returns:
-        A tuple of their values, typed one by one for up to eight functions.
+        A tuple of their values. For up to eight functions, each value has its own type.
 
     Raises:
-        TypeError: If a function can't be called, or is a coroutine object. Nothing is started, and every coroutine that
-            was passed is closed.
-        BaseExceptionGroup: Of what the functions raised; an `ExceptionGroup` if all of that is an `Exception`.
+        TypeError: If a function isn't callable, or is a coroutine object. Nothing is started, and every coroutine that
+            you passed is closed.
+        BaseExceptionGroup: With what the functions raised; an `ExceptionGroup` if each of these is an `Exception`.
 
     Example:
         ::
@@ -149,9 +150,9 @@ async def gather_outcomes(
 async def gather_outcomes(*fns: Fn[T]) -> tuple[Out[T], ...]: ...
 @enable_ki_protection
 async def gather_outcomes(*fns: Fn[Any]) -> tuple[Out[Any], ...]:
-    """Run async functions at once, wait until all have ended, and return how each of them ended.
+    """Run async functions concurrently, wait until all have ended, and return how each of them ended.
 
-    No `Exception` cancels the others. It is always a checkpoint.
+    An `Exception` in one of them doesn't cancel the others. This is always a checkpoint.
 
     Args:
         fns: Async functions without arguments; use `functools.partial`, or a lambda, to pass some.
@@ -160,9 +161,9 @@ async def gather_outcomes(*fns: Fn[Any]) -> tuple[Out[Any], ...]:
         An `outcome.Value` or `outcome.Error` for each, in the order given.
 
     Raises:
-        TypeError: If a function can't be called, or is a coroutine object. Nothing is started, and every coroutine that
-            was passed is closed.
-        BaseExceptionGroup: Of what isn't an `Exception`, such as a `KeyboardInterrupt`; it cancels the rest.
+        TypeError: If a function isn't callable, or is a coroutine object. Nothing is started, and every coroutine that
+            you passed is closed.
+        BaseExceptionGroup: With whatever isn't an `Exception`, such as a `KeyboardInterrupt`; it cancels the rest.
     """
     _check_functions(fns, "gather_outcomes")
     async with FanOutNursery("gather_outcomes") as nursery:
@@ -223,26 +224,27 @@ async def race(
 async def race(*fns: Fn[T], discard: Discard[T] = None) -> T: ...
 @enable_ki_protection
 async def race(*fns: Fn[Any], discard: Discard[Any] = None) -> Any:
-    """Run async functions at once, and return the value of the first to finish; the rest are cancelled.
+    """Run async functions concurrently, and return the value of the first to finish; the rest are cancelled.
 
-    The first to finish decides, in exact order of completion, whether with a value or an exception. What a function
-    raises while it is being cancelled isn't lost: it is raised instead of the value.
+    The first to finish wins, in exact order of completion, whether it returns a value or raises an exception. If a
+    function raises something while it is being cancelled, that isn't lost: the call raises it instead of returning the
+    value.
 
     Args:
-        fns: Async functions without arguments; at least one. One that hasn't begun when the first has finished isn't
-            called.
+        fns: Async functions without arguments, at least one. A function isn't called if another one finishes before it
+            begins.
         discard: A function, sync or async, that is called with each value that isn't returned: ``discard=close`` closes
             a connection that was opened too late. It runs in the task that made the value, which may be cancelled. If
-            the call itself raises, it gets the first value too, in the caller's task.
+            the call itself raises, the first value is discarded too, in the caller's task.
 
     Returns:
         The value of the first function to finish.
 
     Raises:
         ValueError: If there are no functions.
-        TypeError: If a function can't be called, or is a coroutine object, or ``discard`` can't be called. Nothing is
-            started, and every coroutine that was passed is closed.
-        BaseExceptionGroup: Of what the functions and ``discard`` raised; an `ExceptionGroup` if all of that is an
+        TypeError: If a function isn't callable, or is a coroutine object, or ``discard`` isn't callable. Nothing is
+            started, and every coroutine that you passed is closed.
+        BaseExceptionGroup: With what the functions and ``discard`` raised; an `ExceptionGroup` if each of these is an
             `Exception`.
     """
     _check_functions(fns, "race", least=1)
@@ -349,26 +351,28 @@ async def first_success(
 ) -> Any:
     """Run async functions until one of them succeeds, and return its value; the rest are cancelled.
 
-    All start at once, or, with ``stagger``, one after another: the next one starts when any of them fails or after
-    that many seconds, whichever comes first. This is the staggered start of RFC 8305 (Happy Eyeballs), section 5.
+    All of them start at once, or, with ``stagger``, one after another: the next one starts after that many seconds, or
+    when one of the others fails, whichever comes first. This is the staggered start of RFC 8305 (Happy Eyeballs),
+    section 5.
 
     Args:
-        fns: Async functions without arguments; at least one. One that hasn't begun when another succeeds isn't called.
+        fns: Async functions without arguments, at least one. A function isn't called if another one succeeds before it
+            begins.
         stagger: Seconds between two starts; None starts all at once.
         catch: The exception types that count as a failed attempt: a subclass of `Exception`, or a tuple of those. An
             exception group counts if everything in it matches. Any other exception ends the call.
         discard: As for `race`.
 
     Returns:
-        The first value that a function returned. Attempts that failed by themselves are dropped then; what a function
-        raises because it is being cancelled is raised instead of the value.
+        The first value that a function returned. Attempts that failed by themselves are then dropped. If a function
+        raises something because it is being cancelled, the call raises that instead of returning the value.
 
     Raises:
-        ValueError: If there are no functions, or ``stagger`` is negative or not a number (NaN).
-        TypeError: If a function can't be called, or is a coroutine object. Nothing is started, and every coroutine that
-            was passed is closed. Also if ``stagger``, ``catch`` or ``discard`` is of another type.
+        ValueError: If there are no functions, or ``stagger`` is negative or NaN.
+        TypeError: If a function isn't callable, or is a coroutine object. Nothing is started, and every coroutine that
+            you passed is closed. Also if ``stagger``, ``catch`` or ``discard`` has the wrong type.
         ExceptionGroup: If every function failed: all their exceptions, in the order of the functions.
-        BaseExceptionGroup: Of what ended the call: exceptions that ``catch`` doesn't match.
+        BaseExceptionGroup: With the exceptions that ended the call, because ``catch`` doesn't match them.
     """
     _check_functions(fns, "first_success", least=1)
     seconds = _checked_stagger(stagger)
@@ -377,20 +381,20 @@ async def first_success(
 
 
 class _Attempts(Generic[T]):
-    """The calls of one `race` or `first_success`, of which the first to be decided ends the others."""
+    """The attempts of one `race` or `first_success`; the first that counts ends the others."""
 
     def __init__(self, catch: tuple[type[Exception], ...], discard: Discard[T], call: str) -> None:
         if discard is not None and not callable(discard):
             raise TypeError(
-                f"discard is a function of one argument, not {shown(discard)}; the right call is '{call}(..., "
-                "discard=close)', with a function that closes a connection, say"
+                f"discard must be a function that takes one argument, not {shown(discard)}; call '{call}(..., "
+                "discard=close)' with a function that closes a connection, for example"
             )
         self._catch = catch
         self._discard = discard
         self._call = call
         self._decided = False
-        self._ended = trio.Semaphore(0)  # how many attempts have ended and haven't had another one started for them
-        self._values: list[T] = []  # that of the winner, once there is one
+        self._ended = trio.Semaphore(0)  # counts attempts that have ended and haven't made another one start yet
+        self._values: list[T] = []  # the winner's, once there is one
         self._failures: dict[int, BaseException] = {}
 
     async def run(self, fns: tuple[Fn[T], ...], stagger: float | None) -> T:
@@ -403,10 +407,10 @@ class _Attempts(Generic[T]):
                     nursery.start_soon(self._attempt, nursery.cancel_scope, index, fn, name=task_name(fn))
                     if stagger is not None:
                         with trio.move_on_after(stagger):
-                            await self._ended.acquire()  # one of them, so each that fails starts another
+                            await self._ended.acquire()  # only one of them, so each failure starts one more attempt
                     if self._decided:
                         break
-        except BaseException as error:  # noqa: ASYNC103, BLE001 # raised below, outside of it: what is cancelled gets no context
+        except BaseException as error:  # noqa: ASYNC103, BLE001 # raised below, outside of this block, so that a Cancelled there doesn't get it as a context
             failure = error
         try:
             if failure is not None:
@@ -414,11 +418,11 @@ class _Attempts(Generic[T]):
             if self._values:
                 return self._values.pop()
             failures = [self._failures[index] for index in sorted(self._failures)]
-            raise ExceptionGroup(f"each of the {len(fns)} functions of {self._call} failed", failures)  # type: ignore[type-var] # they match `catch`, so each of them is an Exception
+            raise ExceptionGroup(f"all {len(fns)} functions of {self._call} failed", failures)  # type: ignore[type-var] # they match `catch`, so each of them is an Exception
         finally:
             del self, failure
 
-    @enable_ki_protection  # or Ctrl-C could come when the function has returned and its value isn't kept yet
+    @enable_ki_protection  # or Ctrl-C could come between the function's return and the storing of its value
     async def _attempt(self, scope: trio.CancelScope, index: int, fn: Fn[T]) -> None:
         try:
             if self._decided:
@@ -430,13 +434,13 @@ class _Attempts(Generic[T]):
                     self._decided = True
                     raise
                 self._failures[index] = error
-                return  # noqa: ASYNC104 # a failed attempt is no cancellation
+                return  # noqa: ASYNC104 # a failed attempt isn't a cancellation
             if self._decided:
                 await self._let_go(value)
             else:
                 self._decided = True
                 self._values.append(value)
-                scope.cancel(reason=f"another function of {self._call} was first")
+                scope.cancel(reason=f"another function of {self._call} finished first")
         finally:
             self._ended.release()
             del self
@@ -454,7 +458,7 @@ class _Attempts(Generic[T]):
                 await returned
 
     async def _all_of(self, failure: BaseException) -> BaseException:
-        """Let go of the winner's value, and return the failure, together with what that raised."""
+        """Discard the winner's value, and return the failure, together with whatever discarding it raised."""
         more: BaseException | None = None
         try:
             if self._values:
@@ -469,19 +473,19 @@ class _Attempts(Generic[T]):
             del self, failure, more
 
 
-@disable_ki_protection  # it is the user's code that runs here
+@disable_ki_protection  # this runs the user's code
 async def _unprotected(fn: Fn[T]) -> T:
     return await called(fn)
 
 
 class FanOutNursery:
-    """A strict nursery whose failures name the call, and that raises a plain `trio.Cancelled`.
+    """A strict nursery whose exception groups name the call, and that raises a plain `trio.Cancelled` if cancelled.
 
     Not a generator: contextlib's frames would keep a cancelled call in a reference cycle.
 
     Args:
         call: The name of the call that opens it.
-        decided: Whether the call has cancelled the nursery itself, since it has what it wants.
+        decided: Returns whether the call itself has cancelled the nursery, because it has what it wants.
     """
 
     __slots__ = ("_call", "_decided", "_manager", "_nursery")
@@ -502,18 +506,19 @@ class FanOutNursery:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> bool | None:
         if self._decided is not bool:
-            trio.lowlevel.current_task().custom_sleep_data = self  # this doesn't wait for each of its tasks
+            trio.lowlevel.current_task().custom_sleep_data = self  # this wait doesn't need all of the tasks to end
         try:
             swallowed = await self._manager.__aexit__(kind, error, traceback)  # noqa: ASYNC102 # as a nursery does
         except BaseExceptionGroup as group:
-            if is_cancellation(group):  # they come from a scope outside, so this raises the one that stands for all
-                await checkpoint_if_cancelled()  # noqa: ASYNC102 # a cancellation is what this is for
+            if is_cancellation(group):  # they come from a scope outside, so this raises one that stands for all of them
+                await checkpoint_if_cancelled()  # noqa: ASYNC102 # its purpose is to raise a cancellation
             raise named(group, self._call) from None
         else:
             if self._nursery.cancel_scope.cancelled_caught and not self._decided():
                 raise RuntimeError(
-                    f"{self._call} lacks results: a task in it raised a trio.Cancelled that belongs elsewhere, or "
-                    "cancelled the nursery it runs in; to stop a single task, give it a cancel scope of its own"
+                    f"{self._call} can't return all results: one of its tasks raised a trio.Cancelled that belongs to "
+                    "another scope, or cancelled the nursery it runs in; to stop a single task, give it a cancel scope "
+                    "of its own"
                 )
             return swallowed
         finally:
@@ -530,7 +535,7 @@ def named(group: BaseExceptionGroup[BaseException], call: str) -> BaseExceptionG
 
 def _check_functions(fns: tuple[object, ...], call: str, least: int = 0) -> None:
     if len(fns) < least:
-        raise ValueError(f"{call} was given no functions, so it has nothing to return; pass at least {least}")
+        raise ValueError(f"{call} got no functions, so it has nothing to return; pass at least {least}")
     wrong = [fn for fn in fns if not callable(fn)]
     if not wrong:
         return
@@ -548,9 +553,9 @@ def _check_functions(fns: tuple[object, ...], call: str, least: int = 0) -> None
 def _checked_stagger(stagger: object) -> float | None:
     if stagger is None:
         return None
-    message = f"stagger is a number of seconds of at least 0, or None to start all at once, not {shown(stagger)}"
+    message = f"stagger must be a number of seconds, 0 or more, or None to start all at once, not {shown(stagger)}"
     if not isinstance(stagger, SupportsFloat):
         raise TypeError(message)
-    if not float(stagger) >= 0:  # false for NaN, too
+    if not float(stagger) >= 0:  # also raises for NaN
         raise ValueError(message)
     return float(stagger)

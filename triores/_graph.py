@@ -1,17 +1,18 @@
-"""Who waits for what in a Trio run, as a frozen picture, and which tasks can't go on.
+"""A frozen snapshot of a Trio run: which task waits for what, and which tasks can't go on.
 
-A picture holds numbers and bounded text: no task, no frame and no value, and results only by weak references. So
+A snapshot holds numbers and text of limited length: no tasks, frames or values, and only weak references to results. So
 keeping one keeps nothing else alive.
 
-Which tasks can go on is a least fixed point. A task goes on if it has what it needs: each of some nodes, or any of
-them. A node is a task, a result, or one of two that stand for the rest of the world:
+The set of tasks that can go on is a least fixed point. A task can go on if it gets what it needs: all of some nodes, or
+any of them. A node is a task, a result, or one of two nodes that stand for the rest of the world:
 
 - `OUTSIDE` is what comes by itself: time, the network, a thread that works for a task.
-- `SOMEBODY` is whoever might call ``set_result``, ``event.set()`` or ``send``: it is there while any task can go on.
+- `SOMEBODY` is whoever might call ``set_result``, ``event.set()`` or ``send``: available as long as any task can go on.
 
-What isn't reached from there can't go on. In the strict reading, other threads may be somebody too, as what they do
-can't be known, and a result isn't tied to those who promised to settle it. What can't go on even so is proven (``!!``).
-In the other reading only tasks of this run are somebody, and promises bind: what can't go on then is suspected
+Tasks that can't be reached from there can't go on. We compute this twice. The strict reading assumes that other threads
+may be somebody too, since we can't know what they do, and that anybody may settle a result, not just those who promised
+to. If a task can't go on even then, that is proven (``!!``). The other reading assumes that only tasks of this run are
+somebody, and that only those who promised to settle a result will. If a task can't go on then, that is suspected
 (``??``).
 """
 
@@ -36,20 +37,20 @@ SOMEBODY = "somebody"
 
 @dataclass(frozen=True)
 class TaskInfo:
-    """A task, as it was when the picture was taken.
+    """A task, as it was when the snapshot was taken.
 
     Attributes:
-        number: What the dump calls it: ``#3``.
+        number: Its number in the dump, such as 3 for ``#3``.
         name: The task's name, or the captured call that it runs.
         parent: The number of the task whose nursery it runs in, or None for the main task and for system tasks.
-        state: What it waits for, in words.
-        file: Of its own code that waits, or None if that isn't known.
-        line: In that file.
-        function: In that file.
+        state: What it is waiting for, in words.
+        file: The file of its own code that is waiting, or None if that isn't known.
+        line: The line in that file.
+        function: The function in that file.
         results: The numbers of the pending results that it waits for.
         owes: The numbers of the pending results that it has to settle.
-        needs: The numbers of the tasks that it waits for, as far as they are known.
-        verdict: ``!!`` if nothing but a cancellation can help it; ``??`` if that is likely.
+        needs: The numbers of the tasks that it waits for, if they are known.
+        verdict: ``!!`` if only a cancellation can help it; ``??`` if that is likely.
         waited: For how many seconds `watch` has seen it wait, or None.
         time_left: The seconds until a time limit of its own ends the wait, or None.
     """
@@ -75,10 +76,10 @@ class ResultInfo:
     """A pending result that a task waits for, or has to settle.
 
     Attributes:
-        number: From 1.
+        number: Its number, counted from 1.
         name: The call that it captures, or its type and number.
-        owners: The numbers of the tasks that have to settle it, as far as they are known.
-        owed: By whom, as a relative clause: ``which task #2 runs``.
+        owners: The numbers of the tasks that have to settle it, if they are known.
+        owed: Which task will settle it, as a relative clause: ``which task #2 runs``.
         waiters: The numbers of the tasks that wait for it.
     """
 
@@ -91,12 +92,12 @@ class ResultInfo:
 
 @dataclass(frozen=True)
 class Snapshot:
-    """Who waits for what in a run, at one moment.
+    """The tasks of a run at one moment, and what each of them waits for.
 
-    It holds numbers and short texts, and keeps no task and no result alive.
+    It holds numbers and short texts, and doesn't keep any task or result alive.
 
     Attributes:
-        tasks: All tasks of the run but Trio's own, parents before their children.
+        tasks: All tasks of the run except Trio's own, parents before their children.
         pending: The pending results that tasks wait for, or have to settle.
     """
 
@@ -110,14 +111,14 @@ class Snapshot:
         return () if info is None else tuple(self.tasks[number - 1] for number in info.waiters)
 
     def owner_of(self, result: ResultBase[Any]) -> TaskInfo | None:
-        """Return the task that has to settle a result, or None if none is known. If there are several, the first."""
+        """Return the task that has to settle a result, or None if we don't know it; if there are several, the first."""
         info = self._info_of(result)
         return None if info is None or not info.owners else self.tasks[info.owners[0] - 1]
 
     def deadlocks(self) -> tuple[tuple[TaskInfo, ...], ...]:
-        """Return the groups of tasks that hold one another, and the single tasks that nobody can help.
+        """Return the groups of tasks that hold each other up, and the single tasks that nobody can help.
 
-        They are the roots of what can't go on, proven or suspected: other tasks may wait for them in turn.
+        They are the root causes of what can't go on, proven or suspected; other tasks may be waiting for them.
         """
         stuck = {task.number: list(task.needs) for task in self.tasks if task.verdict}
         for number, needs in stuck.items():
@@ -129,7 +130,7 @@ class Snapshot:
         )
 
     def to_json(self) -> str:
-        """Return all of it as JSON, for programs that look for hangs."""
+        """Return the whole snapshot as JSON, for programs that look for hangs."""
         tasks = [asdict(task) for task in self.tasks]
         for task in tasks:
             del task["_kind"]
@@ -144,14 +145,14 @@ class Snapshot:
 
 
 class Need(NamedTuple):
-    """What a node needs in order to go on: each of some nodes, or any of them."""
+    """What a node needs in order to go on: all of these nodes, or any of them."""
 
     nodes: Collection[object]
     every: bool = True
 
 
 def reached(needs: Mapping[object, Need], somebody: Iterable[object]) -> set[object]:
-    """Return the nodes that can go on; ``somebody`` are those of which any one stands for `SOMEBODY`."""
+    """Return the nodes that can go on. If any node in ``somebody`` can, so can `SOMEBODY`."""
     waiting: dict[object, int] = {}
     dependents: defaultdict[object, list[object]] = defaultdict(list)
     able: list[object] = [OUTSIDE]
@@ -163,7 +164,7 @@ def reached(needs: Mapping[object, Need], somebody: Iterable[object]) -> set[obj
         if need.every and not need.nodes:
             able.append(node)
     seen: set[object] = set(able)
-    for node in able:  # it grows meanwhile
+    for node in able:  # the list grows during the loop
         enabled = list(dependents[node])
         if node in helpers and SOMEBODY not in seen:
             seen.add(SOMEBODY)
@@ -188,7 +189,7 @@ def components(graph: Mapping[int, Sequence[int]]) -> list[list[int]]:
         if start not in seen:
             seen.add(start)
             group = [start]
-            for node in group:  # it grows meanwhile
+            for node in group:  # the list grows during the loop
                 before = [one for one in backwards[node] if one not in seen]
                 seen.update(before)
                 group.extend(dict.fromkeys(before))

@@ -1,11 +1,12 @@
-"""Looks at a Trio run, and makes a `Snapshot` of it.
+"""Makes a `Snapshot` of a Trio run.
 
-Looking changes nothing: no task, no result, no registration.
+Taking it changes nothing: no task, no result, no registration.
 
-- A debtor of a future is a task inside of its ``must_set`` block, or one that reads the `FutureMap` where it is
-  registered. Such a block is found by the method that will be called at its end, which its coroutine holds.
-- A task that runs, rather than sleeps, is one whose outermost frame is on the stack of a thread.
-- A task's wait is that of its innermost call of a function of triores or Trio.
+- A task has to settle a future if it is inside the future's ``must_set`` block, or if it is the reader of a `FutureMap`
+  in which the future is registered. We find such a block by the method that will be called at its end, to which the
+  coroutine has a reference.
+- A task is running, and not asleep, if its outermost frame is on the stack of a thread.
+- What a task waits for is determined by its innermost call of a triores or Trio function.
 """
 
 from __future__ import annotations
@@ -44,21 +45,21 @@ if TYPE_CHECKING:
 
     from ._runs import Run
 
-_FEW = 3  # of several results are named
+_FEW = 3  # how many of several results to name
 _LONG = 200  # characters of a name
 
 
 @dataclass
 class _Result:
-    """A pending result, as far as it is known by now."""
+    """A pending result, with what is known about it so far."""
 
     result: ResultBase[Any]
     number: int
-    label: str  # the type and number of a future, or the call of a capture once it is needed
+    label: str  # the type and number of a future; the call of a capture, filled in when it is needed
     request: str = ""
-    owners: dict[int, str] = field(default_factory=dict[int, str])  # numbers of tasks, and how each came to owe it
+    owners: dict[int, str] = field(default_factory=dict[int, str])  # numbers of tasks, and why each has to settle it
     waiters: list[int] = field(default_factory=list[int])  # numbers of tasks
-    owed: str = ""  # in words, by whom
+    owed: str = ""  # which tasks have to settle it, in words
 
 
 class _Wait(NamedTuple):
@@ -67,13 +68,13 @@ class _Wait(NamedTuple):
     text: str
     need: Need = Need([OUTSIDE])
     results: Sequence[ResultBase[Any]] = ()
-    kind: object = None  # equal for equal waits; by default the text is
+    kind: object = None  # equal for equal waits; by default, the text
     helps: bool = True  # whether the task could do something for others if it went on
 
 
 @dataclass
 class _Looked:
-    """A task, as it was found."""
+    """A task, and what was found out about it."""
 
     task: Task
     number: int
@@ -82,11 +83,11 @@ class _Looked:
     name: str = ""
     owes: list[int] = field(default_factory=list[int])  # numbers of results
     place: Place | None = None
-    library: list[Step] = field(default_factory=list[Step])  # the steps inwards from the user's own code
+    library: list[Step] = field(default_factory=list[Step])  # the steps below the user's own code
 
 
 def snapshot_of(run: Run, *, args: bool) -> Snapshot:
-    """Look at a run.
+    """Take a snapshot of a run.
 
     Args:
         run: The run.
@@ -102,8 +103,8 @@ class _Reader:
         self._tasks: list[_Looked] = []
         self._numbers: dict[Task | None, int] = {}
         self._results: dict[int, _Result] = {}  # by id
-        self._futures = 0  # how many of them are not captures
-        self._starting: dict[trio.Nursery, list[int]] = {}  # who will run there after calling `started()`
+        self._futures = 0  # how many of the results aren't captures
+        self._starting: dict[trio.Nursery, list[int]] = {}  # tasks that will move there when they call `started()`
         self._on_stacks = places_on_stacks()
 
     def read(self) -> Snapshot:
@@ -117,7 +118,7 @@ class _Reader:
             try:
                 self._look_at(looked)
             except Exception as error:  # noqa: BLE001 # one odd task must not hide the others
-                looked.name = looked.name or f"a task that can't be looked at ({type(error).__name__})"
+                looked.name = looked.name or f"a task that can't be inspected ({type(error).__name__})"
         waits = [self._wait_of(looked) for looked in self._tasks]
         for wait in waits:
             for result in wait.results:
@@ -177,10 +178,10 @@ class _Reader:
                 or self._wait_for_thread(looked)
                 or self._wait_in_trio(looked)
             )
-            # Without knowing which tasks sleep, nothing can be said about who can go on.
+            # If we don't know which tasks are asleep, we can't say which can go on.
             return wait if is_asleep(task) else wait._replace(need=Need([OUTSIDE]))
         except Exception as error:  # noqa: BLE001 # one odd task must not hide the others
-            return _Wait(f"can't be looked at: {type(error).__name__}")
+            return _Wait(f"can't be inspected: {type(error).__name__}")
 
     def _wait_for_results(self, looked: _Looked) -> _Wait | None:
         sleep: Any = looked.task.custom_sleep_data
@@ -226,7 +227,7 @@ class _Reader:
             if step.frame.f_code is _EXECUTOR:
                 future = next((held for held in step.held if _is(held, concurrent.futures.Future)), None)
                 if future is not None and not future.running():
-                    return _Wait("waits for an executor, in whose queue its call is")
+                    return _Wait("waits for an executor, which has queued its call")
                 return _Wait(f"waits for a call in an executor{place_of_call(future)}", kind="executor")
             if step.frame.f_code is _THREAD:
                 where = place_of_thread(f" from {looked.task.name}")
@@ -299,7 +300,7 @@ class _Reader:
         elif _is_foreign(known.result):
             known.owed = "which another library settles"
         elif isinstance(known.result, ResultCapture):
-            known.owed = "whose task hasn't begun" if known.result._started else "which isn't started"
+            known.owed = "whose task hasn't begun" if known.result._started else "which hasn't been started"
         else:
             known.owed = "which nobody reads" if known.request else "which nobody is known to settle"
 
@@ -373,7 +374,7 @@ class _Reader:
         if self._run.now is None:
             return None
         left = deadline_of(task) - self._run.now
-        return left if 0 < left < inf else None  # one that is over has ended what it could
+        return left if 0 < left < inf else None  # one that has expired has already ended what it could
 
     def _waited(self, task: Task) -> float | None:
         seen = watched.get(task)
@@ -382,7 +383,7 @@ class _Reader:
         return self._run.now - seen[1]
 
 
-# What `watch` has seen: for each task, how often it had run, and since when.
+# What `watch` has seen: for each task, how often it has run, and the time when that was first noticed.
 watched: WeakKeyDictionary[Task, tuple[object, float]] = WeakKeyDictionary()
 
 
@@ -390,7 +391,7 @@ watched: WeakKeyDictionary[Task, tuple[object, float]] = WeakKeyDictionary()
 
 
 def _tasks_below(root: Task) -> Iterator[tuple[Task, Task | None]]:
-    """Yield each task with its parent, in the order of the tree; not Trio's own tasks, and not those of `watch`."""
+    """Yield each task with its parent, in tree order, without Trio's own tasks and those of `watch`."""
     todo: list[tuple[Task, Task | None]] = [(root, None)]
     while todo:
         task, parent = todo.pop()
@@ -405,8 +406,8 @@ def _tasks_below(root: Task) -> Iterator[tuple[Task, Task | None]]:
 
 
 def _entered(held: Sequence[Any]) -> Iterator[Any]:
-    """Yield the blocks of ours that a coroutine is inside of."""
-    ends = {one for one in held if type(one) is FunctionType and one in _ENDS}  # from Python 3.14 on, beside the object
+    """Yield our own ``with`` blocks that a coroutine is inside of."""
+    ends = {one for one in held if type(one) is FunctionType and one in _ENDS}  # from Python 3.14 on, with the object
     for one in held:
         if type(one) is MethodType:
             block: Any = one.__self__
@@ -419,14 +420,14 @@ def _entered(held: Sequence[Any]) -> Iterator[Any]:
 
 
 def _entered_in(block: Any) -> Iterator[Any]:
-    """Yield the blocks of ours that one of contextlib's has entered: an exit stack, or the generator of another."""
+    """Yield our own blocks that one of contextlib's has entered: an exit stack, or the generator of another block."""
     if hasattr(block, "gen"):
         yield from _entered(held_by(block.gen))
     yield from _entered([method for _, method in _any(list(getattr(block, "_exit_callbacks", ())))])
 
 
 def _is(obj: object, *types: type[Any]) -> bool:
-    """`isinstance`, without asking an object for its ``__class__``, which is anybody's code."""
+    """`isinstance`, without asking an object for its ``__class__``, which may be anybody's code."""
     return any(one in types for one in type(obj).__mro__)
 
 
@@ -458,7 +459,7 @@ def _results_of(arrivals: object, library: Sequence[Step]) -> list[Any]:
 
 
 def _any(obj: Any) -> Any:
-    """Return the object as it is: to pyright, what is found by its type has unknown parts."""
+    """Return the object unchanged, as Any: pyright complains about partly unknown types otherwise."""
     return obj
 
 
@@ -471,7 +472,7 @@ def _short(text: str) -> str:
     return text if len(text) <= _LONG else f"{text[: _LONG - 3]}..."
 
 
-# ---- what is known of triores and Trio
+# ---- what we know about triores and Trio
 
 
 def _code_of(function: Any) -> CodeType:
@@ -479,7 +480,7 @@ def _code_of(function: Any) -> CodeType:
     return code
 
 
-# As Any, or to pyright, what comes of them would be of unknown types.
+# As Any, or pyright would complain about partly unknown types.
 _AnyCapture: Any = ResultCapture
 _AnySender: Any = trio.MemorySendChannel
 _AnyReceiver: Any = trio.MemoryReceiveChannel
@@ -507,11 +508,11 @@ _BY_SOMEBODY = {
     _code_of(trio.Event.wait): "waits for a trio.Event",
     _CONDITION: "waits for a trio.Condition",
     _code_of(trio.Semaphore.acquire): "waits for a trio.Semaphore",
-    _code_of(_AnyReceiver.receive): "waits for an item of a memory channel",
+    _code_of(_AnyReceiver.receive): "waits for an item from a memory channel",
     _code_of(_AnySender.send): "waits for room in a memory channel",
     _code_of(trio.lowlevel.ParkingLot.park): "is parked",
 }
-_ON_THE_WAY = {  # they call one of the others
+_ON_THE_WAY = {  # these call one of the others
     _code_of(trio.Lock.__aenter__),
     _code_of(trio.CapacityLimiter.acquire),
     _code_of(trio.Condition.acquire),

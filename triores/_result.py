@@ -5,21 +5,21 @@ The rules that this file owns, and that the rest of triores relies on:
 - A result is pending, then done, and never changes again. `ResultBase._settle` is the only code that makes the change.
   It is protected from ``KeyboardInterrupt`` as a whole: Ctrl-C comes before it or after it, so no waiter sleeps on a
   done result.
-- It stores the outcome, then tells the waiters, then runs the callbacks, so all of them find the result done.
-- Reading changes nothing. The original exception is raised only where it does no harm, and with the traceback that it
-  had when the result was settled. A stored `trio.Cancelled` never escapes its own cancel scope.
-- A result belongs to one Trio run, and only the thread of that run may change it. Waiters are registered only once the
-  result belongs to their run, so they are told in the right thread.
-- A wait takes back what it registered, however it ends.
+- It stores the outcome, then notifies the waiters, then runs the callbacks, so all of them find the result done.
+- Reading changes nothing. The original exception is only raised if that is harmless, and with the traceback it had when
+  the result was settled. A stored `trio.Cancelled` never escapes its own cancel scope.
+- A result belongs to one Trio run, and only that run's thread may change it. Waiters are registered only once the
+  result belongs to their run, so they are notified in the right thread.
+- However a wait ends, it removes whatever it registered.
 - A failed result holds its exception, whose traceback holds frames. So no frame that the exception passes through may
-  hold the result afterwards, or dropping the last reference to the result wouldn't free it.
+  keep a reference to the result, or dropping the last outside reference to the result wouldn't free it.
 
-Who waits for what can be looked up, without a cost for those who don't:
+You can look up which task waits for which result, and it costs nothing unless you do:
 
-- A task that sleeps in a wait of triores says so in its ``custom_sleep_data``, which Trio resets when it wakes the
-  task. That is the result itself, a `CountDown` for all of its ``results``, or, for the next of several, the
-  `triores._wait.Arrivals` that is registered on them.
-- `ResultBase._awaited` and `CountDown._awaited` return the results that such a task needs, each of them.
+- A task that sleeps in one of our waits says so in its ``custom_sleep_data``, which Trio resets when it wakes the task.
+  It holds the result itself; or a `CountDown`, if the task waits for all of several ``results``; or, if it waits for
+  the next of several, the `triores._wait.Arrivals` that is registered on them.
+- `ResultBase._awaited` and `CountDown._awaited` return the results that such a task needs: all of them.
 - `ResultBase._owner` returns the task that will settle a result: for a capture, the task that runs it.
 """
 
@@ -68,11 +68,11 @@ class Listener(Protocol):
     """A waiter that is called with the result."""
 
     def settled(self, result: Any, /) -> None:
-        """Take note that the result is done. Must not raise."""
+        """React to the result being done. Must not raise."""
 
 
-# Whatever is notified, synchronously and in order of registration, when a result is settled. A task that waits for one
-# result alone sleeps on a bare event: an object around it would cost a future 6 %.
+# Whatever is notified, synchronously and in order of registration, when a result is settled. A task that waits for a
+# single result sleeps on a bare event: wrapping it in an object would make a future 6 % slower.
 Waiter: TypeAlias = "trio.Event | Listener"
 
 
@@ -83,7 +83,7 @@ class CountDown:
 
     def __init__(self, results: Sequence[ResultBase[Any]]) -> None:
         self.event = trio.Event()
-        self.left = len(results) + 1  # those that are pending or not yet registered, and one until all are registered
+        self.left = len(results) + 1  # results that are pending or not registered yet, plus 1 until all are registered
         self.results = results
 
     def _awaited(self) -> Sequence[ResultBase[Any]]:
@@ -96,7 +96,7 @@ class CountDown:
 
 
 class _Crowd(dict["Waiter", None]):
-    """The waiter that stands for several, in order of registration."""
+    """A waiter that stands for several others, in order of registration."""
 
     __slots__ = ()
 
@@ -109,12 +109,12 @@ class _Crowd(dict["Waiter", None]):
 
 
 class _Callback:
-    """The waiter that stands for a callback; it runs once all the other waiters know."""
+    """A waiter that stands for a callback, which runs after all other waiters have been notified."""
 
     __slots__ = ("context", "fn", "result")
 
     def __init__(self, fn: Callable[[Any], object], context: contextvars.Context) -> None:
-        self.result: ResultBase[Any] | None = None  # once it is done; before, this would be a reference cycle
+        self.result: ResultBase[Any] | None = None  # set once it is done; before that, it would be a reference cycle
         self.fn = fn
         self.context = context
 
@@ -146,22 +146,22 @@ class ResultStatistics:
 class ResultBase(Generic[T_co]):
     """The read side that `Future` and `ResultCapture` share.
 
-    Annotate with it if a function takes or returns either of them. It is covariant: a ``ResultBase[bool]`` is a
+    Use it in annotations if a function takes or returns either of them. It is covariant: a ``ResultBase[bool]`` is a
     ``ResultBase[int]``.
 
-    A result belongs to the Trio run that it was made in. One that was made outside of any run belongs to the first run
-    that waits for it, registers a callback on it or starts it. When that run has ended, the result is free again.
-    Calls from elsewhere, from another thread or another run, can read the result; if they would change it, or wait for
-    it while it is pending, they raise a `RuntimeError` that shows the right call, and nothing changes.
+    A result belongs to the Trio run it was made in. If it was made outside of any run, it belongs to the first run that
+    waits for it, registers a callback on it or starts it. Once that run has ended, the result is free again. Other
+    threads and other runs can read the result. If they try to change it, or to wait for it while it is pending, they
+    get a `RuntimeError` that shows the right call, and nothing changes.
     """
 
     __slots__ = ("__weakref__", "_outcome", "_token", "_traceback", "_waiter")
 
-    _AGAIN: ClassVar[str] = "was settled already, and a result is settled only once; check 'result.is_done()' first"
+    _AGAIN: ClassVar[str] = "was already settled, and a result can only be settled once; check 'result.is_done()' first"
 
     _outcome: Outcome[T_co] | None  # None while pending
-    _traceback: TracebackType | None  # that of the exception, as it was when the result was settled
-    _waiter: Waiter | None  # who is to be told: nobody, one, or a crowd
+    _traceback: TracebackType | None  # the exception's, as it was when the result was settled
+    _waiter: Waiter | None  # to be notified; a `_Crowd` if there are several
     _token: TrioToken | None  # the run that the result belongs to
 
     def __init__(self) -> None:
@@ -179,16 +179,17 @@ class ResultBase(Generic[T_co]):
     def __await__(self) -> Generator[Any, Any, T_co]:
         """Wait until the result is done, then return its value or raise its exception, as `unwrap` does.
 
-        It is as if the work had been called here. Cancelling the wait cancels only the wait. It is always a checkpoint.
+        It's as if you had done the work right here. Cancelling the wait cancels only the wait. This is always a
+        checkpoint.
 
         Returns:
-            The value that the task returned, or that the future was given.
+            The value that the task returned, or that the future was set to.
 
         Raises:
-            TaskCancelledException: If the result ended by cancellation.
+            TaskCancelledException: If the result was cancelled.
             BaseException: The original exception, as `unwrap` raises it.
             RuntimeError: If the result is pending and belongs to another Trio run, or there is no Trio run here.
-            WaitCycleError: If the wait could never end, since the task that settles the result needs this one first.
+            WaitCycleError: If the wait could never end, because the task that settles the result needs this one first.
         """
         try:
             yield from self.wait_done().__await__()
@@ -199,17 +200,17 @@ class ResultBase(Generic[T_co]):
     def unwrap(self) -> T_co:
         """Return the value, or raise the original exception.
 
-        The exception is raised as it was when the result was settled, however often it is read: its traceback and its
-        context don't grow. An exception that would do harm in a task other than its own comes as the cause of a
-        `TaskFailedException` instead: one that isn't an `Exception`, such as a `KeyboardInterrupt`, and a
-        `StopIteration` or `StopAsyncIteration`.
+        The exception is raised as it was when the result was settled, however often you read it: its traceback and
+        context don't grow. Some exceptions would do harm in another task, and become the cause of a
+        `TaskFailedException` instead: those that aren't an `Exception`, such as a `KeyboardInterrupt`, and
+        `StopIteration` and `StopAsyncIteration`.
 
         Returns:
-            The value that the task returned, or that the future was given.
+            The value that the task returned, or that the future was set to.
 
         Raises:
             TaskNotDoneException: If the result is still pending.
-            TaskCancelledException: If it ended by cancellation; the original exception is the cause.
+            TaskCancelledException: If it was cancelled; the original exception is the cause.
             BaseException: The original exception.
             TaskFailedException: If the original exception, which is the cause, must not be raised here.
         """
@@ -227,19 +228,19 @@ class ResultBase(Generic[T_co]):
         try:
             raise error.with_traceback(self._traceback)
         finally:
-            _set_context(error, context)  # or each reader would see what another one was handling
+            _set_context(error, context)  # or readers would see which exceptions other readers were handling
             del self, outcome, error, context
 
     def result(self) -> T_co:
-        """Return the value. Like `unwrap`, but a failure always comes as a `TaskFailedException`.
+        """Return the value. Like `unwrap`, but a failure is always raised as a `TaskFailedException`.
 
         Returns:
-            The value that the task returned, or that the future was given.
+            The value that the task returned, or that the future was set to.
 
         Raises:
             TaskNotDoneException: If the result is still pending.
-            TaskCancelledException: If it ended by cancellation; the original exception is the cause.
-            TaskFailedException: If it ended with any other exception, which is the cause.
+            TaskCancelledException: If it was cancelled; the original exception is the cause.
+            TaskFailedException: If it failed with any other exception, which is the cause.
         """
         outcome = self._outcome
         if type(outcome) is Value:
@@ -247,10 +248,10 @@ class ResultBase(Generic[T_co]):
         raise self._failure() from self._error()
 
     def exception(self) -> BaseException | None:
-        """Return the exception that the result ended with, unwrapped.
+        """Return the exception that the result ended with, not wrapped in another one.
 
         Returns:
-            The original exception, or None if there is a value.
+            The original exception, or None if the result has a value.
 
         Raises:
             TaskNotDoneException: If the result is still pending.
@@ -260,7 +261,7 @@ class ResultBase(Generic[T_co]):
 
     @property
     def outcome(self) -> Value[T_co] | Error:
-        """The outcome, as a new object at each access, so that each can be unwrapped.
+        """The outcome. Each access makes a new object, so each of them can be unwrapped.
 
         Raises:
             TaskNotDoneException: If the result is still pending.
@@ -268,7 +269,7 @@ class ResultBase(Generic[T_co]):
         outcome = self._done()
         if type(outcome) is Error:
             return Error(outcome.error.with_traceback(self._traceback))
-        return Value(outcome.value)  # type: ignore[attr-defined] # all that isn't an Error is a Value
+        return Value(outcome.value)  # type: ignore[attr-defined] # whatever isn't an Error is a Value
 
     def is_done(self) -> bool:
         """Return whether the result is settled, with a value or an exception."""
@@ -279,11 +280,11 @@ class ResultBase(Generic[T_co]):
         return self._outcome is not None
 
     def cancelled(self) -> bool:
-        """Return whether the result ended by cancellation.
+        """Return whether the result was cancelled.
 
-        That is a `Future` that was cancelled with `Future.cancel`, and a capture whose task ended with a
-        `trio.Cancelled` or with an exception group that contains nothing else, at any depth. A capture that failed
-        because it awaited a cancelled result has failed.
+        A `Future` was cancelled if `Future.cancel` settled it. A capture was cancelled if its task ended with a
+        `trio.Cancelled`, or with an exception group that contains nothing else, at any depth. If a capture failed
+        because it awaited a cancelled result, that counts as a failure.
 
         Returns:
             False while the result is pending.
@@ -293,7 +294,7 @@ class ResultBase(Generic[T_co]):
 
     @property
     def trio_token(self) -> TrioToken | None:
-        """The Trio run that the result belongs to, or None if it belongs to none yet.
+        """The Trio run that the result belongs to, or None if it doesn't belong to one yet.
 
         It stays the same after the run has ended, until the result is used elsewhere.
         """
@@ -316,7 +317,7 @@ class ResultBase(Generic[T_co]):
 
         Raises:
             RuntimeError: If the result is pending and belongs to another Trio run, or there is no Trio run here.
-            WaitCycleError: If the wait could never end, since the task that settles the result needs this one first.
+            WaitCycleError: If the wait could never end, because the task that settles the result needs this one first.
         """
         if self._outcome is not None:
             await checkpoint()
@@ -335,19 +336,19 @@ class ResultBase(Generic[T_co]):
             del self
 
     def add_done_callback(self, fn: Callable[[Self], object], /, *, context: contextvars.Context | None = None) -> None:
-        """Call ``fn(self)`` once, when the result is done; at once if it already is.
+        """Call ``fn(self)`` once, when the result is done; immediately if it already is.
 
         Callbacks run in the Trio thread, inside the call that settles the result, in order of registration, after the
-        outcome is stored and the waiters are woken. If a callback itself settles a result, the callbacks of that one
-        run right after it has returned. Ctrl-C is held back until the last one has returned.
+        outcome has been stored and the waiters have been woken. If a callback itself settles a result, that result's
+        callbacks run right after the first callback returns. Ctrl-C is held back until the last callback has returned.
 
-        An `Exception` that a callback raises is logged to the logger ``triores`` and stops nothing. Anything else, such
-        as a `SystemExit`, is raised by the call that settled the result, once all callbacks have run.
+        If a callback raises an `Exception`, it is logged to the logger ``triores`` and stops nothing. Anything else,
+        such as a `SystemExit`, is raised by the call that settled the result, once all callbacks have run.
 
         Args:
             fn: A synchronous function.
-            context: What to run it in; by default a copy of the context at this call. If it is in use when the
-                callback runs, the callback gets a copy.
+            context: The context to run it in; by default, a copy of the current one. If that context is in use when
+                the callback runs, the callback gets a copy of it.
 
         Raises:
             TypeError: If ``fn`` isn't callable, or is an async function.
@@ -359,7 +360,7 @@ class ResultBase(Generic[T_co]):
 
     @enable_ki_protection
     def remove_done_callback(self, fn: Callable[[Self], object], /) -> int:
-        """Take back every registration of a callback that hasn't begun to run.
+        """Remove all registrations of a callback that haven't begun to run.
 
         Returns:
             How many registrations were removed.
@@ -375,7 +376,7 @@ class ResultBase(Generic[T_co]):
         removed = [callback for callback in (*queued, *registered) if callback.fn == fn]
         for callback in removed:
             self._unregister(callback)
-            callback.fn = _nothing  # for one that is in the queue already
+            callback.fn = _nothing  # it may be in the queue already
         return len(removed)
 
     # ---- hooks for the other modules
@@ -402,8 +403,8 @@ class ResultBase(Generic[T_co]):
             self._traceback = outcome.error.__traceback__
         self._outcome = outcome
         if token is None and self._token is not None:
-            # Just now a task in another thread has begun to wait. It may have registered before the outcome was
-            # stored; if not, it sees the outcome, since it looks again after it has claimed the result for its run.
+            # A task in another thread has just begun to wait. It may have registered before the outcome was stored;
+            # if not, it sees the outcome, because it checks again after claiming the result for its run.
             with suppress(trio.RunFinishedError):
                 self._token.run_sync_soon(self._tell)
         elif self._waiter is not None:
@@ -420,17 +421,17 @@ class ResultBase(Generic[T_co]):
                 _calls.run()
 
     def _register(self, waiter: Waiter, run: TrioToken, what: str = "waited for") -> bool:
-        """Have a waiter of the run here told when the result is done. A waiter is registered only once.
+        """Register a waiter of the current run, to be notified when the result is done. Registering twice counts once.
 
         Returns:
-            False, with nothing registered, if the result is done already.
+            False, with nothing registered, if the result is already done.
         """
         crowd: _Crowd | None = None
         if self._outcome is None:
             if self._token is not run:
                 self._claim(run, what)
             crowd = None if self._waiter is None else self._crowd()
-        if self._outcome is not None:  # checked last: these calls may run finalizers, and those may settle the result
+        if self._outcome is not None:  # checked last: the calls above may run finalizers, which may settle the result
             return False
         if crowd is None:
             self._waiter = waiter
@@ -442,13 +443,13 @@ class ResultBase(Generic[T_co]):
         if type(self._waiter) is _Crowd:
             return self._waiter
         crowd = _Crowd()
-        if self._waiter is not None:  # read only now: making an object may run finalizers, and those may unregister
+        if self._waiter is not None:  # only read now: making an object may run finalizers, which may unregister waiters
             crowd[self._waiter] = None
         self._waiter = crowd
         return crowd
 
     def _unregister(self, waiter: Waiter) -> None:
-        """Take back the registration of a waiter, if there is one."""
+        """Remove a waiter, if it is registered."""
         if self._waiter is waiter:
             self._waiter = None
         elif type(self._waiter) is _Crowd:
@@ -470,7 +471,7 @@ class ResultBase(Generic[T_co]):
         return (self,)
 
     def _owner(self) -> trio.lowlevel.Task | None:
-        """The task that will settle this, as far as can be known."""
+        """The task that will settle this, if it is known."""
         return None
 
     def _is_cancellation(self, error: BaseException) -> bool:
@@ -482,7 +483,7 @@ class ResultBase(Generic[T_co]):
         return outcome.error
 
     def _done(self) -> Outcome[T_co]:
-        """What each read of a failure goes through, and nothing else: `triores.pytest_plugin` replaces it."""
+        """Every read of a failure goes through this, and nothing else does: `triores.pytest_plugin` replaces it."""
         if self._outcome is None:
             raise TaskNotDoneException(self)
         return self._outcome
@@ -490,10 +491,10 @@ class ResultBase(Generic[T_co]):
     def _failure(self) -> TaskFailedException:
         return TaskCancelledException(self) if self.cancelled() else TaskFailedException(self)
 
-    # ---- whose it is
+    # ---- the run it belongs to
 
     def _claim(self, run: TrioToken, what: str) -> None:
-        """Have a pending result belong to the run here, or refuse if it belongs to another one."""
+        """Claim a pending result for the current run, or raise an error if it belongs to another run."""
         while (token := self._token) is not run:
             if token is not None:
                 self._refuse_elsewhere(token, what)
@@ -502,7 +503,7 @@ class ResultBase(Generic[T_co]):
                     self._token = run
 
     def _refuse_elsewhere(self, token: TrioToken, what: str) -> None:
-        """Refuse a call from outside the run that the result belongs to, unless that run has ended."""
+        """Raise the error for a call from outside the run that the result belongs to, unless that run has ended."""
         try:
             token.run_sync_soon(_nothing, idempotent=True)
         except trio.RunFinishedError:
@@ -510,16 +511,16 @@ class ResultBase(Generic[T_co]):
                 if self._token is token:
                     for waiter in self._registered():
                         if type(waiter) is not _Callback:
-                            self._unregister(waiter)  # its task has ended with the run
+                            self._unregister(waiter)  # its task ended with the run
                     self._token = None
             return
         shown_here = repr(self)
         del self  # the traceback keeps this frame alive
         raise RuntimeError(
-            f"{shown_here} belongs to another Trio run, and can't be {what} from here; nothing was changed. From "
-            "another thread, call 'trio.from_thread.run_sync(fn, trio_token=result.trio_token)'; from another Trio "
-            "run, or in an event loop that hosts Trio as its guest, 'result.trio_token.run_sync_soon(fn)', where fn "
-            "makes the call"
+            f"{shown_here} belongs to another Trio run, and can't be {what} from here; nothing was changed. Put the "
+            "call into a function fn: another thread can then call 'trio.from_thread.run_sync(fn, "
+            "trio_token=result.trio_token)'; another Trio run, or an event loop that hosts Trio as its guest, "
+            "'result.trio_token.run_sync_soon(fn)'"
         )
 
     # ---- copying and showing
@@ -530,7 +531,7 @@ class ResultBase(Generic[T_co]):
 
         if self._outcome is None:
             raise TypeError(
-                f"{self!r} is pending, and so can't be copied or pickled: nobody would settle the copy; "
+                f"{self!r} is pending, so it can't be copied or pickled: nothing would settle the copy; "
                 "call 'await result.wait_done()' first, or pass the result itself"
             )
         outcome = self.outcome
@@ -541,7 +542,7 @@ class ResultBase(Generic[T_co]):
         return f"this {type(self).__name__}"
 
     def _name(self) -> str:
-        """The same, but short, as it stands inside another text."""
+        """A shorter form of the same, for use inside other texts."""
         return type(self).__name__
 
     def _routine_str(self) -> str:
@@ -560,7 +561,7 @@ class ResultBase(Generic[T_co]):
     def __format__(self, format_spec: str) -> str:
         """Show the state; with ``#``, a capture also shows its routine and arguments."""
         if format_spec not in ("", "#"):
-            raise ValueError(f"a result is formatted with '' or '#', not with {format_spec!r}")
+            raise ValueError(f"the format of a result must be '' or '#', not {format_spec!r}")
         if self._outcome is None:
             state = "is_done=False"
         else:
@@ -572,22 +573,22 @@ class ResultBase(Generic[T_co]):
 
 
 class _Calls(threading.local):
-    """The callbacks that this thread has still to call.
+    """The callbacks that this thread still has to call.
 
-    Only the outermost call runs them, so that a chain of futures, each settled by a callback of the one before, needs
-    no deep stack, and no context is entered twice.
+    Only the outermost call runs them. So a chain of futures, each settled by a callback of the one before, needs no
+    deep stack, and no context is entered twice.
     """
 
     def __init__(self) -> None:
         self._running = False
         self._queue: deque[_Callback] = deque()
-        self.made_now: list[_Callback] = []  # to be called right after the callback that is running
+        self.made_now: list[_Callback] = []  # to be called right after the current callback
 
     def waiting(self) -> Sequence[_Callback]:
         return *self._queue, *self.made_now
 
     def run(self) -> None:
-        """Call them, unless this is called by a callback."""
+        """Call them, unless a callback is calling this."""
         if self._running:
             return
         self._running = True
@@ -619,12 +620,12 @@ def _nothing(*_args: object) -> None:
 _calls = _Calls()
 
 
-# ---- waiting, and where
+# ---- waiting, and the current run
 
 
 @enable_ki_protection
 async def wait_until_done(results: Sequence[ResultBase[Any]]) -> None:
-    """Wait until all of some different results are done."""
+    """Wait until all of these results are done; none may appear twice."""
     run = current_trio_token()
     waiter = CountDown(results)
     try:
@@ -640,17 +641,17 @@ async def wait_until_done(results: Sequence[ResultBase[Any]]) -> None:
             result._unregister(waiter)
         raise
     finally:
-        result = None  # type: ignore[assignment] # a traceback keeps this frame alive, and with it what it holds
+        result = None  # type: ignore[assignment] # a traceback keeps this frame alive, and everything it refers to
         del results, waiter
 
 
 def isfuture(obj: object) -> TypeIs[ResultBase[Any]]:
-    """Return whether an object is a result of triores: a `Future`, a `ResultCapture`, or another `ResultBase`."""
+    """Return whether an object is a triores result: a `Future`, a `ResultCapture`, or another `ResultBase`."""
     return isinstance(obj, ResultBase)
 
 
 def current_run() -> TrioToken | None:
-    """Return the token of the Trio run here, or None if there is none."""
+    """Return the token of the current Trio run, or None outside of a run."""
     try:
         return run_here()
     except RuntimeError:
@@ -658,7 +659,7 @@ def current_run() -> TrioToken | None:
 
 
 def current_trio_token() -> TrioToken:
-    """Return the token of the Trio run here, or raise a `RuntimeError` that says what is missing."""
+    """Return the token of the current Trio run, or raise a `RuntimeError` that says what is missing."""
     try:
         return run_here()
     except RuntimeError:

@@ -1,7 +1,7 @@
-"""The Trio runs of this process, and all that this package's dump takes from Trio beyond its public names.
+"""The Trio runs of this process, and everything that the dump uses of Trio beyond its public names.
 
-Each private name is looked up when it is needed, and done without if this version of Trio lacks it. Then the dump is
-plainer.
+Each private name is looked up when it is needed. If this version of Trio doesn't have it, the dump does without, and
+says less.
 """
 
 from __future__ import annotations
@@ -16,27 +16,27 @@ import trio
 if TYPE_CHECKING:
     from trio.lowlevel import Task, TrioToken
 
-NEXT_STEP = "_next_send_fn"  # of a task that is about to run; not its abort function, which a cancellation takes away
+NEXT_STEP = "_next_send_fn"  # of a task: set if it's about to run; its abort function won't do: cancelling removes it
 COUNTER = "_counter"  # of a task: its age
 SCHEDULE_POINTS = "_schedule_points"  # of a task: how often it has run
 WAITS_AT_END = "_parent_waiting_in_aexit"  # of a nursery
-CANCEL_STATUS = "_cancel_status"  # of a task or a nursery: that of the innermost scope around it
+CANCEL_STATUS = "_cancel_status"  # of a task or a nursery: the status of the innermost scope around it
 SCOPE, PARENT = "_scope", "_parent"  # of such a status: its scope, and the status around it
-IS_CANCELLED = "effectively_cancelled"  # of such a status: whether its scope is cancelled, or one around it
+IS_CANCELLED = "effectively_cancelled"  # of such a status: whether its scope, or one around it, is cancelled
 MODULE, RUNNER, CONTEXT = "trio._core._run", "Runner", "GLOBAL_RUN_CONTEXT"
-ROOT, TOKEN, IS_GUEST = "init_task", "trio_token", "is_guest"  # of the object that holds a run together, a runner
+ROOT, TOKEN, IS_GUEST = "init_task", "trio_token", "is_guest"  # of a runner, the object that holds a run together
 
 
 class Run(NamedTuple):
     """A Trio run that can be looked at."""
 
     root: Task
-    now: float | None  # by its clock, or None if it fails
-    is_guest: bool  # so that its host may do something for its tasks
+    now: float | None  # by its clock, or None if the clock fails
+    is_guest: bool  # if so, its host may do something for its tasks
 
 
 def run_here() -> Run | None:
-    """Return the run of this thread, unless there is none, or it is a guest that doesn't run just now."""
+    """Return the run of this thread, or None if it has none, or if the run is a guest and its host is running."""
     try:
         root = trio.lowlevel.current_root_task()
     except RuntimeError:
@@ -46,7 +46,7 @@ def run_here() -> Run | None:
 
 
 def all_runs(token: TrioToken | None = None) -> list[Run]:
-    """Return the runs of this process that can be found; or only that of a token."""
+    """Return the runs of this process that can be found, or only the run of a token."""
     found: list[Run] = []
     for runner in _runners():
         root: Any = getattr(runner, ROOT, None)
@@ -57,7 +57,7 @@ def all_runs(token: TrioToken | None = None) -> list[Run]:
 
 
 def _runners() -> list[Any]:
-    # By `type`, since `isinstance` would ask objects that lie about their class.
+    # By `type`, since `isinstance` would ask each object for its `__class__`, and that may be anybody's code.
     return [one for one in gc.get_objects() if type(one).__name__ == RUNNER and type(one).__module__ == MODULE]
 
 
@@ -69,16 +69,16 @@ def _now(clock: Any) -> float | None:
 
 
 def _is_guest(runner: object) -> bool:
-    return bool(getattr(runner, IS_GUEST, True))  # if it isn't known, it may be one
+    return bool(getattr(runner, IS_GUEST, True))  # if we can't know, it might be
 
 
 def age_of(task: Task) -> Any:
-    """Return what tasks are sorted by."""
+    """Return the key to sort tasks by."""
     return getattr(task, COUNTER, 0)
 
 
 def is_asleep(task: Task) -> bool | None:
-    """Return whether a task sleeps; None if that isn't known."""
+    """Return whether a task is asleep; None if we can't know."""
     try:
         return getattr(task, NEXT_STEP) is None
     except AttributeError:
@@ -86,7 +86,7 @@ def is_asleep(task: Task) -> bool | None:
 
 
 def schedule_points_of(task: Task) -> object:
-    """Return what changes whenever a task runs; or else, whenever it waits for something else."""
+    """Return something that changes whenever the task runs; failing that, whenever it waits for something else."""
     return getattr(task, SCHEDULE_POINTS, id(task.custom_sleep_data))
 
 
@@ -96,7 +96,7 @@ def waits_at_end_of(nursery: trio.Nursery) -> bool:
 
 
 def deadline_of(task: Task) -> float:
-    """Return the earliest deadline that can still end a wait, of the scopes that the task has itself entered."""
+    """Return the earliest deadline that can still end a task's wait, of the scopes that the task itself has entered."""
     outside = getattr(task.parent_nursery, CANCEL_STATUS, None)
     status: Any = getattr(task, CANCEL_STATUS, None)
     deadline = inf

@@ -2,16 +2,16 @@
 
 The rules that this file owns:
 
-- A key is in the table while its flight can be joined, and no longer. Three things take it out, each before another
-  task can run: the flight is done, its last caller has left, or the block of ``async with flights`` ends. So nobody is
-  given a result from before the call, and nobody joins a flight that is being cancelled. A flight takes out its own
-  entry alone, never that of one that came after it.
-- Callers own their waits, the nursery owns the task. A caller that leaves cancels nothing, unless it was the last. A
-  caller that is cancelled already starts nothing.
-- A failure belongs to the callers. What a task raises when the last of them has left belongs to nobody, and stops here;
-  only `KeyboardInterrupt` and its like go on into the nursery.
-- Who comes first is chance, and nothing of the first caller's must reach the others: neither its cancel scopes nor its
-  context variables. Nor must anything of the last caller's reach the task that it cancels.
+- A key is in the table exactly as long as its flight can be joined. Three things remove it, each before another task
+  can run: the flight is done, its last caller leaves, or the block of ``async with flights`` ends. So no caller gets a
+  result from before its call, and no caller joins a flight that is being cancelled. A flight removes only its own
+  entry, never that of a later flight.
+- Callers own their waits; the nursery owns the task. A caller that leaves doesn't cancel anything, unless it was the
+  last one. A caller that is already cancelled doesn't start anything.
+- A failure belongs to the callers. If the task raises something after the last of them has left, it belongs to nobody,
+  and stops here; only `KeyboardInterrupt` and the like propagate into the nursery.
+- It's a matter of chance which caller comes first, so nothing of the first caller's may reach the others: neither its
+  cancel scopes nor its context variables. Likewise, nothing of the last caller's may reach the task that it cancels.
 """
 
 from __future__ import annotations
@@ -50,29 +50,29 @@ T = TypeVar("T")
 
 
 class SingleFlight(Generic[K, T]):
-    """One task for many callers: those that ask for the same key at the same time share one call.
+    """One task for many callers: callers that ask for the same key at the same time share one call.
 
-    The task runs in a nursery, in none of its callers' cancel scopes. Each caller waits in its own cancel scopes. A
-    caller that is cancelled leaves alone; when the last one leaves, the task is cancelled, and the next caller starts a
-    new one without waiting for that.
+    The task runs in a nursery, outside its callers' cancel scopes. Each caller waits in its own cancel scopes. If a
+    caller is cancelled, only that caller leaves. When the last one leaves, the task is cancelled, and the next caller
+    starts a new task without waiting for the old one to end.
 
-    The nursery is the one that is given here, or, if none is, that of the block ``async with flights:``. So flights can
-    be made before any Trio run, at the top of a module say, and opened in each run. The block can be entered again once
-    it has ended. When it ends, it cancels the tasks that still run, waits for them, and lets its own exception leave as
-    it is.
+    You can pass a nursery; otherwise, the tasks run in the nursery of the block ``async with flights:``. So you can
+    make flights before any Trio run, for example at the top of a module, and open them in each run. Once the block has
+    ended, you can enter it again. When it ends, it cancels the tasks that are still running, waits for them, and lets
+    its own exception out unchanged.
 
-    The tasks have the context variables as they were when the nursery was given, or the block entered: the first
-    caller's are no business of the others.
+    The tasks see the context variables as they were when the nursery was passed, or the block entered: the first
+    caller's own variables are none of the others' business.
 
-    A result isn't kept: the next call after the task is done starts a new one. Keep a cache in front if you want one.
+    Results aren't kept: the first call after a task is done starts a new one. Put a cache in front if you want one.
 
     Args:
-        nursery: Where the tasks run: a Trio nursery, or an anyio task group that runs on Trio. It has to stay open as
-            long as `run` is called.
+        nursery: The nursery to run the tasks in: a Trio nursery, or an anyio task group that runs on Trio. It must stay
+            open for as long as `run` may be called.
 
     Raises:
-        TypeError: If this isn't a nursery.
-        RuntimeError: If a nursery is given, and there is no Trio run here.
+        TypeError: If ``nursery`` isn't a nursery.
+        RuntimeError: If you pass a nursery and there is no Trio run here.
 
     Example:
         ::
@@ -84,15 +84,15 @@ class SingleFlight(Generic[K, T]):
 
             async def main() -> None:
                 async with flights:
-                    ...  # here, any number of tasks may call `page`
+                    ...  # in here, any number of tasks may call `page`
     """
 
     __slots__ = ("__weakref__", "_block", "_context", "_flights", "_nursery", "_token")
 
     def __init__(self, nursery: NurseryLike | None = None) -> None:
         self._flights: dict[K, _Flight[T]] = {}
-        self._block: AbstractAsyncContextManager[trio.Nursery] | None = None  # that of the nursery, if it is our own
-        self._nursery: NurseryLike | None = None  # None while there is no place for tasks
+        self._block: AbstractAsyncContextManager[trio.Nursery] | None = None  # the nursery's, if it is our own
+        self._nursery: NurseryLike | None = None  # None while there is nowhere to run tasks
         if nursery is not None:
             check_nursery(nursery, "SingleFlight(nursery)")
             self._use(nursery)
@@ -106,11 +106,11 @@ class SingleFlight(Generic[K, T]):
     async def __aenter__(self) -> Self:
         await checkpoint()
         if self._block is not None:
-            raise RuntimeError(f"the block of {self!r} is open already; enter it once, around all that calls 'run'")
+            raise RuntimeError(f"the block of {self!r} is already open; enter it once, around all calls of 'run'")
         if self._nursery is not None:
             raise RuntimeError(
-                f"{self!r} was given a nursery, and its tasks run there; call 'run' without a block around it, or make "
-                "a SingleFlight() without a nursery"
+                f"{self!r} was given a nursery, and runs its tasks there; call 'run' without a block around it, or "
+                "make a SingleFlight() without a nursery"
             )
         self._block = trio.open_nursery()
         self._use(await self._block.__aenter__())
@@ -126,12 +126,13 @@ class SingleFlight(Generic[K, T]):
         scope = nursery.cancel_scope
         self._flights.clear()
         try:
-            # By a task, since the others' `trio.Cancelled` would have the exception that ends this block for a context.
+            # In a separate task, or the exception that ends this block would become the context of the tasks'
+            # `trio.Cancelled`.
             nursery.start_soon(_cancel, scope)
-            scope.shield = True  # so that it takes all cancellations of the tasks, also if this task is cancelled
+            scope.shield = True  # so that it catches the tasks' cancellations even if this task is cancelled too
             try:
                 await self._block.__aexit__(None, None, None)  # noqa: ASYNC102 # as a nursery does
-            except BaseExceptionGroup as group:  # of what no flight keeps, such as a KeyboardInterrupt
+            except BaseExceptionGroup as group:  # of exceptions that flights don't suppress, such as KeyboardInterrupt
                 own = None if error is None else _without_cancellations(error)
                 if own is None:
                     raise
@@ -144,21 +145,21 @@ class SingleFlight(Generic[K, T]):
 
     @enable_ki_protection  # or Ctrl-C could come between joining a flight and the block that leaves it
     async def run(self, key: K, fn: Callable[[Unpack[Ts]], Awaitable[T]], *args: Unpack[Ts]) -> T:
-        """Run ``fn(*args)`` in a task that is shared with all who call this for the same key meanwhile.
+        """Run ``fn(*args)`` in a task, and share it with all callers that ask for the same key in the meantime.
 
-        If a task for the key is running already, that one is joined, and ``fn`` and ``args`` aren't used; so the key
-        has to name all that the result depends on. ``fn`` must not call this for its own key: it would wait for itself,
-        and gets a `WaitCycleError`.
+        If a task for the key is already running, the call joins it, and doesn't use ``fn`` and ``args``; so the key
+        must identify everything that the result depends on. ``fn`` must not call this for its own key: it would wait
+        for itself, and gets a `WaitCycleError`.
 
-        Once the nursery's own cancel scope is cancelled, nobody joins a task any more: each call starts one, which is
-        cancelled at its first checkpoint.
+        Once the nursery's own cancel scope has been cancelled, calls no longer join tasks: each call starts one, which
+        is cancelled at its first checkpoint.
 
-        Cancelling the call leaves the task to the other callers. If there are none, the task is cancelled, and what it
-        raises from then on is dropped, unless it is a `KeyboardInterrupt` or the like. In a cancelled scope, nothing is
-        started or joined. The call is a checkpoint.
+        If a call is cancelled, the task goes on for the other callers. If there are none, the task is cancelled, and
+        whatever it raises from then on is dropped, unless it is a `KeyboardInterrupt` or the like. In a cancelled
+        scope, the call neither starts nor joins a task. It is always a checkpoint.
 
         Args:
-            key: What the result is known by; anything hashable.
+            key: Identifies the result; anything hashable.
             fn: An async function.
             args: Its positional arguments; use `functools.partial` for others.
 
@@ -168,9 +169,9 @@ class SingleFlight(Generic[K, T]):
         Raises:
             BaseException: The exception that the task raised, as if ``fn`` had been called here; see
                 `ResultBase.unwrap`. The nursery doesn't notice, unless it is a `KeyboardInterrupt` or the like, which
-                goes on into the nursery too.
-            TaskCancelledException: If the task was cancelled: by the nursery, or by itself.
-            TypeError: If ``fn`` is a coroutine object, or can't be called, or the key isn't hashable.
+                also propagates into the nursery.
+            TaskCancelledException: If the task was cancelled, by the nursery or by itself.
+            TypeError: If ``fn`` is a coroutine object or isn't callable, or the key isn't hashable.
             RuntimeError: If no nursery is open, or it belongs to another Trio run, or there is no Trio run here.
             WaitCycleError: If the task needs this very call first.
         """
@@ -195,12 +196,12 @@ class SingleFlight(Generic[K, T]):
         token = current_trio_token()
         if self._nursery is None:
             raise RuntimeError(
-                f"{self!r} has no nursery, so no task was started; call 'run' inside of 'async with flights:', or make "
-                "it with a nursery: 'SingleFlight(nursery)'"
+                f"{self!r} has no nursery, so no task was started; call 'run' inside 'async with flights:', or make it "
+                "with a nursery: 'SingleFlight(nursery)'"
             )
         if token is not self._token:
             raise RuntimeError(
-                f"{self!r} belongs to another Trio run, where its nursery is, and no task was started; make a "
+                f"{self!r} belongs to another Trio run, that of its nursery, so no task was started; make a "
                 "SingleFlight in this run"
             )
         return self._nursery
@@ -211,7 +212,7 @@ class SingleFlight(Generic[K, T]):
         scope = trio.CancelScope()
         shared_scopes.add(scope)
         start = partial(ResultCapture.start_soon, nursery, fn, *args, suppress_exception=True, cancel_scope=scope)
-        capture: ResultCapture[T] = self._context.run(start)  # the nursery makes a copy of it for each task
+        capture: ResultCapture[T] = self._context.run(start)  # the nursery copies this context for each task
         flight = self._flights[key] = _Flight(self._flights, key, capture, scope)
         capture._register(flight, self._token)
         return flight
@@ -221,7 +222,7 @@ class SingleFlight(Generic[K, T]):
 
 
 class _Flight(Generic[T]):
-    """An entry of the table. As a waiter of its capture it is told when that is done, before any caller runs."""
+    """An entry of the table. It is a waiter of its capture, so it knows that the capture is done before callers do."""
 
     __slots__ = ("_flights", "_key", "_scope", "callers", "capture")
 
@@ -232,18 +233,19 @@ class _Flight(Generic[T]):
         self._key = key
         self._scope = scope
         self.capture = capture
-        self.callers = 0  # how many wait for it
+        self.callers = 0  # how many of them wait for it
 
     def settled(self, _result: ResultBase[Any], /) -> None:
         self._forget()
 
     def leave(self) -> None:
-        """Count a caller out. If it was the last, and the task still runs, cancel the task."""
+        """Note that a caller has left. If it was the last one, and the task is still running, cancel the task."""
         self.callers -= 1
         if self.callers or self.capture.is_done():
             return
         self._forget()
-        # Not here: the task's `trio.Cancelled` would have for its context what this caller is handling.
+        # Not right here: the exception that this caller is handling would become the context of the task's
+        # `trio.Cancelled`.
         cancel = partial(self._scope.cancel, reason="all callers of SingleFlight.run for this key were cancelled")
         trio.lowlevel.current_trio_token().run_sync_soon(cancel)
 
@@ -253,7 +255,7 @@ class _Flight(Generic[T]):
 
 
 def _is_cancelled(nursery: NurseryLike) -> bool:
-    """Whether the nursery's own scope was cancelled. One around the nursery can't be seen from another task."""
+    """Return whether the nursery's own scope was cancelled. Other tasks can't see the scopes around a nursery."""
     scope = getattr(nursery, "cancel_scope", None)
     return scope is not None and bool(scope.cancel_called)
 
@@ -263,7 +265,7 @@ async def _cancel(scope: trio.CancelScope) -> None:  # noqa: ASYNC124 # it is st
 
 
 def _without_cancellations(error: BaseException) -> BaseException | None:
-    """Return what is left of a block's exception if the nursery of the block was cancelled since a task failed."""
+    """Return what is left of a block's exception if its nursery was cancelled because a task failed."""
     if isinstance(error, BaseExceptionGroup):
         return cast("BaseExceptionGroup[BaseException]", error).split(trio.Cancelled)[1]
     return None if isinstance(error, trio.Cancelled) else error

@@ -1,6 +1,6 @@
-"""What tasks and threads are in the middle of: the frames that they are in, and what those hold.
+"""What tasks and threads are in the middle of: their frames, and what those hold.
 
-What a suspended coroutine holds is read by `gc.get_referents`. Its ``f_locals`` would tell the same, but before Python
+We use `gc.get_referents` to read what a suspended coroutine holds. Its ``f_locals`` contain the same, but before Python
 3.13, reading them keeps every local variable alive as long as the frame.
 """
 
@@ -26,7 +26,7 @@ _DEEP = 1000  # coroutines of one task, and frames of one thread
 
 
 class Step(NamedTuple):
-    """One of the coroutines that a task is in."""
+    """One of the coroutines that a task is inside of."""
 
     library: str  # whose code it is: "trio", "triores", or "" for the user's
     frame: FrameType
@@ -34,7 +34,7 @@ class Step(NamedTuple):
 
 
 def steps_of(task: Task) -> Iterator[Step]:
-    """Yield the coroutines that a task is in, from the outermost one inwards, and generators like those."""
+    """Yield the coroutines that a task is inside of, and awaited generators, from the outermost inwards."""
     awaiting: Any = task.coro
     for _ in range(_DEEP):
         frame, following = _frame_and_next(awaiting)
@@ -63,14 +63,14 @@ def _has_frame(obj: object) -> bool:
 def held_by(coroutine: object) -> list[Any]:
     """Return the local variables of a suspended coroutine, and what its ``with`` blocks will call."""
     held: list[Any] = gc.get_referents(coroutine)
-    held += gc.get_referents(*[one for one in held if type(one) is FrameType])  # before Python 3.11, the frame has them
+    held += gc.get_referents(*[one for one in held if type(one) is FrameType])  # before Python 3.11
     held += gc.get_referents(*[one for one in held if type(one) is CellType])
     return held
 
 
 @lru_cache(maxsize=10_000)
 def library_of(filename: str) -> str:
-    """Return which of a few libraries a file belongs to, or an empty string."""
+    """Return which of these few libraries a file belongs to, or an empty string."""
     return next((name for name, directory in _LIBRARIES.items() if filename.startswith(directory)), "")
 
 
@@ -85,7 +85,7 @@ _LIBRARIES = {
 
 
 class Place(NamedTuple):
-    """A line of code that is being run, or waits."""
+    """A line of code that is running or waiting."""
 
     file: str
     line: int
@@ -93,15 +93,15 @@ class Place(NamedTuple):
 
 
 def place_of(frame: FrameType) -> Place:
-    """Return where a frame is."""
+    """Return the place of a frame."""
     return Place(frame.f_code.co_filename, frame.f_lineno, frame.f_code.co_name)
 
 
-# ---- threads: nothing here may keep a frame, since one of them is our own, and would keep itself alive
+# ---- threads: nothing here may keep a reference to a frame; one of them is our own, and would keep itself alive
 
 
 def places_on_stacks() -> dict[int, Place]:
-    """Return, by the id of each frame that is on the stack of a thread, where the thread is in the user's code."""
+    """Return a mapping from the id of each frame on a thread's stack to the thread's place in the user's code."""
     found: dict[int, Place] = {}
     for ident in list(sys._current_frames()):
         ids, places = _ids_and_places(sys._current_frames().get(ident))
@@ -118,7 +118,7 @@ def _ids_and_places(innermost: FrameType | None) -> tuple[list[int], list[Place]
 
 
 def place_of_thread(name_end: str) -> str:
-    """Return in words where the only thread is whose name ends like that; nothing if there are several, or none."""
+    """Describe the place of the thread whose name has this ending; empty unless there is exactly one."""
     threads = [thread for thread in threading.enumerate() if thread.name.endswith(name_end)]
     if len(threads) != 1:
         return ""
@@ -126,7 +126,7 @@ def place_of_thread(name_end: str) -> str:
 
 
 def place_of_call(future: object) -> str:
-    """Return in words where a call of an executor is, if a thread of this process runs it."""
+    """Describe the place that an executor's call has reached, if a thread of this process runs it."""
     for thread in threading.enumerate():
         if _runs(sys._current_frames().get(thread.ident or 0), future):
             return _in_words(thread.name, sys._current_frames().get(thread.ident or 0))
@@ -137,7 +137,7 @@ def _runs(innermost: FrameType | None, future: object) -> bool:
     """Return whether a thread runs the call of a future."""
     try:
         return any(
-            # A frame of the standard library, which keeps this variable until it ends anyway.
+            # This frame belongs to the standard library, and keeps this variable until it ends anyway.
             library_of(frame.f_code.co_filename) == "concurrent.futures"
             and getattr(frame.f_locals.get("self"), "future", None) is future
             for frame in _outwards(innermost)

@@ -1,11 +1,11 @@
 """A recording as a picture: an SVG whose rows are tasks and calls, with time from left to right.
 
-It is as wide as the window or the column that it is in: what has to do with time is in percent of the width, and text
-has the same size everywhere. The bars' colours can be told apart on light and on dark; text and lines have the colour
-of the text around the picture, or a colour of their own in a file.
+It is as wide as the window or column that contains it: times are given in percent of the width, and text has the same
+size everywhere. The colours of the bars are distinct on light and on dark backgrounds. Text and lines take the colour
+of the text around the picture; a file on its own sets that colour itself.
 
-If there are more rows than can be told apart, those of one function become a group, which shows how many were going on
-at each time.
+If there are too many rows to be readable, the rows of each function become a group, which shows how many of them were
+active at each time.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ if TYPE_CHECKING:
 
 ROWS = 40  # more than that are grouped
 BINS = 200  # steps in the outline of a group
-PITCH = 32  # pixels, from one row to the next
-LABEL = 32  # characters; a phone has room for more in a line, but there is the time too
-STEPS = (1, 2, 5)  # and ten times that, and so on, may lie between two marks of the axis
+PITCH = 32  # pixels from one row to the next
+LABEL = 32  # characters; a line on a phone has room for more, but it also shows the time
+STEPS = (1, 2, 5)  # distances between two marks of the axis; also ten times that, and so on
 
 
 class Look(NamedTuple):
-    """How an end is shown."""
+    """How the timeline shows one kind of ending."""
 
     mark: str
     colour: str
@@ -71,7 +71,7 @@ def written(recording: Recording) -> str:
 
 
 class _Axis:
-    """The time from left to right."""
+    """The time axis, from left to right."""
 
     def __init__(self, first: float, last: float) -> None:
         self.first = first
@@ -81,7 +81,7 @@ class _Axis:
         return 100 * (time - self.first) / self.length if self.length else 0.0
 
     def marks(self) -> list[float]:
-        """At most six round numbers of seconds, from 0 on."""
+        """At most six round numbers of seconds, starting at 0."""
         step = 1e-9
         while self.length > 5 * step:
             step *= 2.5 if f"{step:e}".startswith("2") else 2
@@ -108,7 +108,7 @@ def _body(rows: Sequence[Span], axis: _Axis, top: int) -> tuple[list[str], int]:
         else:
             parts.append(_group(name, members, axis, y))
             y += 2 * PITCH
-    lines: list[str] = []  # below the rows
+    lines: list[str] = []  # drawn underneath the rows
     for time in axis.marks():
         x = axis.percent(axis.first + time)
         lines.append(f'<line class="lane" x1="{x:.3f}%" x2="{x:.3f}%" y1="{top}" y2="{y}"/>')
@@ -118,7 +118,7 @@ def _body(rows: Sequence[Span], axis: _Axis, top: int) -> tuple[list[str], int]:
 
 
 def _grouped(rows: Sequence[Span]) -> dict[str, list[Span]]:
-    """The rows one by one if there is room, else those of one function together."""
+    """Each row by itself if there is room; otherwise, the rows grouped by function."""
     if len(rows) <= ROWS:
         return {str(number): [row] for number, row in enumerate(rows)}
     groups: dict[str, list[Span]] = {}
@@ -147,7 +147,7 @@ def _row(row: Span, axis: _Axis, y: int) -> str:
 
 
 def _group(name: str, rows: Sequence[Span], axis: _Axis, y: int) -> str:
-    """How many of the rows go on at each time, in the colours of how they will end."""
+    """How many of the rows are active at each time, coloured by how they end."""
     peak = _peak(rows)
     ends = Counter(row.ended for row in rows)
     counts = [f"{_mark(look)} {ends[ended]:,}" for ended, look in LOOKS.items() if ends[ended]]
@@ -170,8 +170,8 @@ def _group(name: str, rows: Sequence[Span], axis: _Axis, y: int) -> str:
 
 
 def _going_on(rows: Iterable[Span], axis: _Axis) -> list[float]:
-    """How many rows go on in each bin, on average."""
-    level = [0.0] * (BINS + 2)  # what is added to the level at each bin, for that bin and all that follow
+    """The average number of active rows in each bin."""
+    level = [0.0] * (BINS + 2)  # by how much the level rises at each bin, for that bin and all later ones
     for row in rows:
         for time, sign in ((row.begin, 1), (row.end, -1)):
             place = axis.percent(time) * BINS / 100
@@ -187,7 +187,7 @@ def _outline(below: Sequence[float], above: Sequence[float], peak: int) -> str:
 
 
 def _peak(rows: Iterable[Span]) -> int:
-    """How many rows go on at once, at most."""
+    """The greatest number of rows that are active at once."""
     changes = sorted((time, change) for row in rows for time, change in ((row.begin, 1), (row.end, -1)))
     return max(1, *accumulate(change for _, change in changes))
 
@@ -203,7 +203,7 @@ def _mark(look: Look) -> str:
 def _shortened(name: str, most: int = LABEL) -> str:
     if len(name) <= most:
         return name
-    return f"{name[: most - 1]}…" if "(" in name else f"…{name[1 - most :]}"  # the end of a name, without its module
+    return f"{name[: most - 1]}…" if "(" in name else f"…{name[1 - most :]}"  # cut off the module, and keep the end
 
 
 def _seconds(seconds: float) -> str:

@@ -1,7 +1,7 @@
-"""The text of a `Snapshot`: a tree of tasks, two lines each, of bounded length.
+"""The text of a `Snapshot`: a tree of tasks, with two lines for each, and of limited length.
 
-Equal siblings with equal children are one entry: they are found by keys, so their number costs nothing. Lists that are
-too long are cut, and what can't go on comes first in a list that is cut.
+Equal siblings with equal children share one entry. They are found by keys, not by comparing pairs, so there can be any
+number of them. Long lists are cut, and then the tasks that can't go on come first.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _DEADLOCKS = 5
 
 
 class _Group(NamedTuple):
-    """Equal tasks, of which the first is shown."""
+    """A group of equal tasks; only the first is shown."""
 
     first: TaskInfo
     size: int
@@ -41,9 +41,9 @@ def _head(snapshot: Snapshot, title: str) -> Iterator[str]:
     suspected = sum(task.verdict == "??" for task in snapshot.tasks)
     yield f"{title}: {count:,} task{'s' * (count != 1)}"
     if proven:
-        yield f"!! {_number(proven)} can't go on: nothing but a cancellation can help"
+        yield f"!! {_number(proven)} can't go on: only a cancellation can help"
     if suspected:
-        yield f"?? {_number(suspected)} can't go on, unless another thread or somebody unknown helps"
+        yield f"?? {_number(suspected)} can't go on, unless another thread or something unknown helps"
     deadlocks = snapshot.deadlocks()
     for group in deadlocks[:_DEADLOCKS]:
         yield f"   {_told(group)}"
@@ -56,7 +56,7 @@ def _number(count: int) -> str:
 
 
 def _told(group: Sequence[TaskInfo]) -> str:
-    """Return a circle as a chain of its tasks, or say whom nobody helps."""
+    """Describe a cycle as a chain of its tasks, or a single task that nobody helps."""
     if len(group) == 1 and group[0].number not in group[0].needs:
         return f"no task is known to help {_named(group[0])}"
     by_number = {task.number: task for task in group}
@@ -68,7 +68,7 @@ def _told(group: Sequence[TaskInfo]) -> str:
     texts = [_named(task) for task in shown]
     if len(shown) < len(chain):
         texts.append(f"{len(chain) - len(shown):,} more tasks")
-    return f"a circle: {' -> '.join(texts)} -> #{chain[0].number}"
+    return f"a cycle: {' -> '.join(texts)} -> #{chain[0].number}"
 
 
 def _next(task: TaskInfo, group: dict[int, TaskInfo]) -> TaskInfo:
@@ -94,7 +94,7 @@ def _grouped(snapshot: Snapshot) -> tuple[_Group, ...]:
 
 def _merged(groups: Sequence[_Group]) -> tuple[_Group, ...]:
     merged: dict[int, _Group] = {}
-    for group in reversed(groups):  # they were found last to first
+    for group in reversed(groups):  # they were collected from last to first
         same = merged.get(group.key)
         merged[group.key] = group if same is None else same._replace(size=same.size + 1)
     return tuple(merged.values())
@@ -109,7 +109,7 @@ def _lines(roots: tuple[_Group, ...]) -> Iterator[str]:
             yield f"   {branch}{entry}"
             continue
         if not left:
-            yield "   ... and more tasks, which are left out here"
+            yield "   ... and more tasks, not shown here"
             return
         left -= 1
         task = entry.first
@@ -119,7 +119,7 @@ def _lines(roots: tuple[_Group, ...]) -> Iterator[str]:
             yield f'   {stem}  File "{task.file}", line {task.line}, in {task.function}'
         children: Sequence[_Group | str] = _cut(entry.children)
         if children and len(below) >= 3 * _DEEP:
-            children = [f"... and tasks below {_named(task)}, which are left out here"]
+            children = [f"... and tasks below {_named(task)}, not shown here"]
         for index, child in enumerate(reversed(children)):
             is_last = index == 0
             todo.append((child, below + ("└─ " if is_last else "├─ "), below + ("   " if is_last else "│  ")))
@@ -142,7 +142,7 @@ def _cut(groups: Sequence[_Group]) -> Sequence[_Group | str]:
     if len(groups) <= _WIDE:
         return groups
     first = sorted(groups, key=lambda group: not group.first.verdict)  # a stable sort
-    return [*first[: _WIDE - 1], f"... and {_number(_count(first[_WIDE - 1 :]))} more"]
+    return [*first[: _WIDE - 1], f"... and {_number(_count(first[_WIDE - 1 :]))} not shown here"]
 
 
 def _count(groups: Iterable[_Group]) -> int:

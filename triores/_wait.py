@@ -1,7 +1,7 @@
 """Waiting for several results at once.
 
-A wait registers one waiter on each pending result and sleeps on one event. It starts no task. `ResultBase._settle`
-tells the waiter synchronously, so the order in which it is told is the order in which the results were settled.
+A wait registers one waiter on each pending result and sleeps on one event. It starts no tasks. `ResultBase._settle`
+notifies the waiter synchronously, so the notifications come in the order in which the results are settled.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ T_contra = TypeVar("T_contra", contravariant=True)
 
 
 class SendChannelLike(Protocol[T_contra]):
-    """Anything that results are sent to: a Trio memory channel, or an anyio memory object stream."""
+    """Anything you can send results to: a Trio memory channel, or an anyio memory object stream."""
 
     async def send(self, value: T_contra, /) -> None: ...
 
@@ -46,7 +46,7 @@ async def wait_all(results: Iterable[ResultBase[object]]) -> None:
     Raises:
         TypeError: If an item isn't a result.
         RuntimeError: If a pending result belongs to another Trio run, or there is no Trio run here.
-        WaitCycleError: If the wait could never end, since the task that settles one of them needs this one first.
+        WaitCycleError: If the wait could never end, because a task that settles one of them needs this one first.
     """
     try:
         await wait_until_done(_listed(results, "wait_all"))
@@ -57,7 +57,7 @@ async def wait_all(results: Iterable[ResultBase[object]]) -> None:
 @overload
 async def wait_any(results: Iterable[ResultT]) -> ResultT: ...
 @overload  # for mypy, which infers a list[object] for a list of results of several types
-async def wait_any(  # type: ignore[overload-cannot-match]  # the reason for it is in the line above
+async def wait_any(  # type: ignore[overload-cannot-match]  # see the line above
     results: Iterable[ResultBase[Any]],
 ) -> ResultBase[Any]: ...
 async def wait_any(results: Iterable[ResultBase[Any]]) -> ResultBase[Any]:
@@ -70,7 +70,7 @@ async def wait_any(results: Iterable[ResultBase[Any]]) -> ResultBase[Any]:
         results: Any iterable of results; it is read once.
 
     Returns:
-        The result that was settled first. If some were done when the wait began, the first of those in the order given.
+        The result that was settled first. If some were already done, the first of those in the order given.
 
     Raises:
         RuntimeError: If there are no results, a pending one belongs to another Trio run, or there is no Trio run here.
@@ -85,7 +85,7 @@ async def wait_any(results: Iterable[ResultBase[Any]]) -> ResultBase[Any]:
 @enable_ki_protection
 async def _wait_any(results: list[ResultBase[Any]]) -> ResultBase[Any]:
     if not results:
-        raise RuntimeError("wait_any was given no results, so it would never return; pass at least one")
+        raise RuntimeError("wait_any got no results, so it would never return; pass at least one")
     first = next((result for result in results if result.is_done()), None)
     arrivals: Arrivals[ResultBase[Any]] = Arrivals()
     try:
@@ -108,20 +108,20 @@ async def _wait_any(results: list[ResultBase[Any]]) -> ResultBase[Any]:
 @overload
 def as_completed(results: Iterable[ResultT]) -> AsyncIterator[ResultT]: ...
 @overload  # for mypy, which infers a list[object] for a list of results of several types
-def as_completed(  # type: ignore[overload-cannot-match]  # the reason for it is in the line above
+def as_completed(  # type: ignore[overload-cannot-match]  # see the line above
     results: Iterable[ResultBase[Any]],
 ) -> AsyncIterator[ResultBase[Any]]: ...
 def as_completed(results: Iterable[ResultBase[Any]]) -> AsyncIterator[ResultBase[Any]]:
     """Iterate over results in the order in which they are settled.
 
-    The wait begins at this call: results that are done by then come first, in the order given, and then the others as
-    they are settled. A result that is given twice comes once. Several tasks may share one iterator; each result goes to
-    one of them. Each step is a checkpoint; cancelling one loses no result.
+    The wait begins with this call: results that are already done come first, in the order given, and then the others as
+    they are settled. If you pass a result twice, it comes once. Several tasks may share one iterator; each result goes
+    to one of them. Each step is a checkpoint; cancelling a step doesn't lose a result.
 
-    The iterator can be left early: once it is dropped, nothing of it stays registered.
+    You can leave the loop early: once the iterator is dropped, nothing stays registered.
 
     Args:
-        results: Any iterable of results; it is read once, now.
+        results: Any iterable of results; it is read once, at the call.
 
     Returns:
         An async iterator of the same result objects.
@@ -144,19 +144,19 @@ async def results_to_channel(
 ) -> None:
     """Send results into a channel in the order in which they are settled.
 
-    Those that are done at the call come first, in the order given. It ends when the last one is sent, or quietly as
-    soon as it finds that the receiving end is closed. It is always a checkpoint.
+    Results that are already done come first, in the order given. The call returns when the last one has been sent, or,
+    without an error, as soon as it finds that the receiving end is closed. It is always a checkpoint.
 
     Args:
         results: Any iterable of results; it is read once.
         channel: The sending end of a Trio memory channel, or of an anyio memory object stream.
-        close_on_complete: Close the channel at the end, also if this is cancelled or fails. So a receiver that loops
-            over the channel ends too.
+        close_on_complete: Close the channel at the end, even if the call is cancelled or fails, so that a loop over the
+            receiving end terminates.
 
     Raises:
         TypeError: If an item isn't a result.
         RuntimeError: If a pending result belongs to another Trio run, or there is no Trio run here.
-        trio.ClosedResourceError: If the sending end was closed by somebody else. anyio's streams raise anyio's own.
+        trio.ClosedResourceError: If somebody else closed the sending end. anyio's streams raise anyio's own error.
     """
     try:
         await _send_all(_AsCompleted(_listed(results, "results_to_channel")), channel, close_on_complete)
@@ -167,7 +167,7 @@ async def results_to_channel(
 @enable_ki_protection
 async def _send_all(completed: _AsCompleted[ResultT], channel: SendChannelLike[ResultT], close: bool) -> None:
     try:
-        await checkpoint()  # sending isn't one if the receiving end is closed
+        await checkpoint()  # sending isn't a checkpoint if the receiving end is closed
         while completed.left:
             await completed.wait_until_ready()
             await channel.send(completed.take())
@@ -195,33 +195,33 @@ class Arrivals(Generic[ResultT]):
         self.wake()
 
     def wake(self) -> None:
-        """Have all tasks that wait look again."""
+        """Make all waiting tasks check again."""
         if self._event is not None:
             self._event.set()
             self._event = None
 
     async def wait(self) -> None:
-        """Sleep until one is there, or something else is worth a look. Not a checkpoint if one is there already."""
+        """Sleep until a result is ready, or `wake` is called. Not a checkpoint if one is ready already."""
         if not self.ready:
             if self._event is None:
                 self._event = trio.Event()
             event = self._event
             trio.lowlevel.current_task().custom_sleep_data = self
-            del self  # the traceback of a cancelled wait keeps this frame alive, and with it what it holds
+            del self  # the traceback of a cancelled wait keeps this frame alive, and everything it refers to
             await event.wait()
 
 
 class _AsCompleted(AsyncIterator[ResultT]):
-    # Apart from the arrivals, so that the results on which they are registered don't keep the iterator alive.
+    # Separate from the arrivals, so that the results on which those are registered don't keep the iterator alive.
 
     __slots__ = ("_arrivals", "_pending", "_token", "left")
 
     @enable_ki_protection
     def __init__(self, results: list[ResultT]) -> None:
         self._arrivals: Arrivals[ResultT] = Arrivals()
-        self._pending: dict[int, ResultT] = {}  # those on which the arrivals may be registered, by identity
+        self._pending: dict[int, ResultT] = {}  # by id; those on which the arrivals may be registered
         self._token = current_trio_token()
-        self.left = len(results)  # how many are still to be taken
+        self.left = len(results)  # how many haven't been taken yet
         try:
             for result in results:
                 if result._register(self._arrivals, self._token):
@@ -252,16 +252,16 @@ class _AsCompleted(AsyncIterator[ResultT]):
                     raise StopAsyncIteration
             return self.take()
         finally:
-            del self, ready  # or the traceback of a cancelled step would keep them alive, and the iterator registered
+            del self, ready  # or the traceback of a cancelled step would keep the iterator alive, and so registered
 
     async def wait_until_ready(self) -> None:
-        """Wait until there is one to take, or nothing is left. This is a checkpoint only if it has to wait."""
+        """Wait until there is a result to take, or none is left. This is a checkpoint only if it has to wait."""
         arrivals = self._arrivals
         try:
             while self.left and not arrivals.ready:
                 await arrivals.wait()
-                # Another task may have taken what this one was woken for, and what came next may have been cancelled
-                # together with this task, which then must not read it, but be cancelled.
+                # Another task may have taken the result that woke this one, and the next result may have been cancelled
+                # together with this task. Then this task must be cancelled too, instead of reading it.
                 await trio.lowlevel.checkpoint_if_cancelled()
         finally:
             del self, arrivals
@@ -278,7 +278,7 @@ class _AsCompleted(AsyncIterator[ResultT]):
     def __del__(self) -> None:
         if not self._pending:
             return
-        # The garbage collector runs in whichever thread it likes, but a result may be changed in its own run only.
+        # The garbage collector runs in any thread it likes, but a result may only be changed in its own run.
         if trio.lowlevel.in_trio_run() and trio.lowlevel.current_trio_token() is self._token:
             self.forget()
             return
@@ -295,14 +295,14 @@ def _unregister(arrivals: Arrivals[Any], results: dict[int, ResultT]) -> None:
 
 
 def _listed(results: Iterable[ResultT], call: str) -> list[ResultT]:
-    """Return the results without repetitions, or raise a `TypeError` that shows the right call."""
+    """Return the results without duplicates, or raise a `TypeError` that shows the right call."""
     if isinstance(results, ResultBase):
-        raise TypeError(f"{call} takes several results, not {results!r} alone; call '{call}([result])'")
+        raise TypeError(f"{call} takes an iterable of results, not a single {results!r}; call '{call}([result])'")
     try:
         listed = list(results)
     except TypeError:
         if hasattr(results, "__iter__"):
-            raise  # of the user's own code
+            raise  # it comes from the user's own code
         refuse_result(call, results, [results])
     for result in listed:
         if not isinstance(result, ResultBase):
@@ -311,7 +311,7 @@ def _listed(results: Iterable[ResultT], call: str) -> list[ResultT]:
 
 
 def _says_that_receiver_is_closed(error: Exception) -> bool:
-    anyio = sys.modules.get("anyio")  # imported by whoever passes one of its streams
+    anyio = sys.modules.get("anyio")  # it has been imported if one of its streams was passed
     return isinstance(error, trio.BrokenResourceError) or (
         anyio is not None and isinstance(error, anyio.BrokenResourceError)
     )

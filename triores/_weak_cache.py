@@ -1,4 +1,4 @@
-"""A cache of what was made of an object, by the object's identity; it keeps neither of them alive."""
+"""A cache from objects, by identity, to what was made from them; it keeps neither alive."""
 
 from __future__ import annotations
 
@@ -23,24 +23,24 @@ class WeakCache(Generic[V]):
         self._entries: dict[int, tuple[weakref.ref[Any], weakref.ref[Any]]] = {}
 
     def get(self, key: object) -> V | None:
-        """Return what was made of this very object, if it is still alive."""
+        """Return what was made from this very object, if it is still alive."""
         entry = self._entries.get(id(key))
-        # An id is given to another object once the first is gone, so the entry may be of a key that has just died.
+        # An id is reused once its object is gone, so the entry may belong to a key that has just died.
         return entry[1]() if entry is not None and entry[0]() is key else None
 
     def set(self, key: object, value: V) -> None:
-        """Remember what was made of an object."""
+        """Remember what was made from an object."""
         entries, number = self._entries, id(key)
         entries[number] = weakref.ref(key, partial(_forget, entries, number)), weakref.ref(value)
 
 
-@enable_ki_protection  # what a weak reference's callback raises is lost
+@enable_ki_protection  # a weak reference's callback would swallow the KeyboardInterrupt
 def _forget(entries: dict[int, Any], number: int, _key: object) -> None:
     entries.pop(number, None)
 
 
 def cache_of_this_run(variable: RunVar[WeakCache[V]]) -> WeakCache[V]:
-    """Return the cache that a variable of this Trio run holds; it gets one if it has none."""
+    """Return the cache that a run variable holds in this Trio run, after making it if necessary."""
     try:
         return variable.get()
     except LookupError:

@@ -1,6 +1,6 @@
-"""A program tells what it is waiting for: for hangs, and for curious people.
+"""Find out what a program is waiting for, when it hangs or when you're curious.
 
-Nothing here costs anything until it is called. Looking at a run changes nothing in it, and keeps nothing alive.
+Nothing here costs anything until you call it. Inspecting a run doesn't change it, and doesn't keep anything alive.
 
     import triores.debug
 
@@ -38,40 +38,40 @@ for _public in (ResultInfo, Snapshot, TaskInfo):
     _public.__module__ = __name__
 del _public
 
-_PATIENCE = 1  # second that a run in another thread has to answer
-_previous: dict[int, Any] = {}  # handlers of signals, by number
+_PATIENCE = 1  # seconds to wait for an answer from a run in another thread
+_previous: dict[int, Any] = {}  # the handlers that we replaced, by the number of the signal
 _ASCII = str.maketrans({"│": "|", "├": "|", "└": "`", "─": "-"})
 
 
 def dump(file: TextIO | None = None, *, args: bool = True) -> None:
-    """Write who waits for which result, and who owes it, as a tree of the tasks of this Trio run.
+    """Write the task tree of this Trio run: which task waits for which result, and which task has to settle it.
 
-    Outside of a run, the dump shows all runs of this process that can be found. It never raises an `Exception`,
-    whatever the file and the state of the run, and changes nothing. Its length is bounded.
+    Outside a run, the dump shows all runs of this process that can be found. It never raises an `Exception`, whatever
+    the state of the file and the run, and it changes nothing. Its length is limited.
 
     Args:
-        file: Where to write; standard error by default.
-        args: Whether to show the arguments of captured calls, and the keys of requests. Leave them out if they may be
-            secret.
+        file: The file to write to; by default, standard error.
+        args: Whether to show the arguments of captured calls, and the keys of requests. Pass False if they may contain
+            secrets.
     """
     here = run_here()
     _write(_text([here] if here is not None else None, args=args), file)
 
 
 def register(signum: int, file: TextIO | None = None, *, args: bool = True) -> None:
-    """Dump whenever the process gets a signal, also while Trio sleeps.
+    """Dump whenever the process receives a signal, even while Trio is asleep.
 
-    All runs of the process that can be found are shown: that of the main thread, also one in guest mode, and those of
-    other threads. The handler that was there before is not called; `unregister` puts it back.
+    The dump shows all runs of the process that can be found: the main thread's, even in guest mode, and those of other
+    threads. The previous handler isn't called; `unregister` restores it.
 
     Args:
-        signum: Such as ``signal.SIGUSR1``.
+        signum: The number of the signal, such as ``signal.SIGUSR1``.
         file: As for `dump`. It has to stay open.
         args: As for `dump`.
 
     Raises:
-        ValueError: If this isn't the main thread, the only one that Python lets set handlers.
-        OSError: If there can't be a handler for this signal.
+        ValueError: If this isn't the main thread: Python doesn't let other threads set handlers.
+        OSError: If this signal can't have a handler.
     """
 
     def handle(_signum: int, _frame: FrameType | None) -> None:
@@ -82,7 +82,7 @@ def register(signum: int, file: TextIO | None = None, *, args: bool = True) -> N
 
 
 def unregister(signum: int) -> bool:
-    """Put back the handler that was there before `register`.
+    """Restore the handler that was there before `register`.
 
     Returns:
         Whether the signal was registered.
@@ -99,13 +99,13 @@ def unregister(signum: int) -> bool:
 
 
 def watch(seconds: float, file: TextIO | None = None, *, args: bool = True) -> None:
-    """Dump once, as soon as a task of this run has waited that long for a result.
+    """Dump once, as soon as a task of this run has waited this long for a result.
 
-    While it watches, dumps also tell for how long tasks have waited. It looks four times in this time, so the dump may
-    come a quarter later. What it needs is a system task, which ends with the dump, or with the run.
+    While this is active, all dumps also show how long tasks have waited. It checks four times within the given time, so
+    the dump may be late by a quarter of it. It runs in a system task, which ends with the dump, or with the run.
 
     Args:
-        seconds: How long, by the run's clock.
+        seconds: How long a task may wait, by the run's clock.
         file: As for `dump`. It has to stay open.
         args: As for `dump`.
 
@@ -124,15 +124,15 @@ def watch(seconds: float, file: TextIO | None = None, *, args: bool = True) -> N
 
 
 def snapshot(*, args: bool = True, trio_token: TrioToken | None = None) -> Snapshot:
-    """Return who waits for what in a Trio run, at this moment.
+    """Return a snapshot of a Trio run: its tasks, and what each of them is waiting for.
 
     Args:
         args: As for `dump`.
-        trio_token: The run, if it isn't that of this thread. Then it is asked to look at itself; if it doesn't answer
-            within a second, as some code doesn't return to Trio, it is looked at from outside.
+        trio_token: The run, if it isn't this thread's. The snapshot is then taken in that run. If the run doesn't
+            answer within a second, because some code doesn't return to Trio, the snapshot is taken from outside.
 
     Raises:
-        RuntimeError: If there is no run here and none is given, or the one that is given has ended.
+        RuntimeError: If there is no run here and you don't pass one, or the run you pass has ended.
 
     Example:
         ::
@@ -144,17 +144,17 @@ def snapshot(*, args: bool = True, trio_token: TrioToken | None = None) -> Snaps
     if trio_token is None or (run is not None and trio.lowlevel.current_trio_token() is trio_token):
         if run is None:
             raise RuntimeError(
-                "there is no Trio run here; call this in one, or pass 'trio_token=trio.lowlevel.current_trio_token()', "
-                "called in the run that you mean"
+                "there is no Trio run here; call this inside a run, or pass 'trio_token=token', with the token that "
+                "trio.lowlevel.current_trio_token() returns in the run that you mean"
             )
         return snapshot_of(run, args=args)
     return _snapshot_elsewhere(trio_token, args=args)
 
 
 def explain(result: ResultBase[Any]) -> str:
-    """Return a few lines about a result: its state, who owes it, who waits for it, and how it ended.
+    """Describe a result in a few lines: its state, which tasks have to settle it or wait for it, and how it ended.
 
-    It never raises an `Exception` once it was given a result.
+    If you pass a result, this never raises an `Exception`.
 
     Raises:
         TypeError: If this isn't a result.
@@ -165,14 +165,14 @@ def explain(result: ResultBase[Any]) -> str:
             print(triores.debug.explain(page))
     """
     if not isfuture(result):
-        raise TypeError(f"explain takes a result of triores, not {shown(result)}")
+        raise TypeError(f"explain takes a triores result, not {shown(result)}")
     try:
         return "\n".join(_ended(result) if result.is_done() else _pending(result))
-    except Exception as error:  # noqa: BLE001 # an explanation must not be a problem of its own
-        return f"{type(result).__name__}: it can't be explained, since that raised {type(error).__name__}"
+    except Exception as error:  # noqa: BLE001 # an explanation must not cause problems of its own
+        return f"{type(result).__name__}: explaining it raised {type(error).__name__}"
 
 
-# ---- how
+# ---- the dump
 
 
 def _text(runs: list[Run] | None, *, args: bool) -> str:
@@ -182,15 +182,15 @@ def _text(runs: list[Run] | None, *, args: bool) -> str:
             return "There is no Trio run in this process.\n"
         titles = ["Trio run"] if len(runs) == 1 else [f"Trio run {n} of {len(runs)}" for n in range(1, len(runs) + 1)]
         return "\n".join(_text_of_run(run, title, args=args) for run, title in zip(runs, titles, strict=True))
-    except Exception as error:  # noqa: BLE001 # whatever it is, a dump must not end the program
-        return f"This program can't be dumped: {shown(error)}\n"
+    except Exception as error:  # noqa: BLE001 # a dump must never end the program
+        return f"The dump of this program failed: {shown(error)}\n"
 
 
 def _text_of_run(run: Run, title: str, *, args: bool) -> str:
     try:
         return text_of(snapshot_of(run, args=args), title)
-    except Exception as error:  # noqa: BLE001 # the other runs may be dumped
-        return f"{title}: it can't be dumped: {shown(error)}\n"
+    except Exception as error:  # noqa: BLE001 # the dump of the other runs may succeed
+        return f"{title}: dumping it raised {shown(error)}\n"
 
 
 def _runs_of_process() -> list[Run]:
@@ -209,7 +209,7 @@ def _write(text: str, file: TextIO | None) -> None:
         except UnicodeError:
             to.write(text.translate(_ASCII).encode("ascii", "backslashreplace").decode("ascii"))
         to.flush()
-    except Exception:  # noqa: BLE001 # it is closed, or the signal came while it was being written to
+    except Exception:  # noqa: BLE001 # the file is closed, or the signal came while something was writing to it
         if file is None:
             with suppress(Exception):
                 os.write(2, text.encode("utf-8", "backslashreplace"))
@@ -218,19 +218,19 @@ def _write(text: str, file: TextIO | None) -> None:
 async def _watch(seconds: float, file: TextIO | None, args: bool) -> None:
     while True:
         await trio.sleep(seconds / 4)
-        with suppress(Exception):  # or a fault here would end the run
+        with suppress(Exception):  # or an error here would end the run
             if _has_waited(seconds):
                 dump(file, args=args)
                 return
 
 
 def _has_waited(seconds: float) -> bool:
-    """Note which tasks wait for results, and return whether one of them has done so that long."""
+    """Note which tasks wait for results, and return whether one of them has waited that long."""
     now = trio.current_time()
     root = trio.lowlevel.current_root_task()
     todo = [] if root is None else [root]
     longest = 0.0
-    for task in todo:  # it grows meanwhile
+    for task in todo:  # the list grows during the loop
         todo.extend(child for nursery in task.child_nurseries for child in nursery.child_tasks)
         points, since = watched.get(task, (None, now))
         if points != schedule_points_of(task):
@@ -254,15 +254,15 @@ def _snapshot_elsewhere(token: TrioToken, *, args: bool) -> Snapshot:
     try:
         token.run_sync_soon(look)
     except trio.RunFinishedError:
-        raise RuntimeError("the Trio run of this token has ended, so there is nothing to look at") from None
+        raise RuntimeError("the Trio run of this token has ended, so there is nothing to show") from None
     answered.wait(_PATIENCE)
     if answers:
         return answers[0]
     found = all_runs(token)
     if not found:
-        raise RuntimeError("the Trio run of this token doesn't answer, and can't be found by other means")
+        raise RuntimeError("the Trio run of this token doesn't answer, and there is no other way to find it")
     for _ in range(10):
-        with suppress(RuntimeError):  # a set may change its size while it is read, as the run may go on meanwhile
+        with suppress(RuntimeError):  # the run may go on in the meantime, and change a set while we read it
             return snapshot_of(found[0], args=args)
     return snapshot_of(found[0], args=args)
 
@@ -286,7 +286,7 @@ def _ended(result: ResultBase[Any]) -> list[str]:
 def _pending(result: ResultBase[Any]) -> list[str]:
     token = result.trio_token
     if token is None:
-        return [f"{result._work()} is pending, and belongs to no Trio run yet, so nobody waits for it"]
+        return [f"{result._work()} is pending, and doesn't belong to a Trio run yet, so nothing waits for it"]
     try:
         graph = snapshot(trio_token=token)
     except RuntimeError as error:
@@ -294,12 +294,12 @@ def _pending(result: ResultBase[Any]) -> list[str]:
     info = graph._info_of(result)
     waiters = graph.waiters_of(result)
     if info is None:
-        lines = [f"{result._work()} is pending, and no task waits for it or is known to settle it"]
+        lines = [f"{result._work()} is pending; no task waits for it, and none is known to settle it"]
     else:
         lines = [f"{result._work()}, {info.owed}, is pending"]
     owner = graph.owner_of(result)
     if owner is not None:
-        lines.append(f"  owed by {_told(owner)}")
+        lines.append(f"  to be settled by {_told(owner)}")
     statistics = result.statistics()
     lines.append(f"  waits: {statistics.waiters}, callbacks: {statistics.callbacks}")
     lines.extend(f"    {_told(task)}" for task in waiters[:5])

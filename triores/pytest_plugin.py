@@ -1,26 +1,26 @@
-"""A pytest plugin that fails a test if it leaves results behind. ``-p triores.pytest_plugin`` switches it on.
+"""A pytest plugin that makes a test fail if it leaves results behind. Turn it on with ``-p triores.pytest_plugin``.
 
 A test must not leave behind:
 
 - a pending result that something still refers to after a garbage collection;
-- a failure that a capture suppressed, as `suppress_exception` told it to, and that nobody read.
+- a failure that a capture suppressed because of `suppress_exception`, and that nobody read.
 
-Only results count that are made while the test function runs, and for code outside of triores. Those that a fixture
-makes before or after it don't count, nor do those that triores makes for its own use, in a map or a `SingleFlight` say.
-The plugin checks after the teardown of the fixtures, and only if the test has passed.
+Only results that are made while the test function runs count, and only if code outside triores makes them. Results that
+a fixture makes before or after that don't count, nor do results that triores makes for its own use, for example in a
+map or a `SingleFlight`. The plugin checks after the teardown of the fixtures, and only if the test has passed.
 
-It costs nothing unless it is switched on, as triores has no hooks for it. While a test runs, three methods are
-replaced: ``ResultBase.__init__`` makes each result, ``ResultCapture._settle_failure`` suppresses failures, and each
-read of a failure goes through ``ResultBase._done``. The replacements call the originals and take notes, which refer to
-a result only weakly. A failure is noted as text, since the capture is often gone by the end of the test. Nothing is
-replaced for a test that is marked with ``leaves_results``.
+It costs nothing unless you turn it on, since triores has no hooks for it. While a test runs, three methods are
+replaced: ``ResultBase.__init__``, which makes each result; ``ResultCapture._settle_failure``, which suppresses
+failures; and ``ResultBase._done``, through which each read of a failure goes. The replacements call the originals and
+take notes, which refer to results only weakly. A failure is noted as text, since the capture is often gone by the end
+of the test. Nothing is replaced for a test that is marked with ``leaves_results``.
 
-If a test runs into the time limit of pytest-timeout, its report contains the dump of `triores.debug`. That plugin has
-two ways to end a test; what they share is that they call ``pytest_timeout.dump_stacks`` first, so this is replaced too.
+If a test exceeds the time limit of pytest-timeout, its report contains a dump from `triores.debug`. pytest-timeout has
+two ways to end a test, and both call ``pytest_timeout.dump_stacks`` first, so we replace this function too.
 
-A garbage collection takes milliseconds, so there is one only if a pending result is alive after the teardown.
+A garbage collection takes milliseconds, so we only do one if a pending result is alive after the teardown.
 
-PYTEST_DONT_REWRITE: or pytest would warn if something else had imported this module before.
+PYTEST_DONT_REWRITE: or pytest would warn if something else has imported this module before.
 """
 
 from __future__ import annotations
@@ -46,15 +46,15 @@ if TYPE_CHECKING:
     from collections.abc import Generator
     from types import FrameType
 
-# The modules whose functions make a result for their caller. In any other module of triores, it is for its own use.
+# The modules whose functions make results for their callers. Other modules of triores make them for their own use.
 _MAKERS = {f"triores.{name}" for name in ("_capture", "_foreign", "_future", "_future_map", "_result", "pytest_plugin")}
-_MAKERS.add("typing")  # which is called by 'Future[int]()'
+_MAKERS.add("typing")  # 'Future[int]()' goes through it
 
-_SHOWN = 10  # of the results that one test leaves behind
+_SHOWN = 10  # how many of the results to show that one test leaves behind
 
 
 class _Note:
-    """What is known of one result."""
+    """What is known about one result."""
 
     __slots__ = ("code", "line", "result", "was_read")
 
@@ -71,7 +71,7 @@ class _Watch:
     def __init__(self) -> None:
         self.is_on = False  # while the test function runs
         self.report: pytest.TestReport | None = None
-        self._alive: dict[int, _Note] = {}  # by the result's id; an equal result is another one
+        self._alive: dict[int, _Note] = {}  # by the result's id, since equal results are still different ones
         self._unread: dict[_Note, str] = {}
 
     def clear(self) -> None:
@@ -92,15 +92,15 @@ class _Watch:
 
     def suppressed(self, result: ResultBase[Any]) -> None:
         note = self._alive.get(id(result))
-        if note is not None and not note.was_read:  # by a callback
-            self._unread[note] = f"{result:#} failed, which was suppressed, and nobody read it\n{_made(note, result)}"
+        if note is not None and not note.was_read:  # a callback may have read it
+            self._unread[note] = f"{result:#} failed; this was suppressed, and nothing read it\n{_made(note, result)}"
 
     def left_behind(self, item: pytest.Item) -> list[str]:
-        """Describe what the test has left."""
+        """Describe what the test has left behind."""
         if self._pending():
             funcargs = getattr(item, "funcargs", None)
             if funcargs:
-                funcargs.clear()  # pytest itself does so right after the teardown
+                funcargs.clear()  # pytest itself does this right after the teardown
             gc.collect()
         pending = [
             f"{result:#} is pending, and something still refers to it\n{_made(note, result)}\n{_waiting(result)}"
@@ -109,12 +109,12 @@ class _Watch:
         return [*self._unread.values(), *pending]
 
     def _pending(self) -> list[tuple[_Note, ResultBase[Any]]]:
-        notes = list(self._alive.values())  # a copy first, as any of them may go at any time
+        notes = list(self._alive.values())  # a copy, since any of them may disappear at any time
         return [(note, result) for note in notes if (result := note.result()) is not None and not result.is_done()]
 
 
 def _maker(frame: FrameType | None) -> FrameType | None:
-    """Return the frame that asked for a result, or None if that is triores itself."""
+    """Return the frame that asked for a result, or None if it is triores' own."""
     while frame is not None and frame.f_globals.get("__name__") in _MAKERS:
         frame = frame.f_back
     is_inside = frame is not None and str(frame.f_globals.get("__name__")).startswith("triores.")
@@ -131,7 +131,7 @@ def _waiting(result: ResultBase[Any]) -> str:
     counted = result.statistics()
     lines = [f"    waits for it: {counted.waiters}, callbacks: {counted.callbacks}"]
     if counted.waiters:
-        with suppress(RuntimeError):  # the run has ended, and with it each task
+        with suppress(RuntimeError):  # raised if the run has ended, and its tasks with it
             tasks = debug.snapshot(trio_token=result.trio_token).waiters_of(result)
             lines += _bounded([f"        task {task.name}" for task in tasks])
     return "\n".join(lines)
@@ -143,7 +143,7 @@ def _bounded(texts: list[str]) -> list[str]:
 
 @contextmanager
 def _watching(patch: pytest.MonkeyPatch) -> Generator[_Watch]:
-    """Replace what makes, settles and reads results, and take notes."""
+    """Replace the methods that make, settle and read results, and take notes."""
     watch = _Watch()
     base: Any = ResultBase
     capture: Any = ResultCapture
@@ -171,12 +171,12 @@ def _watching(patch: pytest.MonkeyPatch) -> Generator[_Watch]:
     patch.setattr(base, "_done", read)
     patch.setattr(capture, "_settle_failure", settle)
     yield watch
-    watch.clear()  # each note that is left refers to it
+    watch.clear()  # each remaining note refers to it
 
 
 def _dump_at_timeout(item: pytest.Item, patch: pytest.MonkeyPatch) -> None:
     plugins = item.config.pluginmanager
-    timeout = plugins.get_plugin("timeout") or plugins.get_plugin("pytest_timeout")  # as an entry point, or by '-p'
+    timeout = plugins.get_plugin("timeout") or plugins.get_plugin("pytest_timeout")  # from an entry point, or '-p'
     originally: Any = getattr(timeout, "dump_stacks", None)
     if originally is None:
         return
@@ -199,7 +199,7 @@ _WATCH = pytest.StashKey[_Watch]()
 
 def pytest_configure(config: pytest.Config) -> None:
     """Register the marker."""
-    config.addinivalue_line("markers", "leaves_results: this test may leave pending results and unread failures behind")
+    config.addinivalue_line("markers", "leaves_results: the test may leave pending results and unread failures behind")
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
@@ -219,7 +219,7 @@ def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
-    """Take notes of what the test function makes."""
+    """Take notes about the results that the test function makes."""
     watch = item.stash.get(_WATCH, None)
     if watch is None:
         return (yield)
@@ -233,7 +233,7 @@ def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """Keep the report of the test function: plugins may turn it into a failure until the teardown."""
+    """Keep the report of the test function: until the teardown, plugins may still turn it into a failure."""
     report = yield
     watch = item.stash.get(_WATCH, None)
     if watch is not None and report.when == "call":
@@ -241,9 +241,9 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
     return report
 
 
-@pytest.hookimpl(wrapper=True, tryfirst=True)  # so that pytest's own plugins have let go of what the test has logged
+@pytest.hookimpl(wrapper=True, tryfirst=True)  # so that pytest's own plugins have dropped what the test logged
 def pytest_runtest_teardown(item: pytest.Item) -> Generator[None, object, object]:
-    """Fail if a test that has passed left anything behind."""
+    """Make a test fail if it has passed but left something behind."""
     outcome = yield
     watch = item.stash.get(_WATCH, None)
     if watch is not None and watch.report is not None and watch.report.passed:
@@ -254,6 +254,6 @@ def pytest_runtest_teardown(item: pytest.Item) -> Generator[None, object, object
 
 
 _WAY_OUT = (
-    "Settle each result before the test ends, and read each failure, as with 'result.exception()'; or mark the test "
-    "with '@pytest.mark.leaves_results'"
+    "Settle each result before the test ends, and read each failure, for example with 'result.exception()'; or mark "
+    "the test with '@pytest.mark.leaves_results'"
 )

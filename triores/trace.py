@@ -1,15 +1,15 @@
 """A recording of a Trio run: when each task ran, waited and ended, and how captured work ended.
 
-A `Recorder` is a Trio instrument. The rules of what it records:
+A `Recorder` is a Trio instrument. These are its rules:
 
-- Only numbers and short texts are kept, never a task, a result or a value. Whatever has to be looked at once more, such
-  as the result that a task waits for, is held weakly.
-- A *span* is kept when it ends. There are four kinds: a task, from its start to its exit; a call, which is captured
-  work; a run, which is one step of a task, or a part of it; and a wait, until the task is woken. Between a wait and the
-  next run the task was ready, and the loop was busy with others.
+- It keeps only numbers and short texts, never a task, a result or a value. If it has to look at something again, such
+  as the result that a task waits for, it holds it weakly.
+- A *span* is stored when it ends. There are four kinds: a task, from its start to its exit; a call, which is captured
+  work; a run, which is one step of a task, or part of one; and a wait, until the task is woken. Between a wait and the
+  next run, the task was ready, but the loop was busy with other tasks.
 - The spans of one task are strictly nested. So if a call begins or ends in the middle of a step, the step becomes two
   spans.
-- Times are seconds by the run's clock, since the recording began.
+- Times are in seconds by the run's clock, since the recording began.
 """
 
 from __future__ import annotations
@@ -42,29 +42,29 @@ if TYPE_CHECKING:
 
     from ._capture import ResultCapture
 
-_TEXT = 100  # characters, of a name and of what is told about an end
+_TEXT = 100  # characters of a name, and of the details about an ending
 
 _OF_TRIO = ("<init>", "<TrioToken.run_sync_soon task>")  # tasks that every run has
 
 
 class Span(NamedTuple):
-    """Something that went on for a time."""
+    """Something that took some time."""
 
     kind: str  # task, call, run or wait
     track: int  # the number of the task
-    depth: int  # in how many other spans of the track this one lies
+    depth: int  # how many other spans of the track are around this one
     begin: float
     end: float
     name: str
-    ended: str = ""  # value, failure, cancelled or running; nothing if that isn't known
+    ended: str = ""  # value, failure, cancelled or running; empty if unknown
     detail: str = ""  # which failure it was, or why it was cancelled
     ran: float = 0.0  # how much of the time the task was running
     is_row: bool = False  # whether the timeline has a row for it
-    woken_by: tuple[int, float] | None = None  # of a run: which task settled what this one waited for, and when
+    woken_by: tuple[int, float] | None = None  # for a run: which task settled what this one was waiting for, and when
 
 
 class Recording(NamedTuple):
-    """What was recorded so far."""
+    """What has been recorded so far."""
 
     spans: list[Span]
     seconds: float
@@ -81,11 +81,11 @@ class Recorder(trio.abc.Instrument):
         with recorder:                              # only this block
             ...
 
-    One recorder records one run at a time. If it is used again, the new recording is appended.
+    A recorder records one run at a time. If you use it again, it appends the new recording.
 
-    It keeps numbers and short texts only, never a task, a result or a value, and at most ``limit`` spans. A span is a
-    task, a call, a step in which a task runs, or a wait. How a task ended is known only of captured work: of a
-    `triores.ResultCapture`, and of the calls of `triores.amap` and `triores.open_amap`.
+    It keeps only numbers and short texts, never a task, a result or a value, and at most ``limit`` spans. A span is a
+    task, a call, a step in which a task runs, or a wait. It only knows how a task ended if its work was captured: by a
+    `triores.ResultCapture`, `triores.amap` or `triores.open_amap`.
 
     Args:
         limit: How many spans to keep. If there are more, the oldest are dropped.
@@ -109,8 +109,8 @@ class Recorder(trio.abc.Instrument):
         self._tracks = 0
         self._live: dict[int, _LiveTask] = {}  # by the id of the task, while it is alive
         self._running: _LiveTask | None = None
-        self._token: TrioToken | None = None  # of the run that is being recorded
-        self._read: Callable[[], float] | None = None  # the time by its clock
+        self._token: TrioToken | None = None  # the token of the run that is being recorded
+        self._read: Callable[[], float] | None = None  # reads its clock
         self._zero = 0.0
         self._now = 0.0
 
@@ -122,19 +122,19 @@ class Recorder(trio.abc.Instrument):
         return self._count - len(self._spans)
 
     def save(self, path: str | PathLike[str]) -> None:
-        """Write what was recorded so far to a file. This can also be called while the run goes on.
+        """Write what has been recorded so far to a file. You can call this during the run, too.
 
         Args:
-            path: Its suffix decides about the format. ``.json`` is the trace event format, which
-                https://ui.perfetto.dev and Chrome's ``chrome://tracing`` open; ``.svg`` is a timeline for a browser.
+            path: Its suffix selects the format. ``.json`` is the trace event format, which https://ui.perfetto.dev and
+                Chrome's ``chrome://tracing`` open; ``.svg`` is a timeline for a browser.
 
         Raises:
-            ValueError: If the suffix is neither of them.
+            ValueError: If the path has neither of these suffixes.
             OSError: If the file can't be written.
         """
         path = Path(path)
         if path.suffix == ".json":
-            from ._chrome_trace import written  # only whoever saves needs it
+            from ._chrome_trace import written  # only needed for saving
         elif path.suffix == ".svg":
             from ._timeline import written
         else:
@@ -145,19 +145,19 @@ class Recorder(trio.abc.Instrument):
         path.write_text(written(self._recording()), encoding="utf-8")
 
     def __enter__(self) -> Self:
-        """Record the Trio run that this is called in.
+        """Start recording the current Trio run.
 
         Raises:
-            RuntimeError: If the recorder is recording already, or there is no Trio run here.
+            RuntimeError: If the recorder is already recording, or there is no Trio run here.
         """
         if self._read is not None:
-            raise RuntimeError(f"{self!r} is recording already; for another recording, make another Recorder")
+            raise RuntimeError(f"{self!r} is already recording; for another recording, make another Recorder")
         trio.lowlevel.add_instrument(self)
         self._begin()
         return self
 
     def __exit__(self, *_exc_info: object) -> None:
-        with suppress(KeyError):  # Trio has removed it, since one of its methods has failed
+        with suppress(KeyError):  # Trio removes an instrument if one of its methods fails
             trio.lowlevel.remove_instrument(self)
         self._end()
 
@@ -182,7 +182,7 @@ class Recorder(trio.abc.Instrument):
 
     def after_task_step(self, task: Task) -> None:
         """A method of Trio's instruments."""
-        if self._running is None:  # this was made an instrument in the middle of the step
+        if self._running is None:  # the instrument was added in the middle of the step
             self.before_task_step(task)
         live, self._running = self._live.get(id(task)), None
         if live is not None:  # otherwise it has exited
@@ -201,7 +201,7 @@ class Recorder(trio.abc.Instrument):
     # ---- recording
 
     def _begin(self) -> None:
-        """Begin with the run here, after what was recorded before."""
+        """Begin recording the current run, after what was recorded before."""
         self._token = trio.lowlevel.current_trio_token()
         self._read = trio.lowlevel.current_clock().current_time
         self._zero = self._read() - self._now
@@ -234,7 +234,7 @@ class Recorder(trio.abc.Instrument):
             self._change_run()
         self._tracks += 1
         key = id(task)
-        # If the task exits unseen, while this is no instrument, its id is free again.
+        # If the task exits while this instrument is removed, we don't see that, and its id may be reused.
         alive = weakref.ref(task, partial(self._forget, key))
         name = _cut(task.name.rpartition("<locals>.")[2])
         live = self._live[key] = _LiveTask(self._tracks, name, self._now, self._keep, alive)
@@ -251,7 +251,7 @@ class Recorder(trio.abc.Instrument):
         assert self._token is not None
         try:
             self._token.run_sync_soon(_nothing, idempotent=True)
-        except trio.RunFinishedError:  # the recorder had been removed from it, and so wasn't told
+        except trio.RunFinishedError:  # the recorder had been removed from that run, so it didn't see the end
             self._end()
             self._begin()
         else:
@@ -264,7 +264,7 @@ class Recorder(trio.abc.Instrument):
     def _begin_call(self, capture: ResultCapture[Any], task: Task) -> None:
         live = self._live.get(id(task))
         if live is None or live is not self._running:
-            return  # a task of another run, or the recorder was removed from this one
+            return  # the task belongs to another run, or the recorder was removed from this run
         call = _Call(self, live, _cut(call_of(capture.routine, capture.args)))
         capture._register(call, trio.lowlevel.current_trio_token())
         live.begin_call(call, self._tick(), is_item=isinstance(capture, ItemCapture))
@@ -276,14 +276,14 @@ class Recorder(trio.abc.Instrument):
     def _recording(self) -> Recording:
         running = self._running
         if running and trio.lowlevel.in_trio_task() and self._live.get(id(trio.lowlevel.current_task())) is running:
-            self._tick()  # a step may be long
+            self._tick()  # since a step may take a long time
         now = self._now
         live = [span for task in [*self._live.values()] for span in task.open_spans(now, "running")]
         return Recording([*self._spans, *live], now, self.dropped)
 
 
 class _Call:
-    """Captured work that goes on, as a waiter of its result, which tells it how the work has ended."""
+    """Captured work in progress. It is a waiter of the work's result, so it learns how the work ended."""
 
     __slots__ = ("begin", "is_row", "live", "name", "ran", "recorder")
 
@@ -322,11 +322,11 @@ class _LiveTask:
         self.begin = self.since = now  # `since`: when the latest step or wait began
         self.ran = 0.0
         self.steps = 0
-        self.calls: list[_Call] = []  # those that go on, each inside the one before
+        self.calls: list[_Call] = []  # those in progress, each inside the one before
         self.captured = False  # whether it was started to do captured work
         self.ended = ""
         self.detail = ""
-        self.is_ready = True  # woken, and not running yet
+        self.is_ready = True  # woken, but not running yet
         self.is_asleep = False
         self.waits_for = ""
         self.target: Callable[[], ResultBase[Any] | trio.Event | None] = _nothing
@@ -339,7 +339,7 @@ class _LiveTask:
 
     def end_step(self, now: float, sleep_data: object) -> None:
         self._cut_step(now)
-        if not self.is_ready:  # else it was woken before the step was over, as by a mere checkpoint
+        if not self.is_ready:  # otherwise it was woken before the step was over, for example by a plain checkpoint
             self.is_asleep = True
             self.waits_for, self.target = _awaited(sleep_data)
 
@@ -363,7 +363,7 @@ class _LiveTask:
 
     def end_call(self, call: _Call, now: float, ended: str, detail: str) -> None:
         self._cut_step(now)
-        while self.calls[-1] is not call:  # one that ended unseen
+        while self.calls[-1] is not call:  # a call whose end we didn't see
             self.keep(self._span_of(len(self.calls), now, ""))
             self.calls.pop()
         self.keep(self._span_of(len(self.calls), now, ended, detail))
@@ -407,7 +407,7 @@ class _LiveTask:
 
 
 def _awaited(sleep_data: object) -> tuple[str, Callable[[], ResultBase[Any] | trio.Event | None]]:
-    """What a task that sleeps waits for, as text, and as a weak reference to what will be done when it is woken."""
+    """What a sleeping task waits for: as text, and as a weak reference to what will be done when it is woken."""
     if isinstance(sleep_data, ResultBase):
         return _cut(f"waiting for {sleep_data._name()}"), weakref.ref(cast("ResultBase[object]", sleep_data))
     if isinstance(sleep_data, CountDown):
@@ -431,21 +431,21 @@ def _cut(text: str) -> str:
 
 def _checked_limit(limit: object) -> int:
     if isinstance(limit, bool) or not isinstance(limit, SupportsIndex):
-        raise TypeError(f"limit is how many spans are kept, an integer such as 100_000, not {shown(limit)}")
+        raise TypeError(f"limit must be an integer, the number of spans to keep, such as 100_000, not {shown(limit)}")
     checked = operator.index(limit)
     if checked < 1:
-        raise ValueError(f"limit is how many spans are kept, at least 1, not {checked}")
+        raise ValueError(f"limit is the number of spans to keep, at least 1, not {checked}")
     return checked
 
 
 # ---- the hook in captures
 
-_recording: tuple[Recorder, ...] = ()  # in whatever threads they are
+_recording: tuple[Recorder, ...] = ()  # in all threads
 _changing = threading.Lock()
 
 
 def _listen(recorder: Recorder) -> None:
-    global _recording  # noqa: PLW0603 # the hook is one for the whole process
+    global _recording  # noqa: PLW0603 # there is one hook for the whole process
     with _changing:
         _recording = (*_recording, recorder)
         _capture.on_begin = _begin_call

@@ -1,7 +1,7 @@
-"""A directive that shows the wrong uses of one topic from ``tests/misuse.py``, each with its error and the way out.
+"""A directive that shows mistakes with one topic, from ``tests/misuse.py``, each with its error and what to do instead.
 
-The tests run that table and compare every message, so what the page shows is what a user gets. Uses that differ
-only in the call share an entry.
+The tests run that table and compare every message, so the page shows exactly what users get. Mistakes that differ only
+in the call share an entry.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ PLACES = {
     "here": "",
     "in a thread": "In another thread:",
     "in another run": "In another Trio run:",
-    "outside of Trio": "Outside of a Trio run:",
+    "outside of Trio": "Outside a Trio run:",
 }
 
 
 class Misuses(SphinxDirective):
-    """The wrong uses of a topic."""
+    """The mistakes with one topic."""
 
     required_arguments = 1
     final_argument_whitespace = True
@@ -43,7 +43,7 @@ class Misuses(SphinxDirective):
         self.env.note_dependency(str(TABLE))
         misuses = [misuse for misuse in runpy.run_path(str(TABLE))["MISUSES"] if misuse.topic == self.arguments[0]]
         if not misuses:
-            raise self.error(f"there is no wrong use of the topic {self.arguments[0]!r}")
+            raise self.error(f"tests/misuse.py has no mistakes with the topic {self.arguments[0]!r}")
         groups = itertools.groupby(
             misuses,
             key=lambda misuse: (misuse.where, misuse.error, misuse.message, misuse.in_group, misuse.instead),
@@ -69,7 +69,7 @@ class Misuses(SphinxDirective):
 
 
 def link_to(name: str) -> str:
-    """The name of an exception, as a link if somebody documents it."""
+    """The name of an exception, as a link if it is documented anywhere."""
     if name in triores.__all__:
         return f"{{py:exc}}`~triores.{name}`"
     if hasattr(trio, name):

@@ -1,18 +1,18 @@
 """Three directives that draw the documentation's pictures from text, as SVG inside the page.
 
-Being part of the page, a picture takes its font and its colours from the theme, light and dark; the colours are in
-``_static/triores.css``. It is narrow, so that its text can be read on a phone. The text that it is drawn from is also
-its description, for people who use a screen reader.
+Since a picture is part of the page, it takes its font and colours from the theme, light or dark; the colours are in
+``_static/triores.css``. Pictures are narrow, so that their text is readable on a phone. The text that a picture is
+drawn from is also its description, for people who use a screen reader.
 
-``timeline``: what runs when. Each line is a row, ``name | begin | end | kind | text``, in units of time, of the kind
-value, error, cancelled or call. A line ``note | time | text`` marks a moment. Pictures that are to be compared share a
-scale: ``:until:`` is the time at the right edge, and ``:letters:`` the length of the longest name.
+``timeline``: what runs when. Each line is a row, ``name | begin | end | kind | text``, in units of time; the kind is
+value, error, cancelled or call. A line ``note | time | text`` marks a moment. Pictures can share a scale, so that
+readers can compare them: ``:until:`` is the time at the right edge, and ``:letters:`` the length of the longest name.
 
-``travel``: what one party sends to another. The first line names the parties, left to right; the others are
+``travel``: what one party sends to another. The first line names the parties, from left to right; the other lines are
 ``from -> to: text``, or ``at: text`` for what a party does by itself.
 
-``ownership``: what lives in what. Indented lines are inside the one above them; ``task -> result`` has its result drawn
-outside.
+``ownership``: what lives inside what. Indented lines are inside the line above them; ``task -> result`` draws the
+result outside.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ if TYPE_CHECKING:
 
     from sphinx.application import Sphinx
 
-WIDTH = 380  # all lengths are in the units of the viewBox, which are about a pixel of a phone
-LINE = 17  # from one line of text to the next
+WIDTH = 380  # all lengths are in units of the viewBox, about one pixel on a phone
+LINE = 17  # the distance between two lines of text
 LETTER = 6.4  # roughly the width of a letter
 CODE_LETTER = 7.3
 TASKS = 236  # in a picture of ownership, the right edge of the tasks
@@ -38,7 +38,7 @@ RESULTS = 268  # and the left edge of the results
 
 
 class Picture(SphinxDirective):
-    """What the three have in common: a title, text to draw, and a figure around the drawing."""
+    """What all three have in common: a title, text to draw, and a figure around the drawing."""
 
     has_content = True
     required_arguments = 1
@@ -115,7 +115,7 @@ class Timeline(Picture):
 
     @staticmethod
     def _label(left: float, right: float, y: float, words: str) -> list[str]:
-        """Inside the bar if it fits, else next to it."""
+        """A label, inside the bar if it fits, otherwise next to it."""
         needed = LETTER * len(words) + 12
         if right - left >= needed:
             return [text(right - 6, y, words, "on", "end")]
@@ -140,7 +140,7 @@ class Travel(Picture):
             x, to = centre[sender], centre[receiver] if arrow else centre[sender]
             y += 16
             told = textwrap.wrap(words.strip(), int((abs(to - x) if arrow else step) / LETTER) - 3)
-            if not arrow:  # a note, which covers the line that it is on
+            if not arrow:  # a note, which covers part of the lifeline
                 width = LETTER * max(map(len, told)) + 12
                 parts.append(box(x - width / 2, y - 12, width, 14 * len(told) + 4, "note"))
             for part in told:
@@ -158,10 +158,10 @@ class Travel(Picture):
 
 
 class Ownership(Picture):
-    """What lives in what."""
+    """What lives inside what."""
 
     def draw(self, lines: Sequence[str]) -> tuple[int, Iterable[str]]:
-        """Boxes in boxes at the left, and at the right the results."""
+        """Nested boxes on the left, and the results on the right."""
         parts: list[str] = []
         frames: list[tuple[int, float]] = []  # the depth of each open box, and its top
         indents = [len(entry) - len(entry.lstrip()) for entry in lines]

@@ -1,7 +1,7 @@
-"""A directive that shows a plot from ``docs/plots``, which the benchmarks draw, with its content as the caption.
+"""A directive that shows a plot from ``docs/plots``, with the directive's content as the caption.
 
-The SVG becomes part of the page, so that its text takes the page's colour, light and dark. If it hasn't been drawn
-yet, a line says so, and the page can still be built.
+The benchmarks draw the plots. The SVG becomes part of the page, so that its text takes the page's colour, light or
+dark. If a plot hasn't been drawn yet, the page says so, and can still be built.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ class Plot(SphinxDirective):
     required_arguments = 1
 
     def run(self) -> list[nodes.Node]:
-        """Include it."""
+        """Include the plot."""
         path = PLOTS / f"{self.arguments[0]}.svg"
         self.env.note_dependency(str(path))
         caption = html.escape(" ".join(self.content))
         if not path.exists():
-            return [nodes.paragraph(text=f"{caption}: this plot has not been drawn yet.")]
+            return [nodes.paragraph(text=f"{caption}: this plot hasn't been drawn yet.")]
         drawn = path.read_text(encoding="utf-8")
         svg = drawn[drawn.index("<svg") :].replace("<svg ", f'<svg role="img" aria-label="{caption}" ', 1)
         figure = f'<figure class="plot"><div>{svg}</div><figcaption>{caption}</figcaption></figure>'

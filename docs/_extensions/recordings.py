@@ -1,6 +1,7 @@
-"""A directive that runs an example with ``--trace`` while the documentation is built, and shows the timeline it draws.
+"""A directive that runs an example with ``--trace`` during the build, and shows the timeline that it draws.
 
-Its argument is the example with its arguments, its content the caption. The program runs in the repository's root.
+The directive's argument is the example with its arguments; its content is the caption. The program runs in the root of
+the repository.
 """
 
 from __future__ import annotations
@@ -20,11 +21,11 @@ if TYPE_CHECKING:
     from sphinx.application import Sphinx
 
 ROOT = Path(__file__).parents[2]
-SECONDS = 60  # a program that takes longer hangs
+SECONDS = 60  # if a program takes longer, we assume that it hangs
 
 
 class RecordingOfExample(SphinxDirective):
-    """A timeline, by the command that draws it."""
+    """The timeline that a command draws."""
 
     has_content = True
     required_arguments = 1
