@@ -476,7 +476,7 @@ async def test_blocks_that_are_left_owe_nothing(nursery: trio.Nursery) -> None:
 # ---- who can't go on
 
 
-async def test_a_circle_through_a_lock_is_proven(nursery: trio.Nursery) -> None:
+async def test_a_cycle_through_a_lock_is_proven(nursery: trio.Nursery) -> None:
     lock = trio.Lock()
 
     async def first() -> None:
@@ -506,7 +506,7 @@ async def _after(_result: object, fn: Callable[[], Awaitable[None]]) -> None:
         await fn()
 
 
-async def test_who_waits_for_a_circle_cannot_go_on_either_but_is_not_its_root(nursery: trio.Nursery) -> None:
+async def test_a_task_that_waits_for_a_cycle_cannot_go_on_either_but_is_not_its_root(nursery: trio.Nursery) -> None:
     one, two = trio.Lock(), trio.Lock()
 
     async def take(first: trio.Lock, second: trio.Lock) -> None:

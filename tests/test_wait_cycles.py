@@ -1,4 +1,4 @@
-"""Who waits for what, and what happens if that is a circle."""
+"""What waits need of one another, and what happens if that is a cycle."""
 
 from __future__ import annotations
 
@@ -155,7 +155,7 @@ async def test_a_capture_knows_its_task_while_it_runs() -> None:
     assert Future[int]()._owner() is None
 
 
-# ---- circles that are refused
+# ---- cycles that are refused
 
 
 async def test_a_task_cannot_wait_for_its_own_result(
@@ -275,9 +275,7 @@ async def test_packages_cannot_need_one_another_to_be_built(
     assert tasks.refused()
 
 
-async def test_a_time_limit_around_the_whole_circle_makes_no_difference(
-    tasks: Tasks, autojump_clock: MockClock
-) -> None:
+async def test_a_time_limit_around_the_whole_cycle_makes_no_difference(tasks: Tasks, autojump_clock: MockClock) -> None:
     with trio.fail_after(5):
         async with trio.open_nursery() as nursery:
             nursery.cancel_scope.deadline = trio.current_time() + 5
@@ -286,7 +284,7 @@ async def test_a_time_limit_around_the_whole_circle_makes_no_difference(
     assert len(tasks.refused()) == 1
 
 
-async def test_a_nursery_around_a_part_of_the_circle_counts_if_nobody_else_is_in_it(
+async def test_a_nursery_around_a_part_of_the_cycle_counts_if_nobody_else_is_in_it(
     tasks: Tasks, autojump_clock: MockClock, nursery: trio.Nursery
 ) -> None:
     async def parent() -> None:
@@ -364,7 +362,7 @@ async def test_a_task_may_end_its_own_wait(
     await not_refused(tasks)
 
 
-async def test_somebody_else_may_end_a_part_of_the_circle(tasks: Tasks, autojump_clock: MockClock) -> None:
+async def test_somebody_else_may_end_a_part_of_the_cycle(tasks: Tasks, autojump_clock: MockClock) -> None:
     async with trio.open_nursery() as outer:
         outer.cancel_scope.deadline = trio.current_time() + 100
         tasks.start(outer, "outer", tasks.waiting_for("inner"))
@@ -413,7 +411,7 @@ async def test_a_parent_may_cancel_a_child_that_waits_for_it(
 
 
 @pytest.mark.parametrize("how", ["cancels", "fails", "starts"])
-async def test_a_sibling_may_end_a_part_of_the_circle(
+async def test_a_sibling_may_end_a_part_of_the_cycle(
     tasks: Tasks, autojump_clock: MockClock, nursery: trio.Nursery, how: str
 ) -> None:
     async def parent() -> None:
@@ -570,7 +568,7 @@ async def test_somebody_else_may_store_what_they_like_in_custom_sleep_data(
     await not_refused(tasks)
 
 
-def test_in_guest_mode_a_circle_is_refused_and_other_waits_are_not() -> None:
+def test_in_guest_mode_a_cycle_is_refused_and_other_waits_are_not() -> None:
     todo: list[Callable[[], object]] = []
     ended: list[object] = []
     tasks = Tasks()
@@ -587,7 +585,7 @@ def test_in_guest_mode_a_circle_is_refused_and_other_waits_are_not() -> None:
     assert tasks.refused() == ["own"]
 
 
-async def test_a_circle_of_more_tasks_than_are_looked_at_hangs(tasks: Tasks, autojump_clock: MockClock) -> None:
+async def test_a_cycle_of_more_tasks_than_are_looked_at_hangs(tasks: Tasks, autojump_clock: MockClock) -> None:
     async with trio.open_nursery() as nursery:
         for number in range(33):
             tasks.start(nursery, str(number), tasks.waiting_for(str((number + 1) % 33)))
@@ -596,7 +594,7 @@ async def test_a_circle_of_more_tasks_than_are_looked_at_hangs(tasks: Tasks, aut
     assert tasks.refused() == []
 
 
-async def test_a_circle_of_as_many_tasks_as_are_looked_at_is_refused(
+async def test_a_cycle_of_as_many_tasks_as_are_looked_at_is_refused(
     tasks: Tasks, autojump_clock: MockClock, nursery: trio.Nursery
 ) -> None:
     for number in range(32):
@@ -626,7 +624,7 @@ async def test_a_few_parents_are_looked_at(
 # ---- the error
 
 
-async def test_the_message_shows_the_whole_circle(
+async def test_the_message_shows_the_whole_cycle(
     tasks: Tasks, autojump_clock: MockClock, nursery: trio.Nursery
 ) -> None:
     async def parent() -> None:
