@@ -117,7 +117,7 @@ def _draw_growth(measured: Measured, note: str, path: Path) -> None:
         axes.set_yscale("log")
         axes.yaxis.set_major_locator(LogLocator(numticks=5))
         for axis in (axes.xaxis, axes.yaxis):
-            axis.set_major_formatter(lambda value, _: f"{value:,g}")
+            axis.set_major_formatter(lambda value, _: f"{value:,.10g}")
         axes.minorticks_off()
         axes.grid(visible=True)
     figure.supxlabel("number of results")
