@@ -6,7 +6,8 @@ to be in order when the scenario has ended, in whatever way. All of this is chec
 - no task is left, and nothing hangs;
 - nothing is registered on any result or in flight, and nothing is left pending that somebody owed;
 - a cancellation takes no time, and leaves each call as a plain `trio.Cancelled`; Ctrl-C leaves the scenario;
-- each exception has arrived: in what the scenario raised, in a result, or in what it was `told`; nothing else came out;
+- each exception has arrived: the scenario raised it or put it into `reported`, or a result has it; nothing else came
+  out;
 - each value has arrived: the connections that were opened are closed.
 
 That no task is woken twice, and no coroutine never awaited, is checked in all tests: by `conftest` and by pytest.
@@ -51,7 +52,7 @@ class Trial(trio.abc.Instrument):
         self.tables: list[object] = []  # which tell in their reprs what is in flight
         self.handed_out: list[ConcurrentFuture[Any]] = []
         self.raised: list[Boom] = []
-        self.told: list[BaseException | None] = []
+        self.reported: list[BaseException | None] = []
         self.open: list[object] = []
 
     def is_now(self, fault: str) -> bool:
@@ -128,9 +129,9 @@ class Trial(trio.abc.Instrument):
         assert all("in_flight=0" in repr(table) for table in self.tables), "something is left in flight"
         assert all(future.done() for future in self.handed_out), "a thread would wait for a run that has ended"
         assert self.stopped_at in (None, self.ended_at), "the cancellation was swallowed"
-        told = [error, *self.told, *[result.exception() for result in self.results if result.is_done()]]
-        told += [future.exception(0) for future in self.handed_out if not future.cancelled()]
-        arrived = {id(cause) for error in told for cause in causes(error)}
+        reported = [error, *self.reported, *[result.exception() for result in self.results if result.is_done()]]
+        reported += [future.exception(0) for future in self.handed_out if not future.cancelled()]
+        arrived = {id(cause) for error in reported for cause in causes(error)}
         assert all(id(boom) in arrived for boom in self.raised), "a failure was lost"
         assert not self.open, "a value was lost"
         interrupted = self.fired and self.fault == "ctrl-c"

@@ -116,7 +116,7 @@ async def gathers(trial: Trial) -> None:
     inner: Any = partial(gather, partial(trial.value, 2, 2), partial(trial.value, 3))
     assert await trial.call(gather(partial(trial.value, 1), inner)) == (1, (2, 3))
     outcomes = await trial.call(gather_outcomes(partial(trial.value, 1), partial(trial.value, 1, 3)))
-    trial.told += [getattr(outcome, "error", None) for outcome in outcomes]
+    trial.reported += [getattr(outcome, "error", None) for outcome in outcomes]
 
 
 async def races(trial: Trial) -> None:
@@ -130,7 +130,7 @@ async def races(trial: Trial) -> None:
     for call, waits in plans:
         attempts = [partial(trial.connect, 1, wait) for wait in waits]
         winner = await trial.call(call(*attempts, discard=trial.close))
-        trial.told += trial.raised  # a success drops the failures
+        trial.reported += trial.raised  # a success drops the failures
         await trial.close(winner)
 
 
@@ -160,7 +160,7 @@ async def streams(trial: Trial) -> None:
                     results.add(7)
                 if len(found) == enough:
                     break
-        trial.told += trial.raised * (enough < 9)  # also what isn't given out
+        trial.reported += trial.raised * (enough < 9)  # also what isn't given out
         assert closed
         assert len(found) == enough or sorted(found) == [0, 1, 2, 3, 7]
 
@@ -188,7 +188,7 @@ async def requests_in_flight(trial: Trial) -> None:
     trial.tables.append(requests)
     calls = [partial(ask, trial, requests, n) for n in range(3)]
     outcomes = await trial.call(gather_outcomes(partial(answer, trial, requests, 2), *calls))
-    trial.told += [getattr(outcome, "error", None) for outcome in outcomes]
+    trial.reported += [getattr(outcome, "error", None) for outcome in outcomes]
     assert trial.fired or sorted(getattr(outcome, "value", None) or -1 for outcome in outcomes)
 
 
@@ -202,7 +202,7 @@ async def flights(trial: Trial) -> None:
         trial.tables.append(shared)
         await gather(partial(fly, 9, 3), partial(fly, 0, 3), partial(fly, 9, 3))
         await gather(partial(fly, 2, 1, 5), partial(fly, 3, 1, 5))  # all leave
-        trial.told += trial.raised  # so nobody is told
+        trial.reported += trial.raised  # no caller is left to get them
 
 
 def first(value: T, *_: object) -> T:
@@ -243,7 +243,7 @@ async def bad_cleanups(trial: Trial) -> None:
         try:
             await trial.call(call())
         except Exception as error:
-            trial.told.append(error)
+            trial.reported.append(error)
 
 
 async def together(trial: Trial) -> None:

@@ -1738,7 +1738,7 @@ def test_a_block_that_could_not_be_entered_can_be_entered_later() -> None:
     assert trio.run(main) == [1]
 
 
-# ---- what a hostile program found
+# ---- Ctrl-C, shields and odd sources
 
 
 @trio.lowlevel.enable_ki_protection
@@ -1748,7 +1748,7 @@ def press_ctrl_c() -> None:
 
 @pytest.mark.parametrize("error", [None, ValueError()])
 @pytest.mark.parametrize("cancelled", [False, True])
-def test_ctrl_c_while_the_block_is_left_goes_on(error: Exception | None, cancelled: bool) -> None:
+def test_ctrl_c_while_the_block_ends_is_not_lost(error: Exception | None, cancelled: bool) -> None:
     async def clean_up_for_a_second(_: int) -> None:
         try:
             await trio.sleep_forever()

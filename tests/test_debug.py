@@ -1133,18 +1133,30 @@ def usr1() -> Generator[int]:
 
 @pytest.mark.skipif(not hasattr(signal, "SIGUSR1"), reason="there are no such signals")
 def test_a_signal_dumps_while_trio_sleeps(usr1: int) -> None:
-    file = io.StringIO()
+    class WakingFile(io.StringIO):
+        def write(self, text: str) -> int:
+            token.run_sync_soon(written.set)
+            return super().write(text)
+
+    class Signaller(trio.abc.Instrument):
+        """Sends the signal from another thread, as Trio is about to sleep."""
+
+        def before_io_wait(self, timeout: float) -> None:
+            if timeout > 1:
+                threading.Thread(target=os.kill, args=(os.getpid(), usr1)).start()
+
+    token: trio.lowlevel.TrioToken
+    written: trio.Event
+    file = WakingFile()
     debug.register(usr1, file)
 
     async def main() -> None:
-        with trio.move_on_after(5) as scope:
-            trio.lowlevel.current_trio_token().run_sync_soon(os.kill, os.getpid(), usr1)
-            threading.Timer(0.05, signal.pthread_kill, (threading.main_thread().ident, usr1)).start()
-            while file.getvalue().count("Trio run") < 2:
-                await trio.sleep(0.01)
-        assert not scope.cancelled_caught
+        nonlocal token, written
+        token, written = trio.lowlevel.current_trio_token(), trio.Event()
+        with trio.fail_after(5):
+            await written.wait()
 
-    trio.run(main)
+    trio.run(main, instruments=[Signaller()])
     assert "test_a_signal_dumps_while_trio_sleeps" in file.getvalue()
     assert debug.unregister(usr1)
     assert not debug.unregister(usr1)

@@ -142,7 +142,8 @@ def test_captured_work_shows_how_it_ended() -> None:
             ResultCapture.start_soon(nursery, trio.sleep, 9, cancel_scope=limit)
             stopped = ResultCapture.start_soon(nursery, trio.sleep_forever, cancel_scope=trio.CancelScope())
             await trio.sleep(4)
-            stopped.cancel_scope.cancel(reason="enough")  # type: ignore[union-attr]
+            assert stopped.cancel_scope is not None
+            stopped.cancel_scope.cancel(reason="enough")
 
     recorder = record(main)
     calls = {span.name.rpartition(".")[2]: span for span in spans(recorder, "call")}

@@ -30,10 +30,10 @@ import trio
 from trio.lowlevel import ParkingLot, checkpoint_if_cancelled, disable_ki_protection, enable_ki_protection
 
 from . import _capture
-from ._capture import COROUTINE, ResultCapture
-from ._checks import check_awaitable, close_coroutines, name_of, refuse_uncallable, shown, task_name
+from ._capture import ResultCapture
+from ._checks import close_coroutines, name_of, refuse_uncallable, shown, task_name
 from ._exceptions import is_cancellation, parts
-from ._gather import FanOutNursery
+from ._gather import FanOutNursery, called
 from ._result import checkpoint, current_trio_token
 from ._wait import Arrivals
 
@@ -225,23 +225,25 @@ class _Slices:
         together they would hold the loop for a hundred slices. The others wait without a checkpoint in each turn of the
         loop, which would cost more than the calls.
         """
-        while perf_counter() > self.end:
-            if self._opening:
+        try:
+            while self._opening and perf_counter() > self.end:
                 await self._waiting.park()
-                continue
-            self._opening = True
-            try:
-                if turned and number == self.number:
-                    await checkpoint_if_cancelled()
-                else:
-                    await trio.lowlevel.checkpoint()
-                self.number += 1
-                self.end = perf_counter() + _SLICE
-            finally:
-                self._opening = False
-                self._waiting.unpark(count=2)
-            return
-        self._waiting.unpark(count=2)
+            if perf_counter() > self.end:
+                await self._begin_next(number, turned)
+        finally:
+            self._waiting.unpark(count=2)  # each that continues wakes two more, so soon all of them do
+
+    async def _begin_next(self, number: int, turned: bool) -> None:
+        self._opening = True
+        try:
+            if turned and number == self.number:
+                await checkpoint_if_cancelled()
+            else:
+                await trio.lowlevel.checkpoint()
+            self.number += 1
+            self.end = perf_counter() + _SLICE
+        finally:
+            self._opening = False
 
 
 _slices: trio.lowlevel.RunVar[_Slices] = trio.lowlevel.RunVar("triores slices")
@@ -435,7 +437,7 @@ class _Engine(ABC, Generic[ItemT]):
         If the source is a generator, whatever the wait for room raises is thrown into it, as if its ``yield`` had
         raised it. So its nurseries and cancel scopes work, and when the map ends, it is cancelled like any other task.
         """
-        generator: Any = source if _is_async_generator(source) else None
+        throw: Any = getattr(source, "athrow", None)  # of a generator
         take: Any = anext
         step: tuple[Any, Any] = (take, source)
         try:
@@ -444,9 +446,9 @@ class _Engine(ABC, Generic[ItemT]):
                 try:
                     await self._wait_for_room()
                 except BaseException as error:  # noqa: ASYNC103 # the generator raises it, or handles it
-                    if generator is None:
+                    if throw is None:
                         raise
-                    step = (generator.athrow, error)
+                    step = (throw, error)
                 if self.stopped and step[0] is take:  # the source shields itself
                     break
                 self._accept(await _step(*step))
@@ -460,8 +462,8 @@ class _Engine(ABC, Generic[ItemT]):
             raise
         finally:
             del step  # it may hold an exception whose traceback holds this frame
-            if generator is not None:
-                await _close(generator)  # noqa: ASYNC102 # it may be cancelled, like any other clean-up
+            if throw is not None:
+                await _close(source)  # noqa: ASYNC102 # it may be cancelled, like any other clean-up
 
     def _accept(self, item: ItemT) -> None:
         if not self.stopped:
@@ -491,15 +493,11 @@ class _Values(_Engine[ItemT], Generic[ItemT, T]):
     async def _do(self, taken: tuple[int, ItemT]) -> None:
         index, item = taken
         if _capture.on_begin is None:
-            awaitable = self._fn(item)
-            if type(awaitable) is not COROUTINE:
-                check_awaitable(self._fn, awaitable)
-            self.values[index] = await awaitable
+            self.values[index] = await called(self._fn, item)
         else:
             self.values[index] = await _recorded(self._fn, item)
         self._busy -= 1
-        if self._room is not None:
-            self._tell_reader()
+        self._tell_reader()
 
     def _is_over(self) -> bool:
         return self._exhausted or self.stopped
@@ -714,10 +712,6 @@ async def _step(step: Callable[..., Awaitable[T]], *args: Any) -> T:
         return await step(*args)
     finally:
         del args  # an exception's traceback keeps this frame alive, and `args` may contain that exception
-
-
-def _is_async_generator(source: object) -> bool:
-    return isinstance(source, AsyncGenerator)
 
 
 @disable_ki_protection  # this may run the user's code

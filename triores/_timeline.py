@@ -24,7 +24,6 @@ ROWS = 40  # more than that are grouped
 BINS = 200  # steps in the outline of a group
 PITCH = 32  # pixels from one row to the next
 LABEL = 32  # characters; a line on a phone has room for more, but it also shows the time
-STEPS = (1, 2, 5)  # distances between two marks of the axis; also ten times that, and so on
 
 
 class Look(NamedTuple):
