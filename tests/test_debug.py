@@ -1414,11 +1414,12 @@ async def test_watch_does_not_count_a_wait_that_goes_on_to_another_result(
     assert file.getvalue() == ""
 
 
-async def test_watch_refuses_what_is_no_number_of_seconds() -> None:
+async def test_watch_only_takes_a_positive_and_finite_number_of_seconds() -> None:
     with pytest.raises(TypeError, match="watch takes a positive, finite number of seconds, not 'x'"):
         debug.watch("x")  # type: ignore[arg-type] # this is the mistake
-    with pytest.raises(ValueError, match="positive, finite"):
-        debug.watch(0)
+    for seconds in (0, -1, float("inf"), float("nan")):
+        with pytest.raises(ValueError, match=f"positive, finite number of seconds, not {seconds}"):
+            debug.watch(seconds)
 
 
 def test_watch_needs_a_run() -> None:
