@@ -61,7 +61,8 @@ def run_suite(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Run
     def run_suite(source: str, *args: str, runner: str = TRIO, **outcomes: int) -> str:
         pytester.makeini(INI.format(runner))
         pytester.makepyfile(test_it=HEAD + textwrap.dedent(source))
-        ran = pytester.runpytest_inprocess("-p", "triores.pytest_plugin", *args)
+        # Without the summary, which repeats a failure's whole text when the variable CI is set.
+        ran = pytester.runpytest_inprocess("-p", "triores.pytest_plugin", "-rN", *args)
         ran.assert_outcomes(**outcomes)
         return ran.stdout.str()
 
