@@ -144,15 +144,15 @@ async def test_a_capture_knows_its_task_while_it_runs() -> None:
     seen: list[trio.lowlevel.Task | None] = []
 
     async def look() -> None:
-        seen.append(capture._owner())
+        seen.append(capture._owner)
         seen.append(trio.lowlevel.current_task())
 
     async with trio.open_nursery() as nursery:
         capture = ResultCapture.start_soon(nursery, look)
-        assert capture._owner() is None
+        assert capture._owner is None
     assert seen[0] is seen[1] is not None
-    assert capture._owner() is None
-    assert Future[int]()._owner() is None
+    assert capture._owner is None
+    assert Future[int]()._owner is None
 
 
 # ---- cycles that are refused

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from types import CoroutineType
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeVar
 
 import trio
@@ -11,22 +11,23 @@ from trio.lowlevel import enable_ki_protection
 
 from ._checks import (
     call_of,
-    check_awaitable,
     check_cancel_scope,
     check_nursery,
     exception_types,
     name_of,
+    refuse_unawaitable,
     refuse_uncallable,
     shown,
     task_name,
 )
 from ._exceptions import FutureSetAgainException, unmatched
-from ._result import ResultBase, current_trio_token, raise_no_trio, require_trio
+from ._result import ResultBase, current_trio_token, no_trio
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from outcome import Outcome
+    from trio.lowlevel import TrioToken
     from typing_extensions import TypeVarTuple, Unpack
 
     Ts = TypeVarTuple("Ts")
@@ -37,7 +38,7 @@ T_co = TypeVar("T_co", covariant=True)
 # Set while `triores.trace` records: each task that runs a capture calls it before the routine. Otherwise None.
 on_begin: Callable[[ResultCapture[Any]], object] | None = None
 
-COROUTINE: Any = CoroutineType  # as Any, or a check against it would make type checkers forget the return type
+_NO_SCOPE = nullcontext()
 
 
 class NurseryLike(Protocol):
@@ -83,7 +84,7 @@ class ResultCapture(ResultBase[T_co]):
             print(page.result(), size.result())
     """
 
-    __slots__ = ("_args", "_cancel_scope", "_name_given", "_routine", "_started", "_suppressed", "_task")
+    __slots__ = ("_args", "_cancel_scope", "_name_given", "_owner", "_routine", "_started", "_suppressed")
 
     _AGAIN: ClassVar[str] = "was already started, and a capture can only run once; to run it again, make a new one"
 
@@ -108,7 +109,7 @@ class ResultCapture(ResultBase[T_co]):
         self._name_given = name
         self._cancel_scope = cancel_scope
         self._started = False
-        self._task: trio.lowlevel.Task | None = None  # while it runs
+        self._owner = None  # the task, while it runs
 
     @classmethod
     def start_soon(
@@ -147,7 +148,7 @@ class ResultCapture(ResultBase[T_co]):
             cancel_scope=cancel_scope,
         )
         if capture._token is None:
-            raise_no_trio()
+            raise no_trio()
         if name is None:
             name = routine
         if type(nursery) is not trio.Nursery:
@@ -171,15 +172,15 @@ class ResultCapture(ResultBase[T_co]):
                 run.
             BaseException: What the routine raised, unless it is suppressed.
         """
-        require_trio()
+        run = current_trio_token()
         task = trio.lowlevel.current_task()
         if task.name == _RUN:
             task.name = task_name(self._routine if self._name_given is None else self._name_given)
         if self._started:
             raise FutureSetAgainException(self)
         try:
-            self._begin()
-            await self._capture(kwargs)
+            self._begin(run)
+            await self._capture(**kwargs)
         except BaseException as error:  # including a Ctrl-C just as one of these two calls begins
             if self._started:
                 self._settle_failure(error)
@@ -188,21 +189,29 @@ class ResultCapture(ResultBase[T_co]):
             del self  # a failure's traceback keeps this frame alive, and everything it refers to
 
     @enable_ki_protection
-    def _begin(self) -> None:
-        self._claim(current_trio_token(), "run")
+    def _begin(self, run: TrioToken) -> None:
+        self._claim(run, "run")
         self._started = True
 
-    async def _capture(self, kwargs: dict[str, Any] | None = None) -> None:
+    async def _capture(self, **kwargs: Any) -> None:
+        awaitable: Awaitable[T_co] | None = None
+        outcome: Outcome[T_co] | None = None
         going_on: BaseException | None = None
         try:
             try:
-                self._task = trio.lowlevel.current_task()
+                self._owner = trio.lowlevel.current_task()
                 if on_begin is not None:
                     on_begin(self)
-                if self._cancel_scope is None:
-                    self._settle(Value(await self._call(kwargs)))
-                else:
-                    self._settle(await self._call_in(self._cancel_scope, kwargs))
+                with self._cancel_scope or _NO_SCOPE:
+                    try:
+                        awaitable = self._routine(*self._args, **kwargs)
+                        if not hasattr(awaitable, "__await__"):
+                            refuse_unawaitable(self._routine, awaitable)
+                        outcome = Value(await awaitable)
+                    except BaseException as error:
+                        outcome = Error(error)  # in case the scope catches all of it
+                        raise
+                self._settle(outcome)
             except BaseException as error:  # noqa: ASYNC103 # only what the capture has to suppress doesn't propagate
                 going_on = self._settle_failure(error)
                 if going_on is error:
@@ -210,31 +219,8 @@ class ResultCapture(ResultBase[T_co]):
             if going_on is not None:
                 raise going_on
         finally:
-            self._task = None  # or the result would keep the task and its context variables alive
-            del self, going_on
-
-    async def _call_in(self, scope: trio.CancelScope, kwargs: dict[str, Any] | None) -> Outcome[T_co]:
-        outcome: Outcome[T_co] | None = None
-        try:
-            with scope:
-                try:
-                    outcome = Value(await self._call(kwargs))
-                except BaseException as error:
-                    outcome = Error(error)  # in case the scope catches all of it
-                    raise
-            assert outcome is not None
-            return outcome
-        finally:
-            del self, outcome
-
-    def _call(self, kwargs: dict[str, Any] | None) -> Awaitable[T_co]:
-        try:
-            awaitable = self._routine(*self._args, **(kwargs or {}))
-            if type(awaitable) is not COROUTINE:  # a fast path: checking against an abstract class is slow
-                check_awaitable(self._routine, awaitable)
-            return awaitable
-        finally:
-            del self
+            self._owner = None  # or the result would keep the task and its context variables alive
+            del self, awaitable, outcome, going_on
 
     @enable_ki_protection
     def _settle_failure(self, error: BaseException) -> BaseException | None:
@@ -295,7 +281,7 @@ class ResultCapture(ResultBase[T_co]):
         for nursery in (run_nursery, start_nursery):
             check_nursery(nursery, call.format("async_fn"))
         if done_result._token is None:
-            raise_no_trio()
+            raise no_trio()
 
         def start(*_args: object) -> Awaitable[Any]:
             return _start(run_nursery, done_result)
@@ -304,9 +290,6 @@ class ResultCapture(ResultBase[T_co]):
         start_result: ResultCapture[Any] = cls(start, *args, name=routine)
         start_nursery.start_soon(start_result.run)
         return start_result, done_result
-
-    def _owner(self) -> trio.lowlevel.Task | None:
-        return self._task
 
     def _work(self) -> str:
         return call_of(self._routine, self._args)

@@ -6,7 +6,6 @@ import contextvars
 import functools
 import inspect
 import reprlib
-from collections.abc import Awaitable
 from typing import Any, NoReturn
 
 import trio
@@ -103,10 +102,8 @@ def refuse_uncallable(routine: object, call: str, right: str = "") -> NoReturn:
     raise TypeError(f"expected an async function, but got {shown(routine)}; call '{call.format(right or 'async_fn')}'")
 
 
-def check_awaitable(routine: object, returned: object) -> None:
+def refuse_unawaitable(routine: object, returned: object) -> NoReturn:
     """Raise the `TypeError` for a routine that returned something that can't be awaited."""
-    if isinstance(returned, Awaitable):
-        return
     name = name_of(routine)
     if inspect.isasyncgen(returned):
         raise TypeError(

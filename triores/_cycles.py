@@ -49,7 +49,7 @@ if TYPE_CHECKING:
     class Awaited(Protocol):
         """What this module knows about a result."""
 
-        def _owner(self) -> Task | None: ...
+        _owner: Task | None
 
         def _work(self) -> str: ...
 
@@ -81,26 +81,26 @@ class _Scope:
         self.nursery = nursery  # the nursery that it belongs to, if any
 
 
-def about_to_sleep(sleep: Sleep) -> None:
-    """Note what the current task is about to sleep for, or raise an error.
+def about_to_sleep(sleep: Sleep, results: Sequence[Awaited]) -> None:
+    """Note what the current task is about to sleep for, which needs these results, or raise an error.
 
     Raises:
         WaitCycleError: If the wait could never end.
     """
     task = current_task()
     task.custom_sleep_data = sleep
-    if enabled and _may_close_a_cycle(task, sleep):
+    if enabled and _may_close_a_cycle(task, results):
         message = _message_of_cycle(task)
         if message is not None:
             task.custom_sleep_data = None
-            del sleep, task  # the error's traceback keeps this frame alive
+            del sleep, results, task  # the error's traceback keeps this frame alive
             raise WaitCycleError(message)
 
 
-def _may_close_a_cycle(task: Task, sleep: Sleep) -> bool:
+def _may_close_a_cycle(task: Task, results: Sequence[Awaited]) -> bool:
     """A fast path: most tasks that others wait for are busy, or wait for something that we know nothing about."""
-    for result in sleep._awaited():
-        owner = result._owner()
+    for result in results:
+        owner = result._owner
         if owner is not None and (owner is task or owner.custom_sleep_data is not None or owner.child_nurseries):
             return True
     return False
@@ -147,7 +147,7 @@ def _waits_of(task: Task, above: dict[Task, Task]) -> Iterable[_Wait]:
     if sleep is not None:
         awaited = getattr(type(sleep), "_awaited", None)
         results = () if awaited is None else awaited(sleep)[:_RESULTS]
-        return [(task, result, owner) for result in results if (owner := result._owner()) is not None]
+        return [(task, result, owner) for result in results if (owner := result._owner) is not None]
     nursery = _nursery_at_whose_end_it_sleeps(task)
     if nursery is None:
         return ()

@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING, Any, Generic, SupportsFloat, TypeVar, overload
 import trio
 from trio.lowlevel import checkpoint_if_cancelled, disable_ki_protection, enable_ki_protection
 
-from ._capture import COROUTINE, ResultCapture
-from ._checks import check_awaitable, close_coroutines, exception_types, refuse_uncallable, shown, task_name
+from ._capture import ResultCapture
+from ._checks import close_coroutines, exception_types, refuse_unawaitable, refuse_uncallable, shown, task_name
 from ._exceptions import comes_from_cancellation, is_cancellation, parts, unmatched
 from ._result import current_trio_token, isfuture
 
@@ -115,8 +115,8 @@ async def _store(values: dict[int, Any], index: int, fn: Fn[Any]) -> None:
 def called(fn: Callable[..., Awaitable[T]], *args: Any) -> Awaitable[T]:
     """Call an async function, or raise the `TypeError` for one that isn't."""
     awaitable = fn(*args)
-    if type(awaitable) is not COROUTINE:
-        check_awaitable(fn, awaitable)
+    if not hasattr(awaitable, "__await__"):
+        refuse_unawaitable(fn, awaitable)
     return awaitable
 
 

@@ -32,10 +32,10 @@ from ._future import _MustSet
 from ._future_map import FutureMap, _Expected
 from ._gather import first_success, race
 from ._graph import OUTSIDE, SOMEBODY, Need, ResultInfo, Snapshot, TaskInfo, Verdict, reached
-from ._result import CountDown, ResultBase
+from ._result import ResultBase
 from ._runs import age_of, deadline_of, is_asleep, schedule_points_of, waits_at_end_of
 from ._stacks import Place, Step, held_by, place_of, place_of_call, place_of_thread, places_on_stacks, steps_of
-from ._wait import Arrivals, _AsCompleted, wait_any
+from ._wait import Arrivals, CountDown, _AsCompleted
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -138,7 +138,7 @@ class _Reader:
             self._find_debts(step.held, looked.number)
             if step.frame.f_code is _CAPTURE:
                 for capture in step.held:
-                    if _is(capture, ResultCapture) and capture._owner() is looked.task:
+                    if _is(capture, ResultCapture) and capture._owner is looked.task:
                         looked.name = self._call(capture)
         if looked.place is None and looked.library:
             looked.place = place_of(looked.library[0].frame)
@@ -288,7 +288,7 @@ class _Reader:
         return known.label
 
     def _find_owners(self, known: _Result) -> None:
-        owner = known.result._owner()
+        owner = known.result._owner
         if owner in self._numbers:
             known.owners = {self._numbers[owner]: "runs"}
         for number in known.owners:
@@ -305,7 +305,7 @@ class _Reader:
             known.owed = "which nobody reads" if known.request else "which nobody is known to settle"
 
     def _needs_of_result(self, known: _Result, *, promises: bool) -> Need:
-        owner = known.result._owner()
+        owner = known.result._owner
         if owner is not None:
             return Need([self._numbers.get(owner, OUTSIDE)])
         if _is_foreign(known.result) or (isinstance(known.result, ResultCapture) and known.result._started):
@@ -426,6 +426,11 @@ def _entered_in(block: Any) -> Iterator[Any]:
     yield from _entered([method for _, method in _any(list(getattr(block, "_exit_callbacks", ())))])
 
 
+def _any(obj: Any) -> Any:
+    """Return the object unchanged, as Any: pyright complains about partly unknown types otherwise."""
+    return obj
+
+
 def _is(obj: object, *types: type[Any]) -> bool:
     """`isinstance`, without asking an object for its ``__class__``, which may be anybody's code."""
     return any(one in types for one in type(obj).__mro__)
@@ -448,19 +453,9 @@ def _public(code: CodeType) -> str:
 
 def _results_of(arrivals: object, library: Sequence[Step]) -> list[Any]:
     """Return the results that a `wait_any`, an `as_completed` or a `results_to_channel` waits for."""
-    for step in library:
-        for held in step.held if step.frame.f_code.co_filename == _WAITS else ():
-            if _is(held, _AsCompleted) and held._arrivals is arrivals:
-                return list(held._pending.values())
-            results: list[Any] = _any(held) if type(held) is list else []
-            if results and all(_is(one, ResultBase) for one in results):
-                return results
-    return []
-
-
-def _any(obj: Any) -> Any:
-    """Return the object unchanged, as Any: pyright complains about partly unknown types otherwise."""
-    return obj
+    held_by_all = (held for step in library for held in step.held)
+    completed = (held for held in held_by_all if _is(held, _AsCompleted) and held._arrivals is arrivals)
+    return list(next((one.left for one in completed), {}).values())
 
 
 def _is_foreign(result: ResultBase[Any]) -> bool:
@@ -492,7 +487,6 @@ _CALLS = {
     "_future_map": "a FutureMap",
     "_wait": "several",
 }
-_WAITS = _code_of(wait_any).co_filename
 _CAPTURE = _code_of(_AnyCapture._capture)
 _EXECUTOR = _code_of(_until_done)
 _RACES = {_code_of(race), _code_of(first_success)}

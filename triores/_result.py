@@ -17,29 +17,28 @@ The rules that this file owns, and that the rest of triores relies on:
 You can look up which task waits for which result, and it costs nothing unless you do:
 
 - A task that sleeps in one of our waits says so in its ``custom_sleep_data``, which Trio resets when it wakes the task.
-  It holds the result itself; or a `CountDown`, if the task waits for all of several ``results``; or, if it waits for
-  the next of several, the `triores._wait.Arrivals` that is registered on them.
-- `ResultBase._awaited` and `CountDown._awaited` return the results that such a task needs: all of them.
-- `ResultBase._owner` returns the task that will settle a result: for a capture, the task that runs it.
+  It holds the result itself; or a `triores._wait.CountDown`, if the task waits for all of several ``results``; or, if
+  it waits for the next of several, the `triores._wait.Arrivals` that is registered on them.
+- The method ``_awaited`` of the first two returns the results that such a task needs: all of them.
+- `ResultBase._owner` is the task that will settle a result: for a capture, the task that runs it.
 """
 
 from __future__ import annotations
 
 import contextvars
-import logging
 import reprlib
 import threading
-from collections import deque
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, NoReturn, Protocol, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol, TypeAlias, TypeVar
 
 import trio
 from outcome import Error, Value
 from trio.lowlevel import current_trio_token as run_here
 from trio.lowlevel import enable_ki_protection
 
-from ._checks import check_callback, name_of, shown
+from ._callbacks import Callback, calls, nothing
+from ._checks import check_callback, shown
 from ._cycles import about_to_sleep
 from ._exceptions import (
     FutureSetAgainException,
@@ -54,12 +53,11 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from outcome import Outcome
-    from trio.lowlevel import TrioToken
+    from trio.lowlevel import Task, TrioToken
     from typing_extensions import Self, TypeIs
 
 T_co = TypeVar("T_co", covariant=True)
 
-_logger = logging.getLogger("triores")
 _claiming = threading.Lock()
 _set_context: Any = BaseException.__dict__["__context__"].__set__  # also for an exception class that forbids attributes
 
@@ -76,25 +74,6 @@ class Listener(Protocol):
 Waiter: TypeAlias = "trio.Event | Listener"
 
 
-class CountDown:
-    """The waiter of a task that sleeps until each of its results is done."""
-
-    __slots__ = ("event", "left", "results")
-
-    def __init__(self, results: Sequence[ResultBase[Any]]) -> None:
-        self.event = trio.Event()
-        self.left = len(results) + 1  # results that are pending or not registered yet, plus 1 until all are registered
-        self.results = results
-
-    def _awaited(self) -> Sequence[ResultBase[Any]]:
-        return self.results
-
-    def settled(self, _result: object = None, /) -> None:
-        self.left -= 1
-        if not self.left:
-            self.event.set()
-
-
 class _Crowd(dict["Waiter", None]):
     """A waiter that stands for several others, in order of registration."""
 
@@ -106,28 +85,6 @@ class _Crowd(dict["Waiter", None]):
                 waiter.set()
             else:
                 waiter.settled(result)
-
-
-class _Callback:
-    """A waiter that stands for a callback, which runs after all other waiters have been notified."""
-
-    __slots__ = ("context", "fn", "result")
-
-    def __init__(self, fn: Callable[[Any], object], context: contextvars.Context) -> None:
-        self.result: ResultBase[Any] | None = None  # set once it is done; before that, it would be a reference cycle
-        self.fn = fn
-        self.context = context
-
-    def settled(self, result: ResultBase[Any], /) -> None:
-        self.result = result
-        _calls.made_now.append(self)
-
-    def call(self) -> None:
-        try:
-            self.context.run(_nothing)
-        except RuntimeError:  # the code that settles the result runs in this context, so it can't be entered again
-            self.context = self.context.copy()
-        self.context.run(self.fn, self.result)
 
 
 @dataclass(frozen=True)
@@ -157,6 +114,7 @@ class ResultBase(Generic[T_co]):
 
     __slots__ = ("__weakref__", "_outcome", "_token", "_traceback", "_waiter")
 
+    _owner: Task | None = None  # the task that will settle it, if that is known
     _AGAIN: ClassVar[str] = "was already settled, and a result can only be settled once; check 'result.is_done()' first"
 
     _outcome: Outcome[T_co] | None  # None while pending
@@ -168,10 +126,7 @@ class ResultBase(Generic[T_co]):
         self._outcome = None
         self._traceback = None
         self._waiter = None
-        try:
-            self._token = run_here()
-        except RuntimeError:
-            self._token = None
+        self._token = current_run()
 
     # ---- reading
 
@@ -303,7 +258,7 @@ class ResultBase(Generic[T_co]):
     def statistics(self) -> ResultStatistics:
         """Return how many waits and callbacks are registered, for debugging and tests."""
         registered = self._registered()
-        callbacks = sum(type(waiter) is _Callback for waiter in registered)
+        callbacks = sum(type(waiter) is Callback for waiter in registered)
         return ResultStatistics(len(registered) - callbacks, callbacks)
 
     # ---- waiting
@@ -325,7 +280,7 @@ class ResultBase(Generic[T_co]):
         event = trio.Event()
         try:
             if self._register(event, current_trio_token()):
-                about_to_sleep(self)
+                about_to_sleep(self, (self,))
             else:
                 event.set()
             await event.wait()
@@ -371,12 +326,12 @@ class ResultBase(Generic[T_co]):
         token = self._token
         if self._outcome is None and token is not None and token is not current_run():
             self._refuse_elsewhere(token, "changed")
-        queued = [callback for callback in _calls.waiting() if callback.result is self]
-        registered = [waiter for waiter in self._registered() if type(waiter) is _Callback]
+        queued = [callback for callback in calls.waiting() if callback.result is self]
+        registered = [waiter for waiter in self._registered() if type(waiter) is Callback]
         removed = [callback for callback in (*queued, *registered) if callback.fn == fn]
         for callback in removed:
             self._unregister(callback)
-            callback.fn = _nothing  # it may be in the queue already
+            callback.fn = nothing  # it may be in the queue already
         return len(removed)
 
     # ---- hooks for the other modules
@@ -387,18 +342,13 @@ class ResultBase(Generic[T_co]):
         if self._outcome is not None:
             raise FutureSetAgainException(self)
         token = self._token
-        if token is not None:
+        if token is not None and token is not current_run():
             try:
-                here = run_here()
+                self._refuse_elsewhere(token, "settled")
             except RuntimeError:
-                here = None
-            if token is not here:
-                try:
-                    self._refuse_elsewhere(token, "settled")
-                except RuntimeError:
-                    del self  # the traceback keeps this frame alive, and the exception may end up in this very result
-                    raise
-                token = None
+                del self  # the traceback keeps this frame alive, and the exception may end up in this very result
+                raise
+            token = None
         if type(outcome) is Error:
             self._traceback = outcome.error.__traceback__
         self._outcome = outcome
@@ -417,8 +367,8 @@ class ResultBase(Generic[T_co]):
             waiter.set()
         elif waiter is not None:
             waiter.settled(self)
-            if _calls.made_now:
-                _calls.run()
+            if calls.made_now:
+                calls.run()
 
     def _register(self, waiter: Waiter, run: TrioToken, what: str = "waited for") -> bool:
         """Register a waiter of the current run, to be notified when the result is done. Registering twice counts once.
@@ -462,17 +412,13 @@ class ResultBase(Generic[T_co]):
 
     @enable_ki_protection
     def _register_callback(self, fn: Callable[[Any], object], context: contextvars.Context) -> None:
-        callback = _Callback(fn, context)
+        callback = Callback(fn, context)
         if self.is_done() or not self._register(callback, current_trio_token(), "given a callback"):
             callback.settled(self)
-            _calls.run()
+            calls.run()
 
     def _awaited(self) -> Sequence[ResultBase[Any]]:
         return (self,)
-
-    def _owner(self) -> trio.lowlevel.Task | None:
-        """The task that will settle this, if it is known."""
-        return None
 
     def _is_cancellation(self, error: BaseException) -> bool:
         return is_cancellation(error)
@@ -505,12 +451,12 @@ class ResultBase(Generic[T_co]):
     def _refuse_elsewhere(self, token: TrioToken, what: str) -> None:
         """Raise the error for a call from outside the run that the result belongs to, unless that run has ended."""
         try:
-            token.run_sync_soon(_nothing, idempotent=True)
+            token.run_sync_soon(nothing, idempotent=True)
         except trio.RunFinishedError:
             with _claiming:
                 if self._token is token:
                     for waiter in self._registered():
-                        if type(waiter) is not _Callback:
+                        if type(waiter) is not Callback:
                             self._unregister(waiter)  # its task ended with the run
                     self._token = None
             return
@@ -569,82 +515,6 @@ class ResultBase(Generic[T_co]):
         return f"{type(self).__name__}({self._routine_str() if format_spec else ''}{state})"
 
 
-# ---- callbacks
-
-
-class _Calls(threading.local):
-    """The callbacks that this thread still has to call.
-
-    Only the outermost call runs them. So a chain of futures, each settled by a callback of the one before, needs no
-    deep stack, and no context is entered twice.
-    """
-
-    def __init__(self) -> None:
-        self._running = False
-        self._queue: deque[_Callback] = deque()
-        self.made_now: list[_Callback] = []  # to be called right after the current callback
-
-    def waiting(self) -> Sequence[_Callback]:
-        return *self._queue, *self.made_now
-
-    def run(self) -> None:
-        """Call them, unless a callback is calling this."""
-        if self._running:
-            return
-        self._running = True
-        leaving: BaseException | None = None
-        try:
-            while self._queue or self.made_now:
-                while self.made_now:  # one by one, as a finalizer may add to them at any time
-                    self._queue.appendleft(self.made_now.pop())
-                callback = self._queue.popleft()
-                try:
-                    callback.call()
-                except BaseException as error:  # noqa: ASYNC103 # logged, or raised once all callbacks have run
-                    if leaving is None and not isinstance(error, Exception):
-                        leaving = error
-                    else:
-                        _logger.exception("callback %s of %s failed", name_of(callback.fn), repr(callback.result))
-                del callback  # a traceback keeps this frame alive
-            if leaving is not None:
-                raise leaving
-        finally:
-            self._running = False
-            del leaving
-
-
-def _nothing(*_args: object) -> None:
-    pass
-
-
-_calls = _Calls()
-
-
-# ---- waiting, and the current run
-
-
-@enable_ki_protection
-async def wait_until_done(results: Sequence[ResultBase[Any]]) -> None:
-    """Wait until all of these results are done; none may appear twice."""
-    run = current_trio_token()
-    waiter = CountDown(results)
-    try:
-        for result in results:
-            if not result._register(waiter, run):
-                waiter.settled()
-        waiter.settled()
-        if waiter.left:
-            about_to_sleep(waiter)
-        await waiter.event.wait()
-    except BaseException:
-        for result in results:
-            result._unregister(waiter)
-        raise
-    finally:
-        result = None  # type: ignore[assignment] # a traceback keeps this frame alive, and everything it refers to
-        del results, waiter
-
-
 def isfuture(obj: object) -> TypeIs[ResultBase[Any]]:
     """Return whether an object is a triores result: a `Future`, a `ResultCapture`, or another `ResultBase`."""
     return isinstance(obj, ResultBase)
@@ -663,21 +533,15 @@ def current_trio_token() -> TrioToken:
     try:
         return run_here()
     except RuntimeError:
-        raise_no_trio()
-
-
-def require_trio() -> None:
-    """Raise a `RuntimeError` that says what is missing, unless this is called in a Trio task."""
-    if not trio.lowlevel.in_trio_task():
-        raise_no_trio()
+        raise no_trio() from None
 
 
 async def checkpoint() -> None:
     """Trio's checkpoint, or a `RuntimeError` that says what is missing."""
-    require_trio()
+    current_trio_token()
     await trio.lowlevel.checkpoint()
 
 
-def raise_no_trio() -> NoReturn:
-    """Raise the `RuntimeError` for a call outside a Trio run; unlike Trio's own, it says what to do."""
-    raise RuntimeError("triores needs Trio: call this from inside trio.run(...)") from None
+def no_trio() -> RuntimeError:
+    """Return the error for a call outside a Trio run; unlike Trio's own, it says what to do."""
+    return RuntimeError("triores needs Trio: call this from inside trio.run(...)")

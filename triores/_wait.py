@@ -15,10 +15,11 @@ import trio
 from trio.lowlevel import enable_ki_protection
 
 from ._checks import refuse_result
-from ._result import ResultBase, checkpoint, current_trio_token, wait_until_done
+from ._cycles import about_to_sleep
+from ._result import ResultBase, checkpoint, current_trio_token
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
     from typing_extensions import Self
 
@@ -49,9 +50,49 @@ async def wait_all(results: Iterable[ResultBase[object]]) -> None:
         WaitCycleError: If the wait could never end, because a task that settles one of them needs this one first.
     """
     try:
-        await wait_until_done(_listed(results, "wait_all"))
+        await _wait_all(_listed(results, "wait_all"))
     finally:
         del results  # a traceback keeps this frame alive
+
+
+@enable_ki_protection
+async def _wait_all(results: list[ResultBase[object]]) -> None:
+    run = current_trio_token()
+    waiter = CountDown(results)
+    try:
+        for result in results:
+            if not result._register(waiter, run):
+                waiter.settled()
+        waiter.settled()
+        if waiter.left:
+            about_to_sleep(waiter, results)
+        await waiter.event.wait()
+    except BaseException:
+        for result in results:
+            result._unregister(waiter)
+        raise
+    finally:
+        result = None  # type: ignore[assignment] # a traceback keeps this frame alive, and everything it refers to
+        del results, waiter
+
+
+class CountDown:
+    """The waiter of a task that sleeps until each of its results is done."""
+
+    __slots__ = ("event", "left", "results")
+
+    def __init__(self, results: Sequence[ResultBase[object]]) -> None:
+        self.event = trio.Event()
+        self.left = len(results) + 1  # results that are pending or not registered yet, plus 1 until all are registered
+        self.results = results
+
+    def _awaited(self) -> Sequence[ResultBase[object]]:
+        return self.results
+
+    def settled(self, _result: object = None, /) -> None:
+        self.left -= 1
+        if not self.left:
+            self.event.set()
 
 
 @overload
@@ -77,32 +118,20 @@ async def wait_any(results: Iterable[ResultBase[Any]]) -> ResultBase[Any]:
         TypeError: If an item isn't a result.
     """
     try:
-        return await _wait_any(_listed(results, "wait_any"))
+        return await _next_of(_AsCompleted(_listed(results, "wait_any")))
     finally:
         del results  # a traceback keeps this frame alive
 
 
 @enable_ki_protection
-async def _wait_any(results: list[ResultBase[Any]]) -> ResultBase[Any]:
-    if not results:
-        raise RuntimeError("wait_any got no results, so it would never return; pass at least one")
-    first = next((result for result in results if result.is_done()), None)
-    arrivals: Arrivals[ResultBase[Any]] = Arrivals()
+async def _next_of(completed: _AsCompleted[ResultT]) -> ResultT:
     try:
-        if first is not None:
-            await checkpoint()
-            return first
-        run = current_trio_token()
-        for result in results:
-            if not result._register(arrivals, run):
-                arrivals.settled(result)
-        await arrivals.wait()
-        return arrivals.ready[0]
+        if not completed.left:
+            raise RuntimeError("wait_any got no results, so it would never return; pass at least one")
+        return await completed.__anext__()
     finally:
-        for result in results:
-            result._unregister(arrivals)
-        result = None  # type: ignore[assignment] # a traceback keeps this frame alive
-        del first, arrivals, results
+        completed.forget()
+        del completed
 
 
 @overload
@@ -214,19 +243,17 @@ class Arrivals(Generic[ResultT]):
 class _AsCompleted(AsyncIterator[ResultT]):
     # Separate from the arrivals, so that the results on which those are registered don't keep the iterator alive.
 
-    __slots__ = ("_arrivals", "_pending", "_token", "left")
+    __slots__ = ("_arrivals", "_token", "left")
 
     @enable_ki_protection
     def __init__(self, results: list[ResultT]) -> None:
         self._arrivals: Arrivals[ResultT] = Arrivals()
-        self._pending: dict[int, ResultT] = {}  # by id; those on which the arrivals may be registered
+        self.left: dict[int, ResultT] = {}  # by id; those that haven't been taken yet
         self._token = current_trio_token()
-        self.left = len(results)  # how many haven't been taken yet
+        self.left.update((id(result), result) for result in results)
         try:
             for result in results:
-                if result._register(self._arrivals, self._token):
-                    self._pending[id(result)] = result
-                else:
+                if not result._register(self._arrivals, self._token):
                     self._arrivals.settled(result)
         except BaseException:
             self.forget()
@@ -236,7 +263,7 @@ class _AsCompleted(AsyncIterator[ResultT]):
         return self
 
     def __repr__(self) -> str:
-        return f"<as_completed: {self.left} results left, {len(self._arrivals.ready)} of them done>"
+        return f"<as_completed: {len(self.left)} results left, {len(self._arrivals.ready)} of them done>"
 
     @enable_ki_protection
     async def __anext__(self) -> ResultT:
@@ -268,30 +295,29 @@ class _AsCompleted(AsyncIterator[ResultT]):
 
     def take(self) -> ResultT:
         result = self._arrivals.ready.popleft()
-        self._pending.pop(id(result), None)
-        self.left -= 1
+        del self.left[id(result)]
         return result
 
     def forget(self) -> None:
-        _unregister(self._arrivals, self._pending)
+        _unregister(self._arrivals, self.left)
 
     def __del__(self) -> None:
-        if not self._pending:
+        if not self.left:
             return
         # The garbage collector runs in any thread it likes, but a result may only be changed in its own run.
         if trio.lowlevel.in_trio_run() and trio.lowlevel.current_trio_token() is self._token:
             self.forget()
             return
         try:
-            self._token.run_sync_soon(_unregister, self._arrivals, self._pending)
+            self._token.run_sync_soon(_unregister, self._arrivals, self.left)
         except trio.RunFinishedError:
             self.forget()
 
 
-def _unregister(arrivals: Arrivals[Any], results: dict[int, ResultT]) -> None:
-    for result in results.values():
+def _unregister(arrivals: Arrivals[Any], left: dict[int, ResultT]) -> None:
+    for result in left.values():
         result._unregister(arrivals)
-    results.clear()
+    left.clear()
 
 
 def _listed(results: Iterable[ResultT], call: str) -> list[ResultT]:

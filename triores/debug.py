@@ -22,10 +22,10 @@ from ._checks import shown
 from ._exceptions import TaskCancelledException
 from ._graph import ResultInfo, Snapshot, TaskInfo
 from ._inspect import snapshot_of, watched
-from ._result import CountDown, ResultBase, current_trio_token, isfuture
+from ._result import ResultBase, current_trio_token, isfuture
 from ._runs import Run, all_runs, run_here, schedule_points_of
 from ._tree import text_of
-from ._wait import Arrivals
+from ._wait import Arrivals, CountDown
 
 if TYPE_CHECKING:
     from types import FrameType

@@ -30,8 +30,8 @@ from . import _capture
 from ._amap import ItemCapture
 from ._checks import call_of, shown
 from ._exceptions import why_cancelled
-from ._result import CountDown, ResultBase
-from ._wait import Arrivals
+from ._result import ResultBase
+from ._wait import Arrivals, CountDown
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

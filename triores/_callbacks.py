@@ -1,0 +1,91 @@
+"""Callbacks of results: their order, their contexts, and what becomes of an exception that one of them raises.
+
+They run after all other waiters of their result have been notified, in order of registration. Only the outermost call
+that settles a result runs them: if a callback settles another result, that result's callbacks come right after it, and
+the rest has to wait. So a chain of futures, each settled by a callback of the one before, needs no deep stack, and no
+context is entered twice.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections import deque
+from typing import TYPE_CHECKING, Any
+
+from ._checks import name_of
+
+if TYPE_CHECKING:
+    import contextvars
+    from collections.abc import Callable, Sequence
+
+_logger = logging.getLogger("triores")
+
+
+class Callback:
+    """A waiter that has a function called."""
+
+    __slots__ = ("context", "fn", "result")
+
+    def __init__(self, fn: Callable[[Any], object], context: contextvars.Context) -> None:
+        self.result: object = None  # the result once it is done; before that, it would be a reference cycle
+        self.fn = fn
+        self.context = context
+
+    def settled(self, result: object, /) -> None:
+        """Have the function called when `calls` runs next."""
+        self.result = result
+        calls.made_now.append(self)
+
+    def call(self) -> None:
+        """Call the function in its context."""
+        try:
+            self.context.run(nothing)
+        except RuntimeError:  # the code that settles the result runs in this context, so it can't be entered again
+            self.context = self.context.copy()
+        self.context.run(self.fn, self.result)
+
+
+class _Calls(threading.local):
+    """The callbacks that this thread still has to call."""
+
+    def __init__(self) -> None:
+        self._running = False
+        self._queue: deque[Callback] = deque()
+        self.made_now: list[Callback] = []  # to be called right after the current callback
+
+    def waiting(self) -> Sequence[Callback]:
+        """Return all of them."""
+        return *self._queue, *self.made_now
+
+    def run(self) -> None:
+        """Call them, unless a callback is calling this."""
+        if self._running:
+            return
+        self._running = True
+        leaving: BaseException | None = None
+        try:
+            while self._queue or self.made_now:
+                while self.made_now:  # one by one, as a finalizer may add to them at any time
+                    self._queue.appendleft(self.made_now.pop())
+                callback = self._queue.popleft()
+                try:
+                    callback.call()
+                except BaseException as error:  # noqa: ASYNC103 # logged, or raised once all callbacks have run
+                    if leaving is None and not isinstance(error, Exception):
+                        leaving = error
+                    else:
+                        _logger.exception("callback %s of %s failed", name_of(callback.fn), repr(callback.result))
+                del callback  # a traceback keeps this frame alive
+            if leaving is not None:
+                raise leaving
+        finally:
+            self._running = False
+            del leaving
+
+
+def nothing(*_args: object) -> None:
+    """Do nothing."""
+
+
+calls = _Calls()
