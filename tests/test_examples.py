@@ -47,8 +47,8 @@ def test_every_request_is_answered_and_every_caller_gets_an_error_when_the_conne
     ran = run_example("multiplexed_rpc.py", "--requests", "600", "--callers", "20")
     assert (ran.stderr, ran.returncode) == (b"", 0)
     shown = figures(ran.stdout)
-    assert shown["requests"] == shown["right answers"] == "600"
-    assert float(shown["requests a second"]) > 0
+    assert shown["requests"] == shown["correct answers"] == "600"
+    assert float(shown["requests per second"]) > 0
     median, worst = (float(shown[f"latency, {which}"].removesuffix(" ms")) for which in ("median", "99th percentile"))
     assert 0 < median <= worst
     assert 0 < int(shown["answers out of order"]) < 600

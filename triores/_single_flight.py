@@ -10,8 +10,9 @@ The rules that this file owns:
   last one. A caller that is already cancelled doesn't start anything.
 - A failure belongs to the callers. If the task raises something after the last of them has left, it belongs to nobody,
   and stops here; only `KeyboardInterrupt` and the like propagate into the nursery.
-- It's a matter of chance which caller comes first, so nothing of the first caller's may reach the others: neither its
-  cancel scopes nor its context variables. Likewise, nothing of the last caller's may reach the task that it cancels.
+- It's a matter of chance which caller comes first, so nothing that belongs to the first caller may reach the others:
+  neither its cancel scopes nor its context variables. Likewise, nothing that belongs to the last caller may reach the
+  task that it cancels.
 """
 
 from __future__ import annotations
@@ -59,7 +60,7 @@ class SingleFlight(Generic[K, T]):
     You can pass a nursery; otherwise, the tasks run in the nursery of the block ``async with flights:``. So you can
     make flights before any Trio run, for example at the top of a module, and open them in each run. Once the block has
     ended, you can enter it again. When it ends, it cancels the tasks that are still running, waits for them, and lets
-    its own exception out unchanged.
+    the block's own exception through unchanged.
 
     The tasks see the context variables as they were when the nursery was passed, or the block entered: the first
     caller's own variables are none of the others' business.
@@ -149,7 +150,7 @@ class SingleFlight(Generic[K, T]):
 
         If a task for the key is already running, the call joins it, and doesn't use ``fn`` and ``args``; so the key
         must identify everything that the result depends on. ``fn`` must not call this for its own key: it would wait
-        for itself, and gets a `WaitCycleError`.
+        for itself, so it gets a `WaitCycleError`.
 
         Once the nursery's own cancel scope has been cancelled, calls no longer join tasks: each call starts one, which
         is cancelled at its first checkpoint.
@@ -233,7 +234,7 @@ class _Flight(Generic[T]):
         self._key = key
         self._scope = scope
         self.capture = capture
-        self.callers = 0  # how many of them wait for it
+        self.callers = 0  # how many of them are waiting for it
 
     def settled(self, _result: ResultBase[Any], /) -> None:
         self._forget()

@@ -144,8 +144,8 @@ def as_completed(results: Iterable[ResultBase[Any]]) -> AsyncIterator[ResultBase
     """Iterate over results in the order in which they are settled.
 
     The wait begins with this call: results that are already done come first, in the order given, and then the others as
-    they are settled. If you pass a result twice, it comes once. Several tasks may share one iterator; each result goes
-    to one of them. Each step is a checkpoint; cancelling a step doesn't lose a result.
+    they are settled. If you pass a result twice, you get it once. Several tasks may share one iterator; each result
+    goes to one of them. Each step is a checkpoint; cancelling a step doesn't lose a result.
 
     You can leave the loop early: once the iterator is dropped, nothing stays registered.
 

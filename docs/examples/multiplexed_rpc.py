@@ -232,8 +232,8 @@ def report(answered: Answered, cut: Cut) -> Table:
     table = Table("What", "Figure", title="Many requests in flight on one connection")
     table.columns[1].justify = "right"
     table.add_row("requests", f"{requests:,}")
-    table.add_row("right answers", f"{answered.right:,}")
-    table.add_row("requests a second", f"{requests / answered.seconds:,.0f}")
+    table.add_row("correct answers", f"{answered.right:,}")
+    table.add_row("requests per second", f"{requests / answered.seconds:,.0f}")
     table.add_row("latency, median", f"{1000 * percentiles[49]:.2f} ms")
     table.add_row("latency, 99th percentile", f"{1000 * percentiles[98]:.2f} ms")
     table.add_row("answers out of order", f"{answered.out_of_order:,}", end_section=True)
