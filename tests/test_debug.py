@@ -46,7 +46,7 @@ from triores import (
     wait_any,
     wrap_future,
 )
-from triores._graph import OUTSIDE, SOMEBODY, Need, reached
+from triores._graph import ANY_HELPER, OUTSIDE, Need, reached
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterator
@@ -115,7 +115,7 @@ async def test_a_task_waits_for_all_of_several(nursery: trio.Nursery) -> None:
     done.set_result(1)
     task = await blocked(nursery, wait_all, [done, *(Future[int]() for _ in range(5))])
     assert task.state.startswith(
-        "waits for all of 6 results, 5 of them pending: Future 1, which nobody is known to settle; "
+        "waits for all of 6 results, 5 of them pending: Future 1, which nobody has promised to settle; "
     )
     assert task.state.endswith("; ...")
     assert len(task.results) == 5
@@ -391,7 +391,7 @@ async def test_a_capture_that_is_not_running_says_so(nursery: trio.Nursery) -> N
     assert (await blocked(nursery, capture.wait_done)).state == "waits for sleep(0), which hasn't been started"
     new = ResultCapture.start_soon(nursery, trio.sleep, 0)
     nursery.start_soon(new.wait_done)
-    assert debug.explain(Future[int]()).startswith("this Future is pending; no task waits for it, and none is known to")
+    assert debug.explain(Future[int]()).startswith("this Future is pending; no task is waiting for it, and nobody has")
     await new.wait_done()
 
 
@@ -709,7 +709,7 @@ def test_a_task_that_nobody_can_help_is_proven_if_there_is_no_other_thread(
     wait: Callable[[], Any], alone: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     text = _hang(wait, dumped)
-    assert "no task is known to help #1 " in str(text)
+    assert "no known task can help #1 " in str(text)
     assert "!! #1 " in str(text)
     monkeypatch.setattr(_runs, "IS_GUEST", "_no_such_name")  # it may be a guest then, whose host helps
     assert "?? #1 " in str(_hang(wait, dumped))
@@ -853,7 +853,7 @@ def test_a_dump_of_a_small_program() -> None:
     assert (title, empty) == ("Trio run: 2 tasks", "")
     assert first.endswith("main: is running")
     assert where.startswith(f'   │    File "{__file__}", line ')
-    assert second == "   └─ #2 answer('what?'): waits for Future 1, which nobody is known to settle"
+    assert second == "   └─ #2 answer('what?'): waits for Future 1, which nobody has promised to settle"
     assert where_second.startswith(f'           File "{__file__}", line ')
 
 
@@ -1017,10 +1017,10 @@ def test_what_needs_nothing_can_go_on() -> None:
         "any": Need(["stuck", "free"], every=False),
         "nothing": Need([], every=False),
         "stuck": Need(["free", "stuck"]),
-        "helped": Need([SOMEBODY]),
+        "helped": Need([ANY_HELPER]),
     }
     assert reached(needs, []) == {OUTSIDE, "free", "all", "any"}
-    assert reached(needs, ["any"]) == {OUTSIDE, SOMEBODY, "free", "all", "any", "helped"}
+    assert reached(needs, ["any"]) == {OUTSIDE, ANY_HELPER, "free", "all", "any", "helped"}
 
 
 def test_nothing_is_kept_alive_and_nothing_changes() -> None:
@@ -1233,7 +1233,7 @@ def test_a_guest_is_shown_while_its_host_runs() -> None:
     tokens: list[tuple[trio.lowlevel.TrioToken, Future[int]]] = []
     text = asyncio.run(host())
     assert "?? #1 " in text
-    assert "waits for Future 1, which nobody is known to settle" in text
+    assert "waits for Future 1, which nobody has promised to settle" in text
 
 
 def test_a_snapshot_from_another_thread() -> None:
@@ -1382,7 +1382,7 @@ async def test_watch_dumps_once_when_a_task_has_waited_that_long(
         await trio.sleep(1)
     assert trio.current_time() >= started + 30
     text = file.getvalue()
-    assert "waiter: waits for Future 1, which nobody is known to settle (for 30 s or more)" in text
+    assert "waiter: waits for Future 1, which nobody has promised to settle (for 30 s or more)" in text
     await trio.sleep(100)
     assert file.getvalue() == text
 
@@ -1472,7 +1472,7 @@ def test_explain_outside_of_a_run() -> None:
         return Future[int]()
 
     assert debug.explain(trio.run(main)).startswith("this Future is pending; the Trio run of this token has ended")
-    assert debug.explain(Future[int]()).endswith("doesn't belong to a Trio run yet, so nothing waits for it")
+    assert debug.explain(Future[int]()).endswith("doesn't belong to a Trio run yet, so nothing is waiting for it")
     with pytest.raises(TypeError, match="explain takes a triores result, not 3"):
         debug.explain(3)  # type: ignore[arg-type] # this is the mistake
 

@@ -162,7 +162,7 @@ def test_the_report_counts_waiters_and_callbacks(run_suite: RunSuite) -> None:
         passed=1,
         errors=1,
     )
-    assert "waits for it: 1, callbacks: 2\n" in report
+    assert "waits: 1, callbacks: 2\n" in report
 
 
 def test_the_report_names_the_waiting_tasks_if_they_are_still_running(
@@ -198,7 +198,7 @@ def test_the_report_names_the_waiting_tasks_if_they_are_still_running(
         passed=2,
         errors=1,
     )
-    assert "    waits for it: 1, callbacks: 0\n        task the task that hangs\n" in report
+    assert "    waits: 1, callbacks: 0\n        task the task that hangs\n" in report
 
 
 def test_with_tracemalloc_the_report_shows_the_calls_that_made_the_result(

@@ -143,7 +143,7 @@ def open_amap(
 
 
 class ItemCapture(ResultCapture[T_co], Generic[ItemT_co, T_co]):
-    """What you get from `open_amap`: the capture of the call with one item."""
+    """What you get from `open_amap`: the capture of the call for one item."""
 
     __slots__ = ()
 

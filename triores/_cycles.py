@@ -9,12 +9,12 @@ are strict:
   not a task in ``nursery.start``.
 - If a task needs itself, directly or through other tasks, only a cancellation can end its wait. That cancellation must
   reach all waits of the cycle at once; otherwise one of them could end by itself. So each cancel scope around one of
-  the waits must be around all of them. If a task on the cycle entered a scope, it may be there to end that wait alone,
+  the waits must be around all of them. If a task in the cycle entered a scope, it may be there to end that wait alone,
   even if it is around all of them, so then there is no error. Two kinds of scopes can't have that purpose. One is the
-  scope of a nursery that belongs to a task on the cycle, without a time limit of its own; if it is around only some of
-  the waits, only tasks on the cycle may run in it, since any other task might cancel it. The other is the scope that
+  scope of a nursery that belongs to a task in the cycle, without a time limit of its own; if it is around only some of
+  the waits, only tasks in the cycle may run in it, since any other task might cancel it. The other is the scope that
   `SingleFlight` puts around a call that the cycle waits for: it is cancelled once nobody waits for the call any more.
-- There is no error if anything on the cycle is already being cancelled.
+- There is no error if anything in the cycle is already being cancelled.
 - Tasks may be on several cycles at once, as packages that depend on each other are. Then other tasks may run in the
   nurseries of the shortest cycle, and yet none of them can go on. So if the shortest cycle alone isn't an error, the
   tasks on all cycles through the waiting task are checked together, by the same rules.

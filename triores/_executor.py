@@ -60,19 +60,19 @@ async def run_in_executor(
     can't take one.
 
     Args:
-        executor: Where to run it. It stays open. In async code, end it with ``pool.shutdown(wait=False)``: the end of a
-            ``with pool:`` block would block the Trio thread. For a Dask cluster, pass
+        executor: Where to run it. It stays open. In async code, shut it down with ``pool.shutdown(wait=False)``: the
+            end of a ``with pool:`` block would block the Trio thread. For a Dask cluster, pass
             ``client.get_executor(pure=False)``.
         fn: A synchronous function; for a process pool, one that can be pickled.
         args: Its positional arguments; use `functools.partial` for others.
-        abandon_on_cancel: If the wait is cancelled, don't wait for a call that has begun. It runs to its end, and its
-            outcome is dropped.
+        abandon_on_cancel: If the wait is cancelled, don't wait for a call that has begun. It runs to completion, and
+        its outcome is dropped.
 
     Returns:
         What the function returned.
 
     Raises:
-        TypeError: If ``fn`` is an async function or isn't callable, or the executor isn't one.
+        TypeError: If ``fn`` is an async function or isn't callable, or ``executor`` isn't an executor.
         BaseException: What the function raised, not wrapped; and what the executor raises: a `RuntimeError` after its
             shutdown, a pickling error, a `concurrent.futures.BrokenExecutor` if a worker died, a
             `concurrent.futures.CancelledError` if somebody else cancelled the call.
@@ -182,7 +182,7 @@ def _takes_context(executor: object) -> bool:
     """Return whether the function runs in a thread of this interpreter, so that the context needn't be pickled."""
     from concurrent.futures import ThreadPoolExecutor
 
-    pickling = sys.modules.get("concurrent.futures.interpreter")  # from Python 3.14 on
+    pickling = sys.modules.get("concurrent.futures.interpreter")  # new in Python 3.14
     return isinstance(executor, ThreadPoolExecutor) and not (
         pickling is not None and isinstance(executor, pickling.InterpreterPoolExecutor)
     )

@@ -110,7 +110,7 @@ def _wrap_concurrent(future: concurrent.futures.Future[T], wrapper: Future[T], t
         wrapper.set_outcome(_outcome_of(future))
     else:
         _on_cancel(wrapper, lambda _reason: future.cancel())
-        future.add_done_callback(partial(_tell, token, wrapper))
+        future.add_done_callback(partial(_settle_soon, token, wrapper))
 
 
 def _wrap_asyncio(future: asyncio.Future[T], wrapper: Future[T], token: TrioToken) -> None:
@@ -119,7 +119,7 @@ def _wrap_asyncio(future: asyncio.Future[T], wrapper: Future[T], token: TrioToke
         wrapper.set_outcome(_outcome_of(future))
         return
     try:
-        loop.call_soon_threadsafe(future.add_done_callback, partial(_tell, token, wrapper))
+        loop.call_soon_threadsafe(future.add_done_callback, partial(_settle_soon, token, wrapper))
     except RuntimeError:
         raise RuntimeError(
             "the event loop of this asyncio future is closed, so neither the future nor a wrapper would ever be done; "
@@ -129,8 +129,10 @@ def _wrap_asyncio(future: asyncio.Future[T], wrapper: Future[T], token: TrioToke
 
 
 @enable_ki_protection
-def _tell(token: TrioToken, wrapper: Future[T], future: concurrent.futures.Future[T] | asyncio.Future[T]) -> None:
-    """Settle the wrapper soon; called in the thread in which the future was settled."""
+def _settle_soon(
+    token: TrioToken, wrapper: Future[T], future: concurrent.futures.Future[T] | asyncio.Future[T]
+) -> None:
+    """Settle the wrapper soon; called in whichever thread settled the future."""
     with suppress(trio.RunFinishedError):
         token.run_sync_soon(_settle, wrapper, _outcome_of(future))
 
@@ -236,8 +238,8 @@ def ensure_future(obj: Any, nursery: NurseryLike) -> ResultBase[Any]:
         The same result, a `Future`, or a `ResultCapture`.
 
     Raises:
-        TypeError: If it can't be waited for, or the nursery isn't one.
-        RuntimeError: If there is no Trio run here, the nursery is closed, or the asyncio future's loop is closed. A
+        TypeError: If it can't be waited for, or ``nursery`` isn't a nursery. RuntimeError: If there is no Trio run
+        here, the nursery is closed, or the asyncio future's loop is closed. A
             coroutine that can't be started is closed.
     """
     try:

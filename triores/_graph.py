@@ -4,16 +4,15 @@ A snapshot holds numbers and text of limited length: no tasks, frames or values,
 keeping one keeps nothing else alive.
 
 The set of tasks that can go on is a least fixed point. A task can go on if it gets what it needs: all of some nodes, or
-any of them. A node is a task, a result, or one of two nodes that stand for the rest of the world:
+any of them. A node is a task, a result, or one of two nodes that stand for everything else:
 
-- `OUTSIDE` is what comes by itself: time, the network, a thread that works for a task.
-- `SOMEBODY` is whoever might call ``set_result``, ``event.set()`` or ``send``: available as long as any task can go on.
+- `OUTSIDE`: whatever happens by itself. Time passes, data arrives, a thread finishes its work for a task.
+- `ANY_HELPER`: whatever calls ``set_result``, ``event.set()`` or ``send``. It is available while any helper can go on.
 
-Tasks that can't be reached from there can't go on. We compute this twice. The strict reading assumes that other threads
-may be somebody too, since we can't know what they do, and that anybody may settle a result, not just those who promised
-to. If a task can't go on even then, that is proven (``!!``). The other reading assumes that only tasks of this run are
-somebody, and that only those who promised to settle a result will. If a task can't go on then, that is suspected
-(``??``).
+Tasks that can't be reached from there can't go on. We compute this twice. The strict reading counts other threads as
+helpers, since we can't know what they do, and lets any helper settle any result. If a task can't go on even then, that
+is proven (``!!``). The other reading counts only tasks of this run as helpers, and lets a result be settled only by
+those that promised to. If a task can't go on then, that is suspected (``??``).
 """
 
 from __future__ import annotations
@@ -32,7 +31,7 @@ if TYPE_CHECKING:
 Verdict: TypeAlias = Literal["", "!!", "??"]
 
 OUTSIDE = "outside"
-SOMEBODY = "somebody"
+ANY_HELPER = "any helper"
 
 
 @dataclass(frozen=True)
@@ -151,12 +150,12 @@ class Need(NamedTuple):
     every: bool = True
 
 
-def reached(needs: Mapping[object, Need], somebody: Iterable[object]) -> set[object]:
-    """Return the nodes that can go on. If any node in ``somebody`` can, so can `SOMEBODY`."""
+def reached(needs: Mapping[object, Need], helpers: Iterable[object]) -> set[object]:
+    """Return the nodes that can go on. `ANY_HELPER` can if at least one of the ``helpers`` can."""
     waiting: dict[object, int] = {}
     dependents: defaultdict[object, list[object]] = defaultdict(list)
     able: list[object] = [OUTSIDE]
-    helpers = set(somebody)
+    helpers = set(helpers)
     for node, need in needs.items():
         waiting[node] = (len(need.nodes) if need.every else min(1, len(need.nodes))) or -1
         for needed in need.nodes:
@@ -166,9 +165,9 @@ def reached(needs: Mapping[object, Need], somebody: Iterable[object]) -> set[obj
     seen: set[object] = set(able)
     for node in able:  # the list grows during the loop
         enabled = list(dependents[node])
-        if node in helpers and SOMEBODY not in seen:
-            seen.add(SOMEBODY)
-            able.append(SOMEBODY)
+        if node in helpers and ANY_HELPER not in seen:
+            seen.add(ANY_HELPER)
+            able.append(ANY_HELPER)
         for dependent in enabled:
             waiting[dependent] -= 1
             if waiting[dependent] == 0 and dependent not in seen:

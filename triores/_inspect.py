@@ -31,7 +31,7 @@ from ._foreign import _cancel_too
 from ._future import _MustSet
 from ._future_map import FutureMap, _Expected
 from ._gather import first_success, race
-from ._graph import OUTSIDE, SOMEBODY, Need, ResultInfo, Snapshot, TaskInfo, Verdict, reached
+from ._graph import ANY_HELPER, OUTSIDE, Need, ResultInfo, Snapshot, TaskInfo, Verdict, reached
 from ._result import ResultBase
 from ._runs import age_of, deadline_of, is_asleep, schedule_points_of, waits_at_end_of
 from ._stacks import Place, Step, held_by, place_of, place_of_call, place_of_thread, places_on_stacks, steps_of
@@ -196,7 +196,7 @@ class _Reader:
             if results:
                 text = f"waits for the first of {len(results)} pending results: {{}}"
                 return _Wait(text, self._need(results, every=False), results)
-            return _Wait(f"waits for the next result of {_call_in(looked.library) or 'several'}", Need([SOMEBODY]))
+            return _Wait(f"waits for the next result of {_call_in(looked.library) or 'several'}", Need([ANY_HELPER]))
         return None
 
     def _wait_for_tasks(self, looked: _Looked) -> _Wait | None:
@@ -242,8 +242,8 @@ class _Reader:
             return self._wait_for_lock(held)
         if call is _LIMITER:
             return self._wait_for_token(held)
-        if call in _BY_SOMEBODY:
-            return _Wait(_BY_SOMEBODY[call], Need([SOMEBODY]))
+        if call in _ENDED_BY_HELPER:
+            return _Wait(_ENDED_BY_HELPER[call], Need([ANY_HELPER]))
         if call is _FOREVER:
             return _Wait("sleeps until it is cancelled", helps=False)
         if call is None or call in _TIME:
@@ -302,7 +302,7 @@ class _Reader:
         elif isinstance(known.result, ResultCapture):
             known.owed = "whose task hasn't begun" if known.result._started else "which hasn't been started"
         else:
-            known.owed = "which nobody reads" if known.request else "which nobody is known to settle"
+            known.owed = "which nobody reads" if known.request else "which nobody has promised to settle"
 
     def _needs_of_result(self, known: _Result, *, promises: bool) -> Need:
         owner = known.result._owner
@@ -312,7 +312,7 @@ class _Reader:
             return Need([OUTSIDE])
         if promises and known.owners:
             return Need(list(known.owners), every=False)
-        return Need([SOMEBODY])
+        return Need([ANY_HELPER])
 
     # ---- the whole
 
@@ -498,7 +498,7 @@ _CONDITION = _code_of(trio.Condition.wait)
 _LIMITER = _code_of(trio.CapacityLimiter.acquire_on_behalf_of)
 _FOREVER = _code_of(trio.sleep_forever)
 _TIME = {_code_of(trio.sleep), _code_of(trio.sleep_until)}
-_BY_SOMEBODY = {
+_ENDED_BY_HELPER = {
     _code_of(trio.Event.wait): "waits for a trio.Event",
     _CONDITION: "waits for a trio.Condition",
     _code_of(trio.Semaphore.acquire): "waits for a trio.Semaphore",

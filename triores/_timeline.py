@@ -133,10 +133,10 @@ def _row(row: Span, axis: _Axis, y: int) -> str:
     look = LOOKS[row.ended]
     times = f"{_seconds(row.begin - axis.first)} to {_seconds(row.end - axis.first)}"
     lasted = _seconds(row.end - row.begin)
-    told = f"{row.name}\n{look.words} {row.detail}\n{times}: {lasted}, of which it ran {_seconds(row.ran)}"
+    title = f"{row.name}\n{look.words} {row.detail}\n{times}: {lasted}, of which it ran {_seconds(row.ran)}"
     left, width = axis.percent(row.begin), axis.percent(row.end) - axis.percent(row.begin)
     return (
-        f"<g><title>{escape(told)}</title>"
+        f"<g><title>{escape(title)}</title>"
         + _text("0", y + 10, escape(_shortened(row.name)), "label")
         + _text("100%", y + 10, f"{_mark(look)} {lasted}", anchor="end")
         + f'<line class="lane" x1="0" x2="100%" y1="{y + 21}" y2="{y + 21}"/>'
@@ -150,7 +150,7 @@ def _group(name: str, rows: Sequence[Span], axis: _Axis, y: int) -> str:
     peak = _peak(rows)
     ends = Counter(row.ended for row in rows)
     counts = [f"{_mark(look)} {ends[ended]:,}" for ended, look in LOOKS.items() if ends[ended]]
-    told = ", ".join(f"{ends[ended]:,} {look.words}" for ended, look in LOOKS.items() if ends[ended])
+    summary = ", ".join(f"{ends[ended]:,} {look.words}" for ended, look in LOOKS.items() if ends[ended])
     below = [0.0] * BINS
     outlines: list[str] = []
     for ended, look in LOOKS.items():
@@ -159,7 +159,7 @@ def _group(name: str, rows: Sequence[Span], axis: _Axis, y: int) -> str:
             outlines.append(f'<path d="{_outline(below, above, peak)}" fill="{look.colour}"/>')
             below = above
     return (
-        f"<g><title>{escape(f'{name}: {told}; at most {peak:,} at once')}</title>"
+        f"<g><title>{escape(f'{name}: {summary}; at most {peak:,} at once')}</title>"
         + _text("0", y + 10, f"{escape(_shortened(name, LABEL // 2))}, {peak:,} at once", "label")
         + _text("100%", y + 10, "\u2002".join(counts), anchor="end")
         + f'<line class="lane" x1="0" x2="100%" y1="{y + 58}" y2="{y + 58}"/>'

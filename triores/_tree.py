@@ -46,7 +46,7 @@ def _head(snapshot: Snapshot, title: str) -> Iterator[str]:
         yield f"?? {_number(suspected)} can't go on, unless another thread or something unknown helps"
     deadlocks = snapshot.deadlocks()
     for group in deadlocks[:_DEADLOCKS]:
-        yield f"   {_told(group)}"
+        yield f"   {_described(group)}"
     if len(deadlocks) > _DEADLOCKS:
         yield f"   ... and {len(deadlocks) - _DEADLOCKS:,} more such groups"
 
@@ -55,10 +55,10 @@ def _number(count: int) -> str:
     return f"{count:,} task{'s' * (count != 1)}"
 
 
-def _told(group: Sequence[TaskInfo]) -> str:
-    """Describe a cycle as a chain of its tasks, or a single task that nobody helps."""
+def _described(group: Sequence[TaskInfo]) -> str:
+    """Describe a cycle as a chain of its tasks, or a single task that nobody can help."""
     if len(group) == 1 and group[0].number not in group[0].needs:
-        return f"no task is known to help {_named(group[0])}"
+        return f"no known task can help {_named(group[0])}"
     by_number = {task.number: task for task in group}
     chain = [group[0]]
     while (following := _next(chain[-1], by_number)) not in chain:

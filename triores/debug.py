@@ -286,7 +286,7 @@ def _ended(result: ResultBase[Any]) -> list[str]:
 def _pending(result: ResultBase[Any]) -> list[str]:
     token = result.trio_token
     if token is None:
-        return [f"{result._work()} is pending, and doesn't belong to a Trio run yet, so nothing waits for it"]
+        return [f"{result._work()} is pending, and doesn't belong to a Trio run yet, so nothing is waiting for it"]
     try:
         graph = snapshot(trio_token=token)
     except RuntimeError as error:
@@ -294,20 +294,20 @@ def _pending(result: ResultBase[Any]) -> list[str]:
     info = graph._info_of(result)
     waiters = graph.waiters_of(result)
     if info is None:
-        lines = [f"{result._work()} is pending; no task waits for it, and none is known to settle it"]
+        lines = [f"{result._work()} is pending; no task is waiting for it, and nobody has promised to settle it"]
     else:
         lines = [f"{result._work()}, {info.owed}, is pending"]
     owner = graph.owner_of(result)
     if owner is not None:
-        lines.append(f"  to be settled by {_told(owner)}")
+        lines.append(f"  to be settled by {_described(owner)}")
     statistics = result.statistics()
     lines.append(f"  waits: {statistics.waiters}, callbacks: {statistics.callbacks}")
-    lines.extend(f"    {_told(task)}" for task in waiters[:5])
+    lines.extend(f"    {_described(task)}" for task in waiters[:5])
     if len(waiters) > 5:
         lines.append(f"    ... and {len(waiters) - 5:,} more tasks")
     return lines
 
 
-def _told(task: TaskInfo) -> str:
+def _described(task: TaskInfo) -> str:
     where = "" if task.file is None else f' (File "{task.file}", line {task.line}, in {task.function})'
     return f"{task.verdict}{' ' * bool(task.verdict)}task #{task.number} {task.name}: {task.state}{where}"

@@ -129,7 +129,7 @@ def _made(note: _Note, result: ResultBase[Any]) -> str:
 
 def _waiting(result: ResultBase[Any]) -> str:
     counted = result.statistics()
-    lines = [f"    waits for it: {counted.waiters}, callbacks: {counted.callbacks}"]
+    lines = [f"    waits: {counted.waiters}, callbacks: {counted.callbacks}"]
     if counted.waiters:
         with suppress(RuntimeError):  # raised if the run has ended, and its tasks with it
             tasks = debug.snapshot(trio_token=result.trio_token).waiters_of(result)

@@ -9,7 +9,7 @@ value, error, cancelled or call. A line ``note | time | text`` marks a moment. P
 readers can compare them: ``:until:`` is the time at the right edge, and ``:letters:`` the length of the longest name.
 
 ``travel``: what one party sends to another. The first line names the parties, from left to right; the other lines are
-``from -> to: text``, or ``at: text`` for what a party does by itself.
+``from -> to: text``, or ``at: text`` for what a party does on its own.
 
 ``ownership``: what lives inside what. Indented lines are inside the line above them; ``task -> result`` draws the
 result outside.

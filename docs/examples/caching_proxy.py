@@ -116,7 +116,7 @@ class Proxy:
 
     async def _page(self, path: str) -> bytes:
         if path in self._cache:
-            await trio.lowlevel.checkpoint()  # so that this is one in any case
+            await trio.lowlevel.checkpoint()  # so that this is always one
             return self._cache[path]
         return await self._flights.run(path, self._fetch, path)
 

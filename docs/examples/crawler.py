@@ -173,7 +173,7 @@ def main() -> bool:
     parser = argparse.ArgumentParser(description="Serve a site on this machine, and crawl it.")
     parser.add_argument("--pages", type=int, default=300, help="how many pages the site has")
     parser.add_argument("--limit", type=int, default=20, help="how many requests to make at a time")
-    parser.add_argument("--seed", type=int, default=1, help="what the links of the site are drawn with")
+    parser.add_argument("--seed", type=int, default=1, help="the seed of the site's random links")
     parser.add_argument("--trace", metavar="FILE", type=Path, help="record the run, and save it as this .svg or .json")
     arguments = parser.parse_args()
     if arguments.pages < 1 or arguments.limit < 1:

@@ -21,7 +21,7 @@ LONGEST = 0.05  # seconds that an item takes, at most
 
 
 async def work(item: int) -> int:
-    """Stands for slow work that may fail, such as a download. Every tenth item fails."""
+    """Stands in for slow work that may fail, such as a download. Every tenth item fails."""
     await trio.sleep(random.uniform(0, LONGEST))
     if item % 10 == 9:
         raise ConnectionError(f"item {item} was lost")

@@ -19,7 +19,7 @@ LONGEST = 0.05  # seconds that an item takes, at most
 
 
 async def work(item: int) -> int:
-    """Stands for slow work, such as a download."""
+    """Stands in for slow work, such as a download."""
     await trio.sleep(random.uniform(0, LONGEST))
     return item
 

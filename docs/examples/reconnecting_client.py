@@ -1,6 +1,6 @@
 """A client that outlives its connections: what `FutureMap` is for.
 
-A server on this machine cuts the connection at random, and the client connects again. Each connection has a
+A server on this machine cuts the connection at random, and the client reconnects. Each connection has a
 `FutureMap` of its own, since its requests end with it: callers that wait for an answer when the connection is cut get
 an exception. Nobody hangs, and nothing is left in a map, which the program proves by accounting for every request.
 
@@ -94,7 +94,7 @@ class Connection:
 
 
 class Client:
-    """Connects again whenever the connection ends. Any number of tasks may `ask`, while one task is in `run`."""
+    """Reconnects whenever the connection ends. Any number of tasks may `ask`, while one task is in `run`."""
 
     def __init__(self, port: int) -> None:
         self.connections: list[Connection] = []  # the last one is in use; the others are kept for the statistics
