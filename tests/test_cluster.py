@@ -36,7 +36,7 @@ def test_the_example_gets_the_same_counts_as_a_plain_loop() -> None:
     assert ran.stdout.splitlines() == [
         "ok     40 blocks are counted as by the plain loop",
         "ok     an item that fails ends the map with its exception",
-        "ok     a worker is killed in mid-work, and all the blocks are still counted",
+        "ok     a worker is killed while working, and all the blocks are still counted",
     ]
     assert not ran.stderr
 

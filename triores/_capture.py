@@ -135,8 +135,8 @@ class ResultCapture(ResultBase[T_co]):
             The capture, which is still pending, since the task only begins at the next checkpoint.
 
         Raises:
-            TypeError: As for the constructor; also if ``nursery`` isn't a nursery. RuntimeError: If the nursery is
-            closed, the scope has been entered before, or there is no Trio run here.
+            TypeError: As for the constructor; also if ``nursery`` isn't a nursery.
+            RuntimeError: If the nursery is closed, the scope has been entered before, or there is no Trio run here.
         """
         if not callable(routine):
             refuse_uncallable(routine, "ResultCapture.start_soon(nursery, {}, *args)")
@@ -270,8 +270,8 @@ class ResultCapture(ResultBase[T_co]):
             The start result, with the value passed to ``started``, and the done result, with the value returned.
 
         Raises:
-            TypeError: If the routine is a coroutine object or isn't callable, or if what you pass as a nursery isn't
-            one. RuntimeError: If the start nursery is closed, or there is no Trio run here.
+            TypeError: If the routine is a coroutine object or isn't callable, or either nursery isn't one.
+            RuntimeError: If the start nursery is closed, or there is no Trio run here.
         """
         call = "ResultCapture.capture_start_and_done_results(run_nursery, {}, *args)"
         if not callable(routine):

@@ -66,7 +66,7 @@ async def run_in_executor(
         fn: A synchronous function; for a process pool, one that can be pickled.
         args: Its positional arguments; use `functools.partial` for others.
         abandon_on_cancel: If the wait is cancelled, don't wait for a call that has begun. It runs to completion, and
-        its outcome is dropped.
+            its outcome is dropped.
 
     Returns:
         What the function returned.

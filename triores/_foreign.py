@@ -238,8 +238,8 @@ def ensure_future(obj: Any, nursery: NurseryLike) -> ResultBase[Any]:
         The same result, a `Future`, or a `ResultCapture`.
 
     Raises:
-        TypeError: If it can't be waited for, or ``nursery`` isn't a nursery. RuntimeError: If there is no Trio run
-        here, the nursery is closed, or the asyncio future's loop is closed. A
+        TypeError: If it can't be waited for, or ``nursery`` isn't a nursery.
+        RuntimeError: If there is no Trio run here, the nursery is closed, or the asyncio future's loop is closed. A
             coroutine that can't be started is closed.
     """
     try:

@@ -1,4 +1,4 @@
-"""A directive that shows the mistakes on one topic, from ``tests/misuse.py``, each with its error and what to do instead.
+"""A directive that shows the mistakes on one topic, from ``tests/misuse.py``, with their errors and what to do instead.
 
 The tests run that table and compare every message, so the page shows exactly what users get. Mistakes that differ only
 in the call share an entry.

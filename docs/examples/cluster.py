@@ -106,9 +106,7 @@ def run_on(client: Any, starts: list[int], *, kill_a_worker: bool) -> bool:
         victim = min(client.nthreads())
         same = trio.run(counts_as_the_plain_loop, executor, partial(count_primes_or_die, victim), starts)
         killed = victim not in client.nthreads()
-        all_well &= report(
-            "a worker is killed while it is working, and all the blocks are still counted", same and killed
-        )
+        all_well &= report("a worker is killed while working, and all the blocks are still counted", same and killed)
     return all_well
 
 
