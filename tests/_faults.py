@@ -1,16 +1,15 @@
-"""The engine of the fault tests: it runs a scenario again and again, and each time a fault comes a moment later.
+"""The engine of the fault tests: it runs a scenario over and over, with a fault that happens a moment later each time.
 
-A scenario is an async function that uses the package through a `Trial`, which hands it routines and remembers what has
-to be in order when the scenario has ended, in whatever way. All of this is checked each time:
+A scenario is an async function that gets its routines from a `Trial`. The trial keeps track of everything that has to
+be in order when the scenario has ended, however it ended. It checks each time that
 
-- no task is left, and nothing hangs;
-- nothing is registered on any result or in flight, and nothing is left pending that somebody owed;
+- no task is left behind, and nothing hangs;
+- nothing is still registered on a result or in flight, and no future is pending that had to be settled;
 - a cancellation takes no time, and leaves each call as a plain `trio.Cancelled`; Ctrl-C leaves the scenario;
-- each exception has arrived: the scenario raised it or put it into `reported`, or a result has it; nothing else came
-  out;
-- each value has arrived: the connections that were opened are closed.
+- no exception is lost: the scenario raised it or put it into `reported`, or a result has it; and no other comes out;
+- no value is lost: each connection that was opened is closed.
 
-That no task is woken twice, and no coroutine never awaited, is checked in all tests: by `conftest` and by pytest.
+All tests check that no task is woken twice, and that no coroutine is left unawaited: `conftest` and pytest do that.
 """
 
 from __future__ import annotations
@@ -35,12 +34,12 @@ Scenario: TypeAlias = "Callable[[Trial], Awaitable[None]]"
 R = TypeVar("R", bound=ResultBase[Any])
 T = TypeVar("T")
 
-A_DAY = 86_400  # seconds of a mock clock: whoever still waits then would wait forever
+A_DAY = 86_400  # seconds on the mock clock; whatever still waits then would wait forever
 EXPECTED = (Boom, TaskFailedException, FutureNeverSetException, KeyboardInterrupt)
 
 
 class Trial(trio.abc.Instrument):
-    """One run of a scenario. Before a step of any task, or at a checkpoint of a routine, one thing goes wrong."""
+    """One run of a scenario. One thing goes wrong, before a step of a task or at a checkpoint of a routine."""
 
     def __init__(self, fault: str, moment: int) -> None:
         self.fault, self.left, self.fired = fault, moment, False
@@ -49,7 +48,7 @@ class Trial(trio.abc.Instrument):
         self.ended_at = 0.0
         self.results: list[ResultBase[Any]] = []
         self.owed: list[ResultBase[Any]] = []
-        self.tables: list[object] = []  # which tell in their reprs what is in flight
+        self.tables: list[object] = []  # their reprs show what is in flight
         self.handed_out: list[ConcurrentFuture[Any]] = []
         self.raised: list[Boom] = []
         self.reported: list[BaseException | None] = []
@@ -83,15 +82,15 @@ class Trial(trio.abc.Instrument):
             await self.step(seconds)
         return value
 
-    async def sour(self, value: T) -> T:
-        """A routine whose clean-up fails when it is cancelled."""
+    async def fail_in_cleanup(self, value: T) -> T:
+        """A routine whose clean-up raises an exception when it is cancelled."""
         try:
             return await self.value(value, 3)
         except trio.Cancelled:
             raise self.boom() from None
 
     async def connect(self, steps: int = 1, seconds: float = 0) -> object:
-        """Open a connection, which somebody has to close."""
+        """Open a connection, which the scenario has to close."""
         connection = await self.value(object(), steps, seconds)
         await trio.lowlevel.cancel_shielded_checkpoint()  # so that two can succeed in one tick
         self.open.append(connection)
@@ -101,7 +100,7 @@ class Trial(trio.abc.Instrument):
         self.open.remove(connection)
 
     async def call(self, awaitable: Awaitable[T]) -> T:
-        """Make one public call. If nothing but a cancellation leaves it, that is in no group."""
+        """Make one public call. If it raises only a cancellation, that must not be in a group."""
         try:
             return await awaitable
         except BaseException as error:
@@ -123,10 +122,10 @@ class Trial(trio.abc.Instrument):
         for leaf in leaves(error):
             if isinstance(leaf, AssertionError):
                 raise leaf  # the scenario's own
-            assert isinstance(leaf, EXPECTED), f"a wrong exception: {leaf!r}"
-        assert all(result.is_done() for result in self.owed), "a future is left pending"
-        assert all(map(is_free, self.results)), "something is left registered"
-        assert all("in_flight=0" in repr(table) for table in self.tables), "something is left in flight"
+            assert isinstance(leaf, EXPECTED), f"an unexpected exception: {leaf!r}"
+        assert all(result.is_done() for result in self.owed), "a future was left pending"
+        assert all(map(is_free, self.results)), "something was left registered"
+        assert all("in_flight=0" in repr(table) for table in self.tables), "something was left in flight"
         assert all(future.done() for future in self.handed_out), "a thread would wait for a run that has ended"
         assert self.stopped_at in (None, self.ended_at), "the cancellation was swallowed"
         reported = [error, *self.reported, *[result.exception() for result in self.results if result.is_done()]]
@@ -135,19 +134,19 @@ class Trial(trio.abc.Instrument):
         assert all(id(boom) in arrived for boom in self.raised), "a failure was lost"
         assert not self.open, "a value was lost"
         interrupted = self.fired and self.fault == "ctrl-c"
-        assert error is None or self.raised or interrupted, "it failed by itself"
+        assert error is None or self.raised or interrupted, "it failed, although nothing went wrong"
         assert not interrupted or any(type(leaf) is KeyboardInterrupt for leaf in leaves(error)), "Ctrl-C was swallowed"
 
 
 def system_tasks() -> set[str]:
-    """All tasks but the main one, and the one that tells triores of the run's end."""
+    """The names of the run's outermost tasks, except the one with which triores notices the end of the run."""
     root = trio.lowlevel.current_root_task()
     assert root is not None
     return {task.name for nursery in root.child_nurseries for task in nursery.child_tasks} - {"triores: end of run"}
 
 
 def try_once(scenario: Scenario, fault: str, moment: int) -> bool:
-    """One run. Returns whether the fault came."""
+    """Run the scenario once. Returns whether the fault happened."""
     trial, failure = Trial(fault, moment), None
 
     async def main() -> None:
@@ -161,7 +160,7 @@ def try_once(scenario: Scenario, fault: str, moment: int) -> bool:
                 trial.ended_at = trio.current_time()
                 trio.lowlevel.remove_instrument(trial)
                 assert not limit.cancel_called, "it hangs"
-                assert system_tasks() == before, "a task is left"
+                assert system_tasks() == before, "a task was left behind"
 
     try:
         trio.run(main, clock=MockClock(autojump_threshold=0))
@@ -175,9 +174,9 @@ def try_once(scenario: Scenario, fault: str, moment: int) -> bool:
 
 
 def try_each_moment(scenario: Scenario, fault: str, seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A run for each moment at which the fault can come, and one in which it doesn't, all in the order of a seed."""
+    """Run the scenario once for each moment at which the fault can happen, and once without it."""
     for moment in itertools.count():
         seed_scheduler(seed, monkeypatch)
         if not try_once(scenario, fault, moment):
-            assert moment, "it never came"
+            assert moment, "the fault never happened"
             return

@@ -1,4 +1,4 @@
-"""What the fault tests run. `SCENARIOS`, at the end, shows which public calls are covered by what."""
+"""The scenarios of the fault tests. `SCENARIOS`, at the end, shows which public calls each of them covers."""
 
 from __future__ import annotations
 
@@ -120,7 +120,7 @@ async def gathers(trial: Trial) -> None:
 
 
 async def races(trial: Trial) -> None:
-    """The winner is the attempt that is being waited for, one of several in a tick, or a later one."""
+    """The winner is the attempt that the call is waiting for, one of several in the same tick, or a later one."""
     hedged: Any = partial(triores.first_success, stagger=2)
     plans: Any = (
         (triores.race, (1, 1, 2)),
@@ -160,7 +160,7 @@ async def streams(trial: Trial) -> None:
                     results.add(7)
                 if len(found) == enough:
                     break
-        trial.reported += trial.raised * (enough < 9)  # also what isn't given out
+        trial.reported += trial.raised * (enough < 9)  # including captures that aren't handed out
         assert closed
         assert len(found) == enough or sorted(found) == [0, 1, 2, 3, 7]
 
@@ -195,13 +195,13 @@ async def requests_in_flight(trial: Trial) -> None:
 async def flights(trial: Trial) -> None:
     async with SingleFlight[str, int]() as shared:
 
-        async def fly(patience: float, steps: int, seconds: float = 0) -> None:
+        async def call(patience: float, steps: int, seconds: float = 0) -> None:
             with trio.move_on_after(patience):
                 assert await trial.call(shared.run("a", trial.value, 1, steps, seconds)) == 1
 
         trial.tables.append(shared)
-        await gather(partial(fly, 9, 3), partial(fly, 0, 3), partial(fly, 9, 3))
-        await gather(partial(fly, 2, 1, 5), partial(fly, 3, 1, 5))  # all leave
+        await gather(partial(call, 9, 3), partial(call, 0, 3), partial(call, 9, 3))
+        await gather(partial(call, 2, 1, 5), partial(call, 3, 1, 5))  # all callers leave
         trial.reported += trial.raised  # no caller is left to get them
 
 
@@ -238,8 +238,12 @@ async def bridges(trial: Trial) -> None:
 
 
 async def bad_cleanups(trial: Trial) -> None:
-    calls = [partial(trial.sour, 1), partial(trial.sour, 2), partial(trial.value, 3)]
-    for call in (partial(gather, *calls), partial(triores.race, *calls), partial(triores.amap, trial.sour, range(3))):
+    calls = [partial(trial.fail_in_cleanup, 1), partial(trial.fail_in_cleanup, 2), partial(trial.value, 3)]
+    for call in (
+        partial(gather, *calls),
+        partial(triores.race, *calls),
+        partial(triores.amap, trial.fail_in_cleanup, range(3)),
+    ):
         try:
             await trial.call(call())
         except Exception as error:
@@ -252,8 +256,8 @@ async def together(trial: Trial) -> None:
     async def work(n: int) -> int:
         async with trio.open_nursery() as nursery:
             capture = trial.owe(start_soon(nursery, ask, trial, requests, n))
-            fly: Any = partial(shared.run, 0, partial(trial.value, 1))
-            await gather(capture.wait_done, partial(triores.race, fly, fly))
+            share: Any = partial(shared.run, 0, partial(trial.value, 1))
+            await gather(capture.wait_done, partial(triores.race, share, share))
         return capture.unwrap()
 
     async with SingleFlight[int, int]() as shared:

@@ -1,18 +1,18 @@
-"""Wrong uses of the package, each with the error that it gets: run by `test_misuse`, and shown by the documentation.
+"""Wrong uses of the package, each with the error that it raises; `test_misuse` runs them, and the docs show them.
 
-An entry's ``code`` is executed as it stands, inside a Trio run, with these names to hand:
+An entry's ``code`` is executed as it is, inside a Trio run, with these names:
 
 - modules: ``concurrent``, ``outcome``, ``trio``, and all public names of ``triores``
 - ``pending``, ``done``, ``failed``, ``cancelled``: futures
-- ``waited``: a pending one that a task waits for, with ``seen`` as its callback
-- ``capture``, ``finished``: captures that were not run, and that were
+- ``waited``: a pending future that a task is waiting for, with ``seen`` as its callback
+- ``capture``, ``finished``: a capture that hasn't been run, and one that has
 - ``nursery``, ``closed_nursery``: an open and a closed one; ``scope``: a cancel scope that was entered
 - ``fetch(n)``: an async function; ``sync(n)``: a synchronous one; ``stream(n)``: an async generator function
 - ``requests``: a `FutureMap` in which ``"a"`` is in flight; ``ended``: one whose reader has ended
 - ``flights``: a `SingleFlight`
 - ``send``, ``closed_send``: sending ends of channels
 - ``executor``: a `concurrent.futures.Executor`; ``shut_down``: one that was shut down
-- ``results``: what ``as_completed([waited])`` gave
+- ``results``: what ``as_completed([waited])`` returned
 - ``awkward``: an object that raises an ``AwkwardError`` when it is shown, compared or hashed
 """
 
@@ -24,13 +24,13 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Misuse:
-    """A wrong use."""
+    """One wrong use."""
 
     topic: str
     code: str
     error: str  # the name of its class
-    message: str  # all of it, with ``...`` for what differs from run to run
-    instead: str  # what to do
+    message: str  # the whole message, with ``...`` for what differs from run to run
+    instead: str  # what to do instead, as the documentation shows it
     where: str = "here"  # or "outside of Trio", "in a thread", "in another run"
     in_group: bool = False  # whether a nursery wraps it in an exception group
 
@@ -62,9 +62,9 @@ ELSEWHERE = (
     "into a function fn: another thread can then call 'trio.from_thread.run_sync(fn, trio_token=result.trio_token)'; "
     "another Trio run, or an event loop that hosts Trio as its guest, 'result.trio_token.run_sync_soon(fn)'"
 )
-FROM_THREAD = "Go through the run it belongs to: `trio.from_thread.run_sync(fn, trio_token=result.trio_token)`."
+FROM_THREAD = "Go through the result's own run: `trio.from_thread.run_sync(fn, trio_token=result.trio_token)`."
 NO_TRIO = "triores needs Trio: call this from inside trio.run(...)"
-INSIDE = "Call it inside of `trio.run`."
+INSIDE = "Call it inside `trio.run`."
 CALLED = "expected an async function, but got the coroutine that 'fetch' returned; call '{1}', not '{0}'"
 SYNC = (
     "expected an async function, but '{0}' is synchronous, and returned 1; define it with 'async def', or run it in "
@@ -102,14 +102,14 @@ MISUSES = (
         "cancelled.unwrap()",
         "TaskCancelledException",
         "this Future was cancelled, reason: 'no longer wanted'",
-        "Check `cancelled.cancelled()` if that is to be expected.",
+        "If you expect that, check `cancelled.cancelled()` first.",
     ),
     Misuse(
         READING,
         "cancelled.result()",
         "TaskCancelledException",
         "this Future was cancelled, reason: 'no longer wanted'",
-        "Check `cancelled.cancelled()` if that is to be expected.",
+        "If you expect that, check `cancelled.cancelled()` first.",
     ),
     Misuse(
         READING,
@@ -163,14 +163,17 @@ MISUSES = (
         "pending.cancel(ValueError())",
         "TypeError",
         "the reason for a cancellation must be a string, not ValueError(); call 'future.cancel(\"why\")'",
-        "`pending.cancel('no longer wanted')`; for an exception, `set_exception`.",
+        "`pending.cancel('no longer wanted')`; for an exception, call `set_exception`.",
     ),
     # ---- ownership
     *(
         Misuse(OWNERSHIP, code, "RuntimeError", ELSEWHERE.format(what), way, where)
         for where, way in (
             ("in a thread", FROM_THREAD),
-            ("in another run", "`result.trio_token.run_sync_soon(fn)` calls a function in the run it belongs to."),
+            (
+                "in another run",
+                "`result.trio_token.run_sync_soon(fn)` calls a function in the run that the result belongs to.",
+            ),
         )
         for code, what in (
             ("waited.set_result(1)", "settled"),
@@ -184,7 +187,7 @@ MISUSES = (
         "waited.add_done_callback(print)",
         "RuntimeError",
         ELSEWHERE.format("given a callback"),
-        "`result.trio_token.run_sync_soon(fn)` calls a function in the run it belongs to.",
+        "`result.trio_token.run_sync_soon(fn)` calls a function in the run that the result belongs to.",
         "in another run",
     ),
     Misuse(OWNERSHIP, "waited.add_done_callback(print)", "RuntimeError", NO_TRIO, FROM_THREAD, "in a thread"),
@@ -193,7 +196,7 @@ MISUSES = (
         "pending.set_result(1)",
         "RuntimeError",
         ELSEWHERE.format("settled"),
-        "It makes no difference that nobody waits: `trio.from_thread.run_sync(fn, trio_token=result.trio_token)`.",
+        "The same, even if nobody is waiting: `trio.from_thread.run_sync(fn, trio_token=result.trio_token)`.",
         "in a thread",
     ),
     *(
@@ -202,7 +205,7 @@ MISUSES = (
             code,
             "RuntimeError",
             ELSEWHERE.format("waited for"),
-            "Wait in the run that the result belongs to, and send on what comes of it.",
+            "Wait in the run that the result belongs to, and pass on the outcome.",
             "in another run",
         )
         for code in (
@@ -236,7 +239,7 @@ MISUSES = (
         "RuntimeError",
         "SingleFlight(in_flight=0) belongs to another Trio run, that of its nursery, so no task was started; make a "
         "SingleFlight in this run",
-        "Make one in each run, or open `SingleFlight()` in each.",
+        "Make one in each run, or enter the same `SingleFlight()` in each.",
         "in another run",
     ),
     *(
@@ -335,7 +338,7 @@ MISUSES = (
         "ResultCapture.start_soon(closed_nursery, fetch, 1)",
         "RuntimeError",
         "Nursery is closed to new arrivals",
-        "Start tasks before the nursery's block has ended and all its tasks are done.",
+        "Start tasks while the nursery is open.",
     ),
     Misuse(
         CAPTURES,
@@ -351,21 +354,21 @@ MISUSES = (
         "RuntimeError",
         "<trio.CancelScope at ..., exited> has been entered before, and can't be used again for another task; pass "
         "'cancel_scope=trio.CancelScope()', or a time limit: 'cancel_scope=trio.move_on_after(5)'",
-        "A scope can be entered once only: make one for each capture.",
+        "A scope can be entered only once: make one for each capture.",
     ),
     Misuse(
         CAPTURES,
         "await finished.run()",
         "FutureSetAgainException",
         "fetch(1) was already started, and a capture can only run once; to run it again, make a new one",
-        "Make a capture for each run. `start_soon` has run it already.",
+        "Make a new capture for each run. `start_soon` has already run this one.",
     ),
     Misuse(
         CAPTURES,
         "own = ResultCapture(fetch, 1)\nawait nursery.start(own.run)",
         "TypeError",
         "fetch() got an unexpected keyword argument 'task_status'",
-        "A routine for `nursery.start` takes `task_status`; others are run by `nursery.start_soon(capture.run)`.",
+        "`nursery.start` needs a routine that takes `task_status`; for others, call `nursery.start_soon(own.run)`.",
     ),
     Misuse(
         CAPTURES,
@@ -457,7 +460,7 @@ MISUSES = (
         "TypeError",
         "as_completed takes triores results, not <Future at ... state=pending>; to turn it into a result, call "
         "'wrap_future(future)'",
-        "`wrap_future` makes a result of it.",
+        "`wrap_future(future)` turns it into a result.",
     ),
     Misuse(
         WAITING,
@@ -478,7 +481,7 @@ MISUSES = (
         "await results_to_channel([done], closed_send)",
         "ClosedResourceError",
         "",
-        "Leave the channel open; it is closed at the end.",
+        "Leave the channel open: `results_to_channel` closes it at the end.",
     ),
     # ---- fan-out
     Misuse(
@@ -523,14 +526,14 @@ MISUSES = (
         "await race()",
         "ValueError",
         "race got no functions, so it has nothing to return; pass at least 1",
-        "Look first whether there is anything to run.",
+        "Check first whether there is anything to run.",
     ),
     Misuse(
         FAN_OUT,
         "await first_success()",
         "ValueError",
         "first_success got no functions, so it has nothing to return; pass at least 1",
-        "Look first whether there is anything to run.",
+        "Check first whether there is anything to run.",
     ),
     Misuse(
         FAN_OUT,
@@ -588,7 +591,7 @@ MISUSES = (
         "await amap(fetch, [1], limit=0)",
         "ValueError",
         "the limit of amap is the number of calls to run at once, at least 1, not 0",
-        "`limit=None`, the default, is no limit.",
+        "`limit=None`, the default, means no limit.",
     ),
     Misuse(
         FAN_OUT,
@@ -623,7 +626,7 @@ MISUSES = (
         "async with open_amap(fetch, [1]) as pages:\n    pass\npages.add(2)",
         "ClosedResourceError",
         "open_amap(fetch, ...): ended, so you can't add 2; add items while its block runs",
-        "Add items in the loop, or in a call.",
+        "Add items in the loop or in a call.",
     ),
     Misuse(
         FAN_OUT,
@@ -646,7 +649,7 @@ MISUSES = (
         "pages = open_amap(fetch, [1])\nasync with pages:\n    pass\nasync with pages:\n    pass",
         "RuntimeError",
         "this open_amap block has been entered before; call 'open_amap(...)' for each block",
-        "A new call for each block.",
+        "Call `open_amap` again for each block.",
     ),
     # ---- requests in flight
     Misuse(
@@ -684,7 +687,7 @@ MISUSES = (
         "requests['unknown']",
         "KeyError",
         "'unknown'",
-        "`requests.get(key)`; and to settle a request, `requests.set_result(key, value)`, which returns False.",
+        "Call `requests.get(key)`; to settle a request, `requests.set_result(key, value)`, which returns a bool.",
     ),
     Misuse(
         REQUESTS,
@@ -699,14 +702,14 @@ MISUSES = (
         "RuntimeError",
         "the reader's block of FutureMap(in_flight=0, reader='ended') has already been entered, and a map serves "
         "only one connection; make a new FutureMap() for the next connection",
-        "A map for each connection.",
+        "Make a new map for each connection.",
     ),
     Misuse(
         REQUESTS,
         "with ended.expect('b'):\n    pass",
         "FutureNeverSetException",
         "the block that reads the responses ended before this request was made",
-        "Handle it as a request that fails: the connection is gone. `ended.closed` says so too.",
+        "Handle it like any other failed request: the connection is gone. `ended.closed` shows that, too.",
     ),
     Misuse(
         REQUESTS,
@@ -721,7 +724,7 @@ MISUSES = (
         "TypeError",
         "lost must be a synchronous function that returns an exception, not ConnectionError('gone'); call "
         "'FutureMap(lost=lambda cause: ConnectionLost(...))'",
-        "Each request needs an exception of its own: `FutureMap(lost=lambda cause: ConnectionError('gone'))`",
+        "Each request needs its own exception: `FutureMap(lost=lambda cause: ConnectionError('gone'))`",
     ),
     Misuse(
         REQUESTS,
@@ -729,7 +732,7 @@ MISUSES = (
         "TypeError",
         "lost(cause) must return an exception object, not None; call 'FutureMap(lost=lambda cause: "
         "ConnectionLost(...))'",
-        "`FutureMap(lost=ConnectionError)`; a class is called with the cause too.",
+        "`FutureMap(lost=ConnectionError)`: a class is called with the cause, too.",
     ),
     Misuse(
         REQUESTS,
@@ -797,7 +800,7 @@ MISUSES = (
         "await SingleFlight(closed_nursery).run('a', fetch, 1)",
         "RuntimeError",
         "Nursery is closed to new arrivals",
-        "Keep its nursery open as long as it is used.",
+        "Keep the nursery open for as long as you use it.",
     ),
     Misuse(
         SHARING,
@@ -805,14 +808,14 @@ MISUSES = (
         "RuntimeError",
         "SingleFlight(in_flight=0) has no nursery, so no task was started; call 'run' inside 'async with flights:', "
         "or make it with a nursery: 'SingleFlight(nursery)'",
-        "`async with flights:` around all that calls `run`",
+        "Put `async with flights:` around everything that calls `run`.",
     ),
     Misuse(
         SHARING,
         "own = SingleFlight()\nasync with own:\n    async with own:\n        pass",
         "RuntimeError",
         "the block of SingleFlight(in_flight=0) is already open; enter it once, around all calls of 'run'",
-        "Enter it where the program's services begin.",
+        "Enter it once, around everything that calls `run`; in `main`, for example.",
     ),
     Misuse(
         SHARING,
@@ -859,7 +862,7 @@ MISUSES = (
         "ensure_future(fetch(1), closed_nursery)",
         "RuntimeError",
         "Nursery is closed to new arrivals",
-        "Start tasks before the nursery's block has ended and all its tasks are done.",
+        "Start tasks while the nursery is open.",
     ),
     Misuse(
         BRIDGES,
@@ -887,7 +890,7 @@ MISUSES = (
         "start_from_thread(nursery, fetch, 1, trio_token=3)",
         "TypeError",
         "trio_token must be what trio.lowlevel.current_trio_token() returns in a Trio run, not 3",
-        "Get it in the nursery's run, and hand it to the thread.",
+        "Get the token in the nursery's run, and pass it to the thread.",
     ),
     Misuse(
         BRIDGES,
@@ -944,9 +947,9 @@ MISUSES = (
         "await run_in_executor(shut_down, sync, 1)",
         "RuntimeError",
         "cannot schedule new futures after shutdown",
-        "Keep the executor open as long as it is used.",
+        "Keep the executor open for as long as you use it.",
     ),
-    # ---- awkward values: nothing that a value does when it is looked at gets into the way
+    # ---- awkward values: whatever a value does when it is shown or compared, it doesn't get in the way
     Misuse(
         AWKWARD,
         "own = Future()\nown.set_result(awkward)\nown.set_result(awkward)",
@@ -973,7 +976,7 @@ MISUSES = (
         "waited.remove_done_callback(awkward)",
         "AwkwardError",
         "",
-        "Callbacks are compared with `==`, so that bound methods are found again.",
+        "Callbacks are compared with `==`, so that bound methods can be found.",
     ),
     Misuse(
         AWKWARD,
@@ -989,7 +992,7 @@ MISUSES = (
             f"own = Future()\nown.set_exception({error})\nawait own",
             "TaskFailedException",
             FAILED.format(error),
-            "The original would do harm in the task that reads it. It is the cause of this one.",
+            "The original exception would do harm in the task that reads it. It is the cause of this one.",
         )
         for error in (
             "StopIteration(3)",

@@ -1165,7 +1165,7 @@ async def test_items_added_by_another_task_wake_the_waiting_loop(autojump_clock:
     assert found == ["slow", "late"]
 
 
-async def test_a_generator_is_read_on_only_after_added_items_have_been_taken(autojump_clock: MockClock) -> None:
+async def test_a_generator_continues_only_after_added_items_have_been_taken(autojump_clock: MockClock) -> None:
     found: list[int] = []
     async with open_amap(returns, AsyncSource(4).items(), limit=2) as results:
         async for capture in results:
@@ -1250,9 +1250,7 @@ async def count_turns(turns: list[int]) -> None:
 @pytest.mark.parametrize("limit", [1, 3, 100, None])
 @pytest.mark.parametrize("as_generator", [False, True])
 @pytest.mark.parametrize("stream", [False, True])
-async def test_calls_that_never_wait_leave_turns_to_other_tasks(
-    stream: bool, as_generator: bool, limit: int | None
-) -> None:
+async def test_calls_that_never_wait_let_other_tasks_run(stream: bool, as_generator: bool, limit: int | None) -> None:
     async def never_waits(_: int) -> None:
         spin(0.0005)
 
@@ -1269,7 +1267,7 @@ async def test_calls_that_never_wait_leave_turns_to_other_tasks(
 
 
 @pytest.mark.parametrize("limit", [1, 100, None])
-async def test_reading_items_leaves_turns_to_other_tasks(limit: int | None) -> None:
+async def test_reading_items_lets_other_tasks_run(limit: int | None) -> None:
     def items() -> Iterator[int]:
         for n in range(40):
             spin(0.0005)
@@ -1862,7 +1860,7 @@ async def test_an_async_iterator_needs_no_aiter_of_its_own() -> None:
     assert await amap(at_once, items) == [2, 1, 0]
 
 
-async def test_a_function_whose_name_can_not_be_read_is_refused_before_anything_starts() -> None:
+async def test_a_function_whose_name_cannot_be_read_is_refused_before_anything_starts() -> None:
     class Odd:
         def __getattr__(self, name: str) -> object:
             raise RuntimeError(name)

@@ -1,4 +1,4 @@
-"""What a program tells about what it waits for, and that telling it changes nothing."""
+"""`triores.debug` shows what a program is waiting for, and changes nothing."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def dumped(**options: Any) -> str:
 
 
 def only(name: str, graph: Snapshot | None = None) -> TaskInfo:
-    """The task whose name ends like that."""
+    """Return the task whose name ends with this."""
     (task,) = (task for task in (graph or debug.snapshot()).tasks if task.name.endswith(name))
     return task
 
@@ -76,12 +76,12 @@ async def nursery() -> AsyncIterator[trio.Nursery]:
 
 @pytest.fixture
 def alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let it seem that this process has no other thread, such as those in which the test suite runs other programs."""
+    """Make it look as if this process had no other threads, such as those in which the tests run other programs."""
     monkeypatch.setattr(sys, "_current_frames", lambda: {threading.get_ident(): sys._getframe()})
 
 
 async def blocked(nursery: trio.Nursery, fn: Callable[..., Awaitable[object]], *args: Any) -> TaskInfo:
-    """What the dump knows of a task that has called this function."""
+    """Return what the dump knows about a task that has called this function."""
     nursery.start_soon(fn, *args, name="blocked")
     await wait_all_tasks_blocked()
     return only("blocked")
@@ -239,7 +239,7 @@ async def test_a_task_waits_for_a_lock_that_another_task_holds(nursery: trio.Nur
     assert task.needs == (only("hold").number,)
 
 
-async def test_a_lock_of_a_task_that_is_not_shown(nursery: trio.Nursery) -> None:
+async def test_the_holder_of_a_lock_is_left_out_if_it_is_not_in_the_tree(nursery: trio.Nursery) -> None:
     lock = trio.Lock()
     release = trio.Event()
 
@@ -335,7 +335,7 @@ async def test_a_worker_thread_is_shown_with_the_line_it_is_at(nursery: trio.Nur
         release.set()
 
 
-async def test_one_of_several_threads_with_the_same_name_is_not_guessed(nursery: trio.Nursery) -> None:
+async def test_if_several_threads_have_the_same_name_none_of_them_is_shown(nursery: trio.Nursery) -> None:
     async def wait() -> None:
         await trio.to_thread.run_sync(release.wait)
 
@@ -395,7 +395,7 @@ async def test_a_capture_that_is_not_running_says_so(nursery: trio.Nursery) -> N
     await new.wait_done()
 
 
-# ---- who owes it
+# ---- which task owes a result
 
 
 async def test_a_task_owes_the_future_of_its_must_set_block(nursery: trio.Nursery) -> None:
@@ -415,7 +415,7 @@ async def test_a_task_owes_the_future_of_its_must_set_block(nursery: trio.Nurser
     assert owner.owes == (1,)
 
 
-async def test_a_block_inside_of_another_manager_counts(nursery: trio.Nursery) -> None:
+async def test_a_block_inside_another_context_manager_counts(nursery: trio.Nursery) -> None:
     one, two = Future[int](), Future[int]()
 
     @contextmanager
@@ -457,7 +457,7 @@ async def test_the_reader_of_a_connection_owes_the_responses(nursery: trio.Nurse
     assert "(a request)" in dumped(args=False)
 
 
-async def test_blocks_that_are_left_owe_nothing(nursery: trio.Nursery) -> None:
+async def test_a_task_owes_nothing_once_its_blocks_have_ended(nursery: trio.Nursery) -> None:
     requests = FutureMap[str, int]()
     kept: list[object] = []
 
@@ -473,7 +473,7 @@ async def test_blocks_that_are_left_owe_nothing(nursery: trio.Nursery) -> None:
     assert debug.snapshot().pending == ()
 
 
-# ---- who can't go on
+# ---- which tasks can't go on
 
 
 async def test_a_cycle_through_a_lock_is_proven(nursery: trio.Nursery) -> None:
@@ -597,7 +597,7 @@ async def test_a_time_limit_of_a_scope_that_is_cancelled_already_does_not_help(n
 
 
 @pytest.mark.parametrize("call", [race, first_success])
-async def test_a_race_goes_on_if_one_of_its_tasks_does(call: Callable[..., Any], nursery: trio.Nursery) -> None:
+async def test_a_race_goes_on_if_one_of_its_tasks_can(call: Callable[..., Any], nursery: trio.Nursery) -> None:
     assert (await blocked(nursery, call, _stuck, trio.sleep_forever)).verdict == ""
     nursery.start_soon(partial(call, _stuck, _stuck), name="lost")
     nursery.start_soon(partial(gather, _stuck, trio.sleep_forever), name="gathered")
@@ -605,7 +605,7 @@ async def test_a_race_goes_on_if_one_of_its_tasks_does(call: Callable[..., Any],
     assert only("lost").verdict == only("gathered").verdict == "??"
 
 
-async def test_the_first_of_several_comes_if_one_of_them_does(nursery: trio.Nursery) -> None:
+async def test_a_wait_for_the_first_of_several_goes_on_if_one_of_them_can(nursery: trio.Nursery) -> None:
     bad = [ResultCapture.start_soon(nursery, _stuck) for _ in range(2)]
     good = ResultCapture.start_soon(nursery, trio.sleep_forever)
     assert (await blocked(nursery, wait_any, [*bad, good])).verdict == ""
@@ -628,7 +628,7 @@ async def test_a_nursery_waits_for_what_is_starting(nursery: trio.Nursery) -> No
     assert (await blocked(nursery, parent)).verdict == "??"
 
 
-async def test_a_limiter_has_a_token_if_one_of_its_borrowers_goes_on(nursery: trio.Nursery) -> None:
+async def test_a_limiter_has_a_token_if_one_of_its_borrowers_can_go_on(nursery: trio.Nursery) -> None:
     async def borrow(fn: Callable[[], Awaitable[None]]) -> None:
         async with limiter:
             await fn()
@@ -687,7 +687,7 @@ async def test_a_reader_that_calls_its_own_connection_is_suspected(nursery: trio
 
 
 def _hang(wait: Callable[[], Awaitable[object]], look: Callable[[], object]) -> object:
-    """Run a program in which nothing is left but a wait, and look at it."""
+    """Run a program in which nothing is left but one wait, and look at it."""
     looked: list[object] = []
 
     async def main() -> None:
@@ -722,7 +722,7 @@ def test_a_task_that_only_another_thread_could_help_is_suspected(monkeypatch: py
 
 
 @pytest.mark.parametrize("wait", [trio.sleep_forever, partial(trio.sleep, 1000), _readable])
-def test_a_task_that_waits_for_the_world_can_go_on(wait: Callable[[], Any], alone: None) -> None:
+def test_a_task_that_waits_for_time_input_or_a_cancellation_can_go_on(wait: Callable[[], Any], alone: None) -> None:
     graph: Any = _hang(wait, debug.snapshot)
     assert graph.deadlocks() == ()
     assert [task.verdict for task in graph.tasks] == [""]
@@ -901,7 +901,7 @@ def _fails(*_args: object, **_kwargs: object) -> Any:
     raise Boom
 
 
-async def test_a_run_that_cannot_be_read_is_no_error(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_run_that_cannot_be_read_causes_no_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(debug, "snapshot_of", _fails)
     assert dumped() == "Trio run: dumping it raised Boom()\n"
     assert debug.explain(Future[int]()) == "Future: explaining it raised Boom"
@@ -941,7 +941,7 @@ class _Awaitable:
 
 
 class _Opaque:
-    """An awaitable that tells nothing about what it awaits."""
+    """An awaitable that doesn't show what it awaits."""
 
     def __init__(self) -> None:
         self._steps: Any = iter(trio.sleep_forever().__await__())
@@ -1047,7 +1047,7 @@ def test_nothing_is_kept_alive_and_nothing_changes() -> None:
     assert len(graph.tasks) == 2
 
 
-async def test_json_tells_it_all(nursery: trio.Nursery) -> None:
+async def test_the_json_contains_everything(nursery: trio.Nursery) -> None:
     future = Future[int]()
 
     async def owe() -> None:
@@ -1056,10 +1056,10 @@ async def test_json_tells_it_all(nursery: trio.Nursery) -> None:
 
     nursery.start_soon(owe)
     await wait_all_tasks_blocked()
-    told = json.loads(debug.snapshot().to_json())
-    (number,) = told["deadlocks"][0]
-    assert told["tasks"][number - 1]["verdict"] == "??"
-    assert told["pending"] == [
+    shown = json.loads(debug.snapshot().to_json())
+    (number,) = shown["deadlocks"][0]
+    assert shown["tasks"][number - 1]["verdict"] == "??"
+    assert shown["pending"] == [
         {
             "number": 1,
             "name": "Future 1",
@@ -1076,7 +1076,7 @@ async def test_results_that_the_snapshot_does_not_know_have_no_waiters() -> None
     assert graph.owner_of(Future[int]()) is None
 
 
-async def test_a_result_is_not_mistaken_for_one_that_was_at_its_place(nursery: trio.Nursery) -> None:
+async def test_a_result_is_not_mistaken_for_an_earlier_one_with_the_same_id(nursery: trio.Nursery) -> None:
     old, new = Future[int](), Future[int]()
     await blocked(nursery, old.wait_done)
     graph = debug.snapshot()
@@ -1089,7 +1089,7 @@ async def test_a_result_is_not_mistaken_for_one_that_was_at_its_place(nursery: t
     "name",
     [name for name in vars(_runs) if name.isupper() and name != "TYPE_CHECKING"],
 )
-async def test_a_dump_is_plainer_if_trio_lacks_a_name(
+async def test_a_dump_shows_less_if_trio_lacks_a_name(
     name: str, nursery: trio.Nursery, monkeypatch: pytest.MonkeyPatch, mock_clock: MockClock
 ) -> None:
     async def parent() -> None:
@@ -1104,7 +1104,7 @@ async def test_a_dump_is_plainer_if_trio_lacks_a_name(
     assert _runs.all_runs(trio.lowlevel.current_trio_token()) is not None
 
 
-async def test_without_knowing_who_sleeps_nobody_is_called_stuck(
+async def test_if_it_is_unknown_which_tasks_sleep_none_is_marked(
     nursery: trio.Nursery, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def owe() -> None:
@@ -1163,7 +1163,7 @@ def test_a_signal_dumps_while_trio_sleeps(usr1: int) -> None:
 
 
 @pytest.mark.skipif(not hasattr(signal, "SIGUSR1"), reason="there are no such signals")
-def test_unregister_puts_the_first_handler_back(usr1: int) -> None:
+def test_unregister_restores_the_first_handler(usr1: int) -> None:
     def before(*_args: object) -> None:
         pass
 
@@ -1236,7 +1236,7 @@ def test_a_guest_is_shown_while_its_host_runs() -> None:
     assert "waits for Future 1, which nobody has promised to settle" in text
 
 
-def test_a_snapshot_from_another_thread() -> None:
+def test_a_snapshot_can_be_taken_from_another_thread() -> None:
     async def main() -> None:
         token = trio.lowlevel.current_trio_token()
         graph = await trio.to_thread.run_sync(partial(debug.snapshot, trio_token=token))
@@ -1246,7 +1246,7 @@ def test_a_snapshot_from_another_thread() -> None:
     trio.run(main)
 
 
-def test_a_snapshot_of_a_run_that_does_not_return_to_trio(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_that_does_not_return_to_trio_is_looked_at_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(debug, "_PATIENCE", 0)
     found: list[Snapshot] = []
 
@@ -1262,7 +1262,7 @@ def test_a_snapshot_of_a_run_that_does_not_return_to_trio(monkeypatch: pytest.Mo
     assert task.file == threading.__file__
 
 
-def test_a_run_that_cannot_be_found_or_read_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_that_cannot_be_found_or_read_from_outside_raises_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(debug, "_PATIENCE", 0)
     errors: list[str] = []
 
@@ -1430,7 +1430,7 @@ def test_watch_needs_a_run() -> None:
 # ---- explain
 
 
-async def test_explain_tells_who_owes_a_result_and_who_waits(nursery: trio.Nursery) -> None:
+async def test_explain_shows_which_task_owes_a_result_and_which_tasks_wait(nursery: trio.Nursery) -> None:
     async def work(_n: int) -> None:
         await trio.sleep_forever()
 
@@ -1448,7 +1448,7 @@ async def test_explain_tells_who_owes_a_result_and_who_waits(nursery: trio.Nurse
     assert more == "    ... and 2 more tasks"
 
 
-async def test_explain_tells_how_a_result_ended() -> None:
+async def test_explain_says_how_a_result_ended() -> None:
     async def fail() -> None:
         raise Boom
 
@@ -1467,7 +1467,7 @@ async def test_explain_tells_how_a_result_ended() -> None:
     assert "the user left" in debug.explain(cancelled)
 
 
-def test_explain_outside_of_a_run() -> None:
+def test_explain_works_outside_of_a_run() -> None:
     async def main() -> Future[int]:
         return Future[int]()
 
@@ -1486,8 +1486,8 @@ def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
     return line
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells which signals a process handles")
-def test_the_command_has_another_process_dump(tmp_path: Path) -> None:
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux says which signals a process handles")
+def test_the_command_makes_another_process_dump(tmp_path: Path) -> None:
     program = (
         "import signal, sys, trio, triores.debug\n"
         "async def main():\n"
@@ -1541,7 +1541,7 @@ def test_the_command_refuses_what_it_cannot_ask(
         (RuntimeError("no"), "process 1234 can't be asked: no"),
     ],
 )
-def test_the_command_says_in_a_line_what_went_wrong(
+def test_the_command_says_in_one_line_what_went_wrong(
     error: Exception,
     line: str,
     capsys: pytest.CaptureFixture[str],
@@ -1559,7 +1559,7 @@ def test_the_command_says_in_a_line_what_went_wrong(
 
 
 @pytest.mark.skipif(not hasattr(signal, "SIGSTOP"), reason="there are no such signals")
-def test_the_command_has_a_newer_python_run_a_dump(
+def test_on_a_newer_python_the_command_makes_the_process_run_a_dump(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     sent: list[tuple[int, int]] = []

@@ -1,4 +1,4 @@
-"""Random programs, see `_programs`: the dump marks all that hang, and none that goes on."""
+"""In random programs (see `_programs`), the dump marks every task that hangs, and none that can go on."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from trio.testing import MockClock
 
 from triores import debug
 
-# Nothing is cancelled in these, so what ends, ends because each wait was for something that came.
+# Nothing is cancelled in these programs, so one that ends does so because everything it waited for has happened.
 _OFTEN = ("pause", "one", "everything", "children", "gathered", "mapped")
-_SELDOM = ("future", "any_of", "next_of", "started", "locked", "block")
-QUIET: dict[str, int] = {**dict.fromkeys(_OFTEN, 2), **dict.fromkeys(_SELDOM, 1)}
+_RARELY = ("future", "any_of", "next_of", "started", "locked", "block")
+QUIET: dict[str, int] = {**dict.fromkeys(_OFTEN, 2), **dict.fromkeys(_RARELY, 1)}
 
 
 class Look(trio.abc.Instrument):
@@ -38,7 +38,7 @@ def looked_at(seed: int, mix: dict[str, int]) -> tuple[bool, list[debug.Snapshot
 
 @pytest.mark.leaves_results  # failures that nobody reads are part of the random programs
 @pytest.mark.parametrize("seed", range(2000 if SOAK else 40))
-def test_all_that_hangs_is_marked_and_nothing_that_goes_on(seed: int) -> None:
+def test_every_task_that_hangs_is_marked_and_none_that_goes_on(seed: int) -> None:
     hangs, snapshots = looked_at(seed, QUIET)
     for snapshot in snapshots[: -1 if hangs else None]:
         assert hangs or not [task for task in snapshot.tasks if task.verdict]

@@ -1,4 +1,4 @@
-"""At each moment of each public async call, one thing goes wrong: see `_faults` and `_scenarios`."""
+"""Something goes wrong at every moment of every public async call: see `_faults` and `_scenarios`."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ SEEDS = range(100 if SOAK else 3)
 
 @pytest.mark.parametrize("fault", ["cancel", "fail", "ctrl-c"])
 @pytest.mark.parametrize("scenario", [pytest.param(fn, id=fn.__name__) for fn in SCENARIOS])
-def test_whenever_it_is_cancelled_fails_or_is_interrupted_nothing_is_lost_and_nothing_left_behind(
+def test_a_fault_at_any_moment_loses_nothing_and_leaves_nothing_behind(
     scenario: Scenario, fault: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for seed in SEEDS:
@@ -37,7 +37,7 @@ def test_each_public_call_has_a_scenario() -> None:
     assert covered >= {*triores.__all__} - passive - exceptions
 
 
-# Does the engine notice?
+# ---- does the engine notice mistakes?
 
 
 async def leaves_a_waiter(trial: Trial) -> None:
@@ -107,21 +107,23 @@ async def swallows_everything(trial: Trial) -> None:
 
 
 @pytest.mark.parametrize(
-    ("scenario", "fault", "told"),
+    ("scenario", "fault", "message"),
     [
-        (leaves_a_waiter, "cancel", "something is left registered"),
-        (leaves_a_task, "cancel", "a task is left"),
-        (leaves_an_entry, "cancel", "something is left in flight"),
-        (leaves_a_future_pending, "cancel", "a future is left pending"),
+        (leaves_a_waiter, "cancel", "something was left registered"),
+        (leaves_a_task, "cancel", "a task was left behind"),
+        (leaves_an_entry, "cancel", "something was left in flight"),
+        (leaves_a_future_pending, "cancel", "a future was left pending"),
         (loses_a_value, "cancel", "a value was lost"),
         (swallows_a_cancellation, "cancel", "the cancellation was swallowed"),
         (hangs, "fail", "it hangs"),
-        (raises_something_else, "fail", "a wrong exception: ValueError"),
+        (raises_something_else, "fail", "an unexpected exception: ValueError"),
         (cancels_in_a_group, "cancel", "cancelled by"),
         (swallows_everything, "fail", "a failure was lost"),
         (swallows_everything, "ctrl-c", "Ctrl-C was swallowed"),
     ],
 )
-def test_the_engine_notices_what(scenario: Scenario, fault: str, told: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(AssertionError, match=told):
+def test_the_engine_notices_each_mistake(
+    scenario: Scenario, fault: str, message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(AssertionError, match=message):
         try_each_moment(scenario, fault, 0, monkeypatch)

@@ -1,7 +1,7 @@
-"""Ctrl-C at each line of the calls that change a result: it comes before the change, or after all of it.
+"""Ctrl-C at each line of the calls that change a result: it takes effect before the change or after it.
 
-The signal is given to the handler that Trio installed, with the frame that is about to run that line, as Python itself
-would. Where the code is protected, Trio holds it back until the main task's next checkpoint.
+The tests call the signal handler that Trio installed, with the frame that is about to run that line, just as Python
+would. If the code is protected, Trio holds the interrupt back until the main task's next checkpoint.
 """
 
 from __future__ import annotations
@@ -32,18 +32,18 @@ EVENTS = trio.Event.set.__code__.co_filename
 
 
 class Interrupter:
-    """Presses Ctrl-C before the n-th line that runs in triores, or in Trio's events, while `pressing` is active.
+    """Presses Ctrl-C before the nth line that runs in triores, or in Trio's events, while `pressing` is active.
 
-    A line counts the first time that it runs.
+    Each line counts only once.
     """
 
     def __init__(self) -> None:
         self.active = False
-        self.left_out: tuple[str, ...] = ()  # how lines begin that are not counted
+        self.left_out: tuple[str, ...] = ()  # lines that begin like this aren't counted
         self.start(1)
 
     def start(self, line: int) -> None:
-        self.left = line  # how many lines are still to be run
+        self.left = line  # how many lines are left until then
         self.seen = set[tuple[object, int]]()
         self.pressed_in: str | None = None
 
@@ -61,7 +61,7 @@ class Interrupter:
         while frame.f_back is not None:
             frame = frame.f_back
             if frame.f_code.co_filename.startswith(PACKAGE):
-                frame.f_trace = self.trace  # since it was called before
+                frame.f_trace = self.trace  # it was entered before tracing began
         sys.settrace(self.trace)
 
     def end(self) -> None:
@@ -86,10 +86,10 @@ class Interrupter:
 
 
 def at_each_line(program: Callable[[Interrupter], Awaitable[None]]) -> None:
-    """Run a program in the main task once for each of its lines, with Ctrl-C there. It has to arrive each time."""
+    """Run a program in the main task once for each of its lines, with Ctrl-C there, which must never get lost."""
     tracing = sys.gettrace()
     sys.settrace(None)
-    handler = signal.signal(signal.SIGINT, signal.default_int_handler)  # without this one, Trio installs none
+    handler = signal.signal(signal.SIGINT, signal.default_int_handler)  # Trio replaces only this one
     try:
         trio.run(at_each_line_here, program)
     finally:
@@ -104,16 +104,16 @@ async def at_each_line_here(program: Callable[[Interrupter], Awaitable[None]]) -
         arrived = False
         try:
             await program(interrupter)
-            await trio.lowlevel.checkpoint()  # what was held back comes here
+            await trio.lowlevel.checkpoint()  # raises what was held back
         except BaseException as error:
             if set(leaf_types(error)) != {KeyboardInterrupt}:
                 raise
             arrived = True
-        assert arrived == (interrupter.pressed_in is not None), f"lost in {interrupter.pressed_in}"
+        assert arrived == (interrupter.pressed_in is not None), f"Ctrl-C was lost in {interrupter.pressed_in}"
         if not arrived:
             assert line > 3, "hardly anything was traced"
             return
-    pytest.fail("never ended")
+    pytest.fail("the program never ran to its end")
 
 
 def raise_boom(_result: object) -> None:
@@ -141,7 +141,7 @@ SETTLING: dict[str, Callable[[Future[int]], object]] = {
 
 
 @pytest.mark.parametrize("name", SETTLING)
-def test_ctrl_c_while_a_future_is_settled_comes_before_or_after_the_whole_of_it(name: str) -> None:
+def test_ctrl_c_while_a_future_is_settled_takes_effect_before_or_after_the_change(name: str) -> None:
     async def program(interrupter: Interrupter) -> None:
         future = Future[int]()
         calls: list[object] = []
@@ -233,7 +233,7 @@ def test_ctrl_c_while_callbacks_fail_loses_no_failure(caplog: pytest.LogCaptureF
 ENDS: list[tuple[object, bool]] = [(3, False), (Boom(), False), (Boom(), True)]
 
 
-@pytest.mark.filterwarnings("ignore:coroutine .* was never awaited")  # where Ctrl-C comes just before that
+@pytest.mark.filterwarnings("ignore:coroutine .* was never awaited")  # if Ctrl-C comes just before that
 @pytest.mark.parametrize(("end", "suppress"), ENDS)
 @pytest.mark.leaves_results
 def test_ctrl_c_while_a_capture_is_run_leaves_no_reader_asleep(end: object, suppress: bool) -> None:
@@ -255,13 +255,13 @@ def test_ctrl_c_while_a_capture_is_run_leaves_no_reader_asleep(end: object, supp
                 assert not suppress
             finally:
                 with trio.CancelScope(shield=True):
-                    if not capture.is_done():  # it had not begun, and so can begin
+                    if not capture.is_done():  # it hadn't begun, so it can still be run
                         await ResultCapture(capture.run, suppress_exception=True).run()
                     await reader.wait_done()
                     assert is_free(capture)
 
     at_each_line(program)
-    gc.collect()  # so that the warning comes here
+    gc.collect()  # so that the warning is raised here
 
 
 @pytest.mark.parametrize(("end", "suppress"), ENDS)
@@ -277,7 +277,7 @@ def test_ctrl_c_while_a_task_ends_leaves_no_reader_asleep(end: object, suppress:
 
         reader_waits = trio.Event()
         captures: list[ResultCapture[object]] = []
-        # Between a raise and the first call of its handler, Python looks at no signals.
+        # Python doesn't check for signals between a raise and the first call in its handler.
         interrupter.left_out = ("except BaseException", "going_on = self._settle_failure")
         async with trio.open_nursery() as readers:
             try:
@@ -329,7 +329,7 @@ REGISTERING: dict[str, Callable[[Future[int]], object]] = {
 
 @pytest.mark.parametrize("name", REGISTERING)
 @pytest.mark.parametrize("free", [True, False])
-def test_ctrl_c_while_something_is_registered_leaves_it_registered_or_not(name: str, free: bool) -> None:
+def test_ctrl_c_during_a_registration_takes_effect_before_or_after_it(name: str, free: bool) -> None:
     async def program(interrupter: Interrupter) -> None:
         future = Future[int]()
         if not free or name == "remove_done_callback":

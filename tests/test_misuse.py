@@ -1,4 +1,4 @@
-"""Each wrong use gets its error, and changes nothing: the table is in `misuse`."""
+"""Each wrong use raises its error, and changes nothing; the table is in `misuse`."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ pytestmark = pytest.mark.usefixtures("no_garbage_collector")
 
 @pytest.fixture
 def no_garbage_collector() -> Iterator[None]:
-    """In an endless recursion there is no room for the finalizers of what it collects."""
+    """In an endless recursion, no stack is left for the finalizers that a collection would run."""
     gc.disable()
     yield
     gc.enable()
@@ -56,7 +56,7 @@ class Awkward:
 
 
 class NoThreads(concurrent.futures.Executor):
-    """An executor that is never to be given anything."""
+    """An executor that must never get a call."""
 
     def __init__(self) -> None:
         self.calls: list[Any] = []
@@ -80,7 +80,7 @@ def sync(n: int) -> int:
 
 @asynccontextmanager
 async def names() -> AsyncGenerator[dict[str, Any]]:
-    """What the code of an entry finds."""
+    """The names that an entry's code can use."""
     seen: list[object] = []
     pending, done, failed, cancelled, waited = (Future[int]() for _ in range(5))
     done.set_result(1)
@@ -160,7 +160,7 @@ def state_of(obj: object) -> object:
 
 
 def run_in_thread(fn: Any) -> BaseException:
-    """Call a function in a thread that Trio knows nothing of, and return what it raises."""
+    """Call a function in a thread that Trio knows nothing about, and return what it raises."""
     raised: list[BaseException] = []
 
     def run() -> None:
@@ -204,12 +204,12 @@ def as_async(fn: Any) -> Any:
 
 
 @pytest.mark.parametrize("misuse", [pytest.param(misuse, id=f"{misuse.code} {misuse.where}") for misuse in MISUSES])
-async def test_a_wrong_use_gets_its_error_and_changes_nothing(misuse: Misuse) -> None:
+async def test_a_wrong_use_raises_its_error_and_changes_nothing(misuse: Misuse) -> None:
     async with names() as found:
         before = {name: state_of(obj) for name, obj in found.items()}
         error = await raised_by(misuse, found)
         if misuse.in_group:
-            (error,) = getattr(error, "exceptions")  # of a group, which Python 3.10 does not know
+            (error,) = getattr(error, "exceptions")  # of a group, which Python 3.10 doesn't have
         assert type(error).__name__ == misuse.error
         assert re.fullmatch(misuse.pattern, str(error)), error
         await wait_all_tasks_blocked()

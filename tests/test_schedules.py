@@ -1,4 +1,4 @@
-"""Order and sharing, whatever the order in which Trio runs the tasks of a tick: the same under each of many seeds."""
+"""Order and sharing don't depend on the order in which Trio runs the tasks of a tick: tests run under many seeds."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ SEEDS = range(5000 if SOAK else 200)
 
 
 def under_each_seed(program: Callable[[random.Random], Awaitable[None]], monkeypatch: pytest.MonkeyPatch) -> None:
-    """Run a program once for each seed, of Trio's scheduler and of its own choices."""
+    """Run a program once for each seed, which determines Trio's scheduling and the program's own choices."""
 
     async def main() -> None:
         for seed in SEEDS:
@@ -54,7 +54,7 @@ async def steps(count: int) -> None:
 
 
 class Settlers:
-    """Futures, each of which a task of its own settles after some steps, and the order in which that was done."""
+    """Futures, each settled by its own task after a few steps, and the order in which they were settled."""
 
     def __init__(self, nursery: trio.Nursery, choose: random.Random, count: int = 6) -> None:
         self.order: list[Future[int]] = []
@@ -143,7 +143,7 @@ def test_a_stream_gives_each_result_to_one_consumer_in_the_order_promised(
         limit = choose.randrange(1, 5)
         finished: list[int] = []
         given: list[int] = []
-        taken = 0  # from the source, and not yet given out
+        taken = 0  # from the source, and not handed out yet
         most = 0
 
         def items() -> Any:
@@ -177,7 +177,7 @@ def test_each_request_gets_its_own_answer_or_an_error(monkeypatch: pytest.Monkey
     async def program(choose: random.Random) -> None:
         requests = FutureMap[int, int]()
         asked: list[int] = []
-        told: Counter[str] = Counter()
+        ended: Counter[str] = Counter()
 
         async def ask(key: int) -> None:
             await steps(choose.randrange(3))
@@ -186,10 +186,10 @@ def test_each_request_gets_its_own_answer_or_an_error(monkeypatch: pytest.Monkey
                     with requests.expect(key) as future:
                         asked.append(key)
                         assert await future == -key
-                        told["answered"] += 1
+                        ended["answered"] += 1
                 except FutureNeverSetException:
-                    told["failed"] += 1
-            told["cancelled"] += scope.cancelled_caught
+                    ended["failed"] += 1
+            ended["cancelled"] += scope.cancelled_caught
 
         async def read() -> None:
             with requests:
@@ -202,7 +202,7 @@ def test_each_request_gets_its_own_answer_or_an_error(monkeypatch: pytest.Monkey
             nursery.start_soon(read)
             for key in range(6):
                 nursery.start_soon(ask, key)
-        assert sum(told.values()) == 6
+        assert sum(ended.values()) == 6
         assert not requests
 
     under_each_seed(program, monkeypatch)
@@ -212,30 +212,30 @@ def test_callers_of_a_key_share_one_flight_and_only_the_last_to_leave_cancels_it
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     async def program(choose: random.Random) -> None:
-        callers: Counter[int] = Counter()  # who wait for each flight
-        flying: dict[str, int] = {}  # the flight that can be joined, by key
+        callers: Counter[int] = Counter()  # how many callers each flight had
+        joinable: dict[str, int] = {}  # the flights that can be joined, by key
         flights = 0
         seen: list[int] = []
 
-        async def fly(key: str) -> int:
+        async def work(key: str) -> int:
             nonlocal flights
             number = flights = flights + 1
-            flying[key] = number
+            joinable[key] = number
             try:
                 await trio.sleep(choose.choice([0, 0.2, 0.5]))
             except trio.Cancelled:
                 assert number not in seen
                 raise
             finally:
-                if flying[key] == number:
-                    del flying[key]
+                if joinable[key] == number:
+                    del joinable[key]
             return number
 
         async def call(key: str) -> None:
             await trio.sleep(choose.choice([0, 0.1, 0.3]))
-            joined = flying.get(key)
+            joined = joinable.get(key)
             with trio.move_on_after(choose.choice([0.1, 0.4, 1])):
-                number = await shared.run(key, fly, key)
+                number = await shared.run(key, work, key)
                 assert joined is None or number >= joined
                 seen.append(number)
                 callers[number] += 1
@@ -246,7 +246,7 @@ def test_callers_of_a_key_share_one_flight_and_only_the_last_to_leave_cancels_it
                 for key in "aaaabb":
                     outer.start_soon(call, key)
         assert repr(shared) == "SingleFlight(in_flight=0)"
-        assert not flying
+        assert not joinable
         assert sum(callers.values()) == len(seen)
 
     under_each_seed(program, monkeypatch)

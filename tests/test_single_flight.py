@@ -356,7 +356,7 @@ async def test_a_caller_that_arrives_in_the_tick_in_which_the_last_other_one_lea
     assert late.result() == (work.begun,)
 
 
-# ---- where the task runs
+# ---- the task's nursery, cancel scopes and context
 
 
 async def test_the_task_runs_in_the_nursery_and_outside_the_first_callers_cancel_scopes(

@@ -1,7 +1,7 @@
-"""Future, ResultCapture, FutureMap and SingleFlight compared with simple models, through random sequences of calls.
+"""Future, ResultCapture, FutureMap and SingleFlight compared with simple models, in random sequences of calls.
 
-Hypothesis plays each sequence in a thread. Whatever belongs in the Trio run is done there, through `trio.from_thread`;
-what a foreign thread does to a result, that thread does itself.
+Hypothesis runs each sequence in a thread. Steps of the Trio run are called there, through `trio.from_thread`; steps of
+a foreign thread are called directly.
 """
 
 from __future__ import annotations
@@ -87,12 +87,12 @@ def log() -> Iterator[None]:
 
 
 class OnTrio(RuleBasedStateMachine):
-    """A state machine that has a Trio run to act in."""
+    """A state machine that can act in a Trio run."""
 
     nursery: trio.Nursery  # of the run
 
     def here(self, fn: Callable[..., T], *args: Any) -> T:
-        """Call a function in the Trio thread, and let all tasks go as far as they can."""
+        """Call a function in the Trio thread, and let all tasks run as far as they can."""
 
         async def call() -> T:
             try:
@@ -168,7 +168,7 @@ class WaitForSeveral(Wait):
 
 
 def check_reads(result: ResultBase[Any], model: Outcome) -> None:
-    """Compare everything that can be read. It is read after each step, so reading must change nothing either."""
+    """Compare everything that can be read. This runs after each step, so it also shows that reading changes nothing."""
     assert result.is_done() == result.done() == (model is not None)
     cancelled = isinstance(model, (FutureCancelledException, trio.Cancelled))
     assert result.cancelled() == cancelled
@@ -199,7 +199,7 @@ def check_reads(result: ResultBase[Any], model: Outcome) -> None:
 
 
 class Callback:
-    """A callback: it notes that it was called, and then does something, or raises."""
+    """A callback that records its call, and then does something or raises."""
 
     def __init__(self, model: FutureModel, log: list[Callback], does: str, other: FutureModel) -> None:
         self.model = model
@@ -227,7 +227,7 @@ class Callback:
 
 
 class FutureModel:
-    """What a future must be like."""
+    """What a future has to be like."""
 
     def __init__(self) -> None:
         self.future = Future[int]()
@@ -248,12 +248,12 @@ class FutureModel:
                 wait.must_be_over = True
 
     def settle(self, outcome: Outcome, log: list[Callback]) -> int:
-        """Settle it, note the calls of callbacks, and return how many of these raise."""
+        """Settle it, record the calls of its callbacks, and return how many of them raise."""
         self.done(outcome)
         return call_all(self.due(), log)
 
     def due(self) -> list[tuple[FutureModel, Callable[[Future[int]], object]]]:
-        """The callbacks that are to be called now."""
+        """Return the callbacks that have to be called now."""
         due: list[tuple[FutureModel, Callable[[Future[int]], object]]] = [
             (self, callback) for callback in self.callbacks
         ]
@@ -262,7 +262,7 @@ class FutureModel:
 
 
 def call_all(due: list[tuple[FutureModel, Callable[[Future[int]], object]]], log: list[Callback]) -> int:
-    """Note the calls of callbacks, and of those that each of them causes right after it; return how many raise."""
+    """Record the calls of callbacks, each followed by those that it causes, and return how many raise."""
     raised = 0
     while due:
         model, callback = due.pop(0)
@@ -287,7 +287,7 @@ class FutureMachine(OnTrio):
     futures = Bundle("futures")
     callbacks = Bundle("callbacks")
     waits = Bundle("waits")
-    deeds = st.sampled_from(["nothing", "raise", "settle", "register", "remove"])
+    actions = st.sampled_from(["nothing", "raise", "settle", "register", "remove"])
 
     ways = st.sampled_from(["result", "exception", "value", "error", "must set", "cancel"])
 
@@ -316,7 +316,7 @@ class FutureMachine(OnTrio):
 
     @rule(
         target=callbacks,
-        do=st.lists(st.tuples(deeds, st.integers(0, 2)), max_size=4),
+        do=st.lists(st.tuples(actions, st.integers(0, 2)), max_size=4),
         waited_for=st.booleans(),
         how=ways,
         again=ways,
@@ -324,7 +324,7 @@ class FutureMachine(OnTrio):
     def settle_new_ones(
         self, do: list[tuple[str, int]], waited_for: bool, how: str, again: str
     ) -> MultipleResults[Callback]:
-        """Settle three futures, one of them twice; that one has callbacks, and somebody may wait for all of them."""
+        """Settle three futures. The first has callbacks, and is settled twice; tasks may be waiting for all three."""
         models = [self.made() for _ in range(3)]
         added = [self.add_callback(models[0], does, models[other]) for does, other in do]
         if waited_for:
@@ -384,7 +384,7 @@ class FutureMachine(OnTrio):
 
     # ---- callbacks
 
-    @rule(target=callbacks, model=futures, do=st.lists(st.tuples(deeds, futures), max_size=4))
+    @rule(target=callbacks, model=futures, do=st.lists(st.tuples(actions, futures), max_size=4))
     def add_callbacks(self, model: FutureModel, do: list[tuple[str, FutureModel]]) -> MultipleResults[Callback]:
         return multiple(*[self.add_callback(model, does, other) for does, other in do])
 
@@ -482,7 +482,7 @@ def must_set(future: Future[int], error: Exception | None) -> None:
 
 
 class CaptureModel:
-    """A capture, the task that runs it, and what must become of them."""
+    """A capture, the task that runs it, and what has to become of them."""
 
     def __init__(self, suppress: bool, scope: trio.CancelScope | None, raising: int) -> None:
         self.suppress = suppress
@@ -533,7 +533,7 @@ class CaptureModel:
 
 
 class CaptureMachine(OnTrio):
-    captures = Bundle("captures")  # that do not run yet
+    captures = Bundle("captures")  # that aren't running yet
     running = Bundle("running")
     ended = Bundle("ended")
     kinds = st.tuples(st.booleans(), st.booleans(), st.integers(0, 2))
@@ -595,7 +595,7 @@ class CaptureMachine(OnTrio):
 
     @rule(target=ended, model=consumes(running))
     def cancel(self, model: CaptureModel) -> CaptureModel:
-        """Cancel it alone where it has a scope of its own, and otherwise the nursery around it."""
+        """Cancel only the capture if it has its own scope, and otherwise the nursery around it."""
         self.here((model.capture.cancel_scope or model.scope).cancel)
         model.end(model.capture.exception(), raises=False)
         assert isinstance(model.outcome, trio.Cancelled)
@@ -654,7 +654,7 @@ class LostError(Exception):
 
 
 class Request:
-    """A task that makes one request and leaves when it is allowed to, and what must become of it."""
+    """A task that makes one request and leaves when it may, and what has to become of it."""
 
     def __init__(self, requests: FutureMap[int, int], key: int, given: list[Future[int]]) -> None:
         self.requests = requests
@@ -667,7 +667,7 @@ class Request:
         self.over = False
         self.must_be_over = False
         self.outcome: Outcome = None
-        self.must_raise: Outcome = None  # as it enters the block
+        self.must_raise: Outcome = None  # on entering the block
 
     async def run(self) -> None:
         try:
@@ -709,7 +709,7 @@ class FutureMapMachine(OnTrio):
         self.all: list[Request] = []
         self.reader = "not begun"
         self.reader_scope = trio.CancelScope()
-        self.ends: list[Exception] = []  # what the reader is to raise
+        self.ends: list[Exception] = []  # what the reader has to raise
         self.may_end = trio.Event()
         self.cause: BaseException | None = None
         if began:
@@ -791,7 +791,7 @@ class FutureMapMachine(OnTrio):
 
     @rule(number=st.integers(0, 9))
     def leave(self, number: int) -> None:
-        """Let one go that has its answer, or cancel it."""
+        """Make one request leave, by itself if it has its answer, and by a cancellation otherwise."""
         here = [request for request in self.all if not request.must_be_over]
         if not here:
             return
@@ -829,20 +829,20 @@ async def test_maps_of_requests_agree_with_their_model() -> None:
 
 
 class Flight:
-    """A shared call that ends when it is told to, and what the model knows of it."""
+    """A shared call that ends on command, and what the model knows about it."""
 
     def __init__(self, key: int) -> None:
         self.key = key
-        self.may_land = trio.Event()
+        self.may_end = trio.Event()
         self.may_clean_up = trio.Event()
         self.error: Exception | None = None
         self.callers: list[FlightCaller] = []
-        self.state = "flying"
+        self.state = "running"
 
     async def __call__(self) -> Flight:
-        assert self.state == "flying"
+        assert self.state == "running"
         try:
-            await self.may_land.wait()
+            await self.may_end.wait()
         except trio.Cancelled:
             with trio.CancelScope(shield=True):
                 await self.may_clean_up.wait()
@@ -857,7 +857,7 @@ class Flight:
 
 
 class FlightCaller:
-    """A task that calls, what it saw, and what it must see."""
+    """A task that makes a call, what it saw, and what it has to see."""
 
     def __init__(self) -> None:
         self.scope = trio.CancelScope()
@@ -870,7 +870,7 @@ class FlightCaller:
             try:
                 self.sees.append(await flights.run(key, fn))
             except TaskCancelledException:
-                self.sees.append("told of the block's end")
+                self.sees.append("the block has ended")
             except RuntimeError:
                 self.sees.append("refused")
             except Boom as error:
@@ -881,12 +881,12 @@ class FlightCaller:
 
 
 async def unwanted() -> Flight:
-    raise AssertionError("a flight was to be joined")
+    raise AssertionError("this call should have joined a flight")
 
 
 class SingleFlightMachine(OnTrio):
     acts = st.one_of(
-        st.tuples(st.just("leave"), st.integers(0, 9)), st.tuples(st.just("land"), st.integers(0, 9), st.booleans())
+        st.tuples(st.just("leave"), st.integers(0, 9)), st.tuples(st.just("end"), st.integers(0, 9), st.booleans())
     )
 
     @initialize(is_open=st.booleans())
@@ -896,7 +896,7 @@ class SingleFlightMachine(OnTrio):
         self.all: list[Flight] = []
         self.callers: list[FlightCaller] = []
         self.may_close = trio.Event()
-        self.ends: list[Exception] = []  # what the block is to raise
+        self.ends: list[Exception] = []  # what the block has to raise
         self.block = "closed"
         if is_open:
             self.open()
@@ -955,7 +955,7 @@ class SingleFlightMachine(OnTrio):
 
     @rule(acts=st.lists(acts, min_size=1, max_size=4))
     def act(self, acts: list[tuple[Any, ...]]) -> None:
-        """Have callers leave and flights land in one tick."""
+        """Make callers leave and flights end in one tick."""
         self.here(self.do, acts)
 
     def do(self, acts: list[tuple[Any, ...]]) -> None:
@@ -965,13 +965,13 @@ class SingleFlightMachine(OnTrio):
             for caller in [caller for caller in flight.callers if caller.leaving]:
                 flight.callers.remove(caller)
                 caller.must_see.append("cancelled")
-            landing = flight.may_land.is_set()
-            if landing:
+            ending = flight.may_end.is_set()
+            if ending:
                 for caller in flight.callers:
                     caller.must_see.append(flight if flight.error is None else flight.error)
             elif not flight.callers:
                 flight.state = "cancelled"
-            if landing or not flight.callers:
+            if ending or not flight.callers:
                 del self.table[key]
 
     def do_leave(self, number: int) -> None:
@@ -981,12 +981,12 @@ class SingleFlightMachine(OnTrio):
             caller.leaving = True
             caller.scope.cancel()
 
-    def do_land(self, number: int, fails: bool) -> None:
-        flying = [flight for flight in self.table.values() if not flight.may_land.is_set()]
-        if flying:
-            flight = flying[number % len(flying)]
+    def do_end(self, number: int, fails: bool) -> None:
+        running = [flight for flight in self.table.values() if not flight.may_end.is_set()]
+        if running:
+            flight = running[number % len(running)]
             flight.error = Boom() if fails else None
-            flight.may_land.set()
+            flight.may_end.set()
 
     @rule(number=st.integers(0, 9), fails=st.booleans())
     def clean_up(self, number: int, fails: bool) -> None:
@@ -994,8 +994,8 @@ class SingleFlightMachine(OnTrio):
         if cancelled:
             flight = cancelled[number % len(cancelled)]
             flight.error = Boom() if fails else None
-            for caller in flight.callers:  # those that were still there when the block ended
-                caller.must_see.append(flight.error or "told of the block's end")
+            for caller in flight.callers:  # those that were still waiting when the block ended
+                caller.must_see.append(flight.error or "the block has ended")
             self.here(flight.may_clean_up.set)
 
     @rule()

@@ -1,4 +1,4 @@
-"""What waits need of one another, and what happens if that is a cycle."""
+"""Tasks that need one another, and the error if they wait in a cycle."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 
 
 class Tasks(dict[str, ResultCapture[Any]]):
-    """Captured tasks by name. What one of them raises is kept away from its nursery."""
+    """Captured tasks by name. Their exceptions are kept away from the nursery."""
 
     def start(self, nursery: trio.Nursery, name: str, fn: Callable[[], Awaitable[object]], **kwargs: Any) -> None:
         self[name] = ResultCapture.start_soon(nursery, fn, name=name, suppress_exception=True, **kwargs)
@@ -86,7 +86,7 @@ async def all_ended(tasks: Tasks) -> None:
             await trio.sleep(1)
 
 
-# ---- who waits for what
+# ---- what each task waits for
 
 
 async def _first_of(results: Sequence[ResultBase[Any]]) -> None:
@@ -247,7 +247,7 @@ async def test_two_shared_calls_cannot_ask_for_each_others_keys() -> None:
 
 
 @pytest.mark.parametrize("how", ["in turn", "wait_all", "gather", "flights"])
-async def test_packages_cannot_need_one_another_to_be_built(
+async def test_packages_that_need_one_another_cannot_be_built(
     how: str, tasks: Tasks, autojump_clock: MockClock, nursery: trio.Nursery
 ) -> None:
     needs = {"app": ["web", "json"], "web": ["json", "log"], "json": ["log"], "log": ["app"], "cli": ["app"]}
@@ -284,7 +284,7 @@ async def test_a_time_limit_around_the_whole_cycle_makes_no_difference(tasks: Ta
     assert len(tasks.refused()) == 1
 
 
-async def test_a_nursery_around_a_part_of_the_cycle_counts_if_nobody_else_is_in_it(
+async def test_a_nursery_around_part_of_the_cycle_counts_if_no_other_task_is_in_it(
     tasks: Tasks, autojump_clock: MockClock, nursery: trio.Nursery
 ) -> None:
     async def parent() -> None:
@@ -362,7 +362,7 @@ async def test_a_task_may_end_its_own_wait(
     await not_refused(tasks)
 
 
-async def test_somebody_else_may_end_a_part_of_the_cycle(tasks: Tasks, autojump_clock: MockClock) -> None:
+async def test_another_task_may_end_part_of_the_cycle(tasks: Tasks, autojump_clock: MockClock) -> None:
     async with trio.open_nursery() as outer:
         outer.cancel_scope.deadline = trio.current_time() + 100
         tasks.start(outer, "outer", tasks.waiting_for("inner"))
@@ -411,7 +411,7 @@ async def test_a_parent_may_cancel_a_child_that_waits_for_it(
 
 
 @pytest.mark.parametrize("how", ["cancels", "fails", "starts"])
-async def test_a_sibling_may_end_a_part_of_the_cycle(
+async def test_a_sibling_may_end_part_of_the_cycle(
     tasks: Tasks, autojump_clock: MockClock, nursery: trio.Nursery, how: str
 ) -> None:
     async def parent() -> None:
@@ -495,7 +495,7 @@ async def test_a_task_that_is_being_started_does_not_hold_its_parent(
 
 
 @pytest.mark.parametrize("stagger", [None, 1])
-async def test_a_loser_of_a_race_may_wait_for_the_one_who_races(
+async def test_a_loser_of_a_race_may_wait_for_the_task_that_started_it(
     stagger: float | None, tasks: Tasks, autojump_clock: MockClock, nursery: trio.Nursery
 ) -> None:
     async def parent() -> None:
@@ -509,7 +509,7 @@ async def test_a_loser_of_a_race_may_wait_for_the_one_who_races(
     await not_refused(tasks)
 
 
-async def test_a_call_of_open_amap_may_wait_for_the_one_who_leaves_it(
+async def test_a_call_of_open_amap_may_wait_for_the_task_that_leaves_the_block(
     tasks: Tasks, autojump_clock: MockClock, nursery: trio.Nursery
 ) -> None:
     async def parent() -> None:
@@ -521,7 +521,7 @@ async def test_a_call_of_open_amap_may_wait_for_the_one_who_leaves_it(
     await not_refused(tasks)
 
 
-async def test_tasks_may_wait_for_the_same_one_on_different_ways(
+async def test_a_task_may_need_another_one_by_two_paths(
     tasks: Tasks, autojump_clock: MockClock, nursery: trio.Nursery
 ) -> None:
     tasks.start(nursery, "top", tasks.waiting_for("left", "right"))
@@ -541,7 +541,7 @@ async def test_a_task_that_is_cancelled_already_may_wait(tasks: Tasks, autojump_
     assert tasks["own"].cancelled()
 
 
-async def test_a_task_whose_deadline_has_come_may_wait(tasks: Tasks, autojump_clock: MockClock) -> None:
+async def test_a_task_whose_deadline_has_passed_may_wait(tasks: Tasks, autojump_clock: MockClock) -> None:
     async def wait() -> None:
         autojump_clock.jump(10)
         await tasks["own"].wait_done()
@@ -552,7 +552,7 @@ async def test_a_task_whose_deadline_has_come_may_wait(tasks: Tasks, autojump_cl
     assert tasks["own"].cancelled()
 
 
-async def test_somebody_else_may_store_what_they_like_in_custom_sleep_data(
+async def test_other_code_may_store_anything_in_custom_sleep_data(
     tasks: Tasks, autojump_clock: MockClock, nursery: trio.Nursery
 ) -> None:
     def wake(_: object) -> trio.lowlevel.Abort:
