@@ -68,7 +68,7 @@ nitpick_ignore_regex = [
     # Type variables, and names that exist for type checkers only: there is nothing to link to.
     (r"py:(class|obj|data)", r"(.*\.)?(T|T_co|K|Ts|T_contra|ItemT|ItemT_co|ResultT|FutureT)(\[.*)?"),
     (r"py:(class|obj|data)", r"(.*\.)?(Fn|Out|Self|TypeIs|Unpack)(\[.*)?"),
-    (r"py:(class|obj)", r"(.*\.)?(_AboutResult|_result\.ResultBase)(\[.*)?"),
+    (r"py:(class|obj)", r"(.*\.)?_result\.ResultBase(\[.*)?"),
 ]
 
 intersphinx_mapping = {
@@ -124,11 +124,9 @@ def mark_tables(_app: Sphinx, doctree: nodes.document) -> None:
 
 
 def show_plain_bases(_app: Sphinx, _name: str, _obj: object, _options: object, bases: list[Any]) -> None:
-    """Show a public base class, without its type variables, instead of a generic or private one."""
+    """Show a base class without its type variables, and leave out `typing.Generic`."""
     plain = [typing.get_origin(base) or base for base in bases]
-    bases[:] = [
-        base.__base__ if base.__name__.startswith("_") else base for base in plain if base is not typing.Generic
-    ]
+    bases[:] = [base for base in plain if base is not typing.Generic]
     if not bases:
         bases.append(object)
 

@@ -64,5 +64,11 @@ def test_the_public_api_matches_the_snapshot() -> None:
     )
 
 
+def test_public_classes_have_no_private_bases_that_help_would_show() -> None:
+    public = {getattr(triores, name) for name in triores.__all__}
+    bases = {base for one in public if inspect.isclass(one) for base in one.__mro__}
+    assert not {base for base in bases - public if base.__module__.startswith("triores")}
+
+
 if __name__ == "__main__":
     SNAPSHOT.write_text("".join(f"{line}\n" for line in described()))

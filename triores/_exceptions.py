@@ -21,40 +21,34 @@ if TYPE_CHECKING:
     from ._result import ResultBase
 
 
-class _AboutResult(Exception):
-    """What the four exceptions that carry a result have in common."""
-
-    args: tuple[ResultBase[Any]]
-    _message: str | None = None  # set in a copy, since the copied result doesn't know the routine named in the message
-
-    def __init__(self, result: ResultBase[Any], /) -> None:
-        super().__init__(result)
-
-    def __str__(self) -> str:
-        return self._sentence() if self._message is None else self._message
-
-    if TYPE_CHECKING:
-
-        def _sentence(self) -> str: ...
-
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}({self.args[0]._name()})"
-
-    def __reduce__(self) -> tuple[Callable[..., _AboutResult], tuple[object, ...], dict[str, object]]:
-        state: dict[str, object] = {**self.__dict__, "_message": str(self)}
-        if self.__cause__ is not None:
-            state["__cause__"] = self.__cause__
-        result = self.args[0] if self.args[0].is_done() else None
-        return _copied, (type(self), result), state
+# What the exceptions that carry a result share. A private base class would show up in `help(triores)`.
 
 
-def _copied(exception_type: type[_AboutResult], result: ResultBase[Any] | None) -> _AboutResult:
+def _repr(self: Exception) -> str:
+    return f"{type(self).__name__}({self.args[0]._name()})"
+
+
+def _reduce(self: Exception) -> tuple[Callable[..., Exception], tuple[object, ...], dict[str, object]]:
+    state: dict[str, object] = {**self.__dict__, "_message": str(self)}
+    if self.__cause__ is not None:
+        state["__cause__"] = self.__cause__
+    result = self.args[0] if self.args[0].is_done() else None
+    return _copied, (type(self), result), state
+
+
+def _copied(exception_type: Callable[[ResultBase[Any]], Exception], result: ResultBase[Any] | None) -> Exception:
     from ._future import Future  # an import at the top would be circular
 
     return exception_type(Future[Any]() if result is None else result)
 
 
-class TaskNotDoneException(_AboutResult):
+def _message(self: Exception, what_happened: str) -> str:
+    """Return the message, or the original's in a copy, whose result doesn't know the routine that it names."""
+    copied: str | None = self.__dict__.get("_message")
+    return f"{self.args[0]._work()} {what_happened}" if copied is None else copied
+
+
+class TaskNotDoneException(Exception):
     """A result was read while it was still pending.
 
     Call ``await result.wait_done()`` first, or check ``result.is_done()``.
@@ -63,11 +57,17 @@ class TaskNotDoneException(_AboutResult):
         args: The result that was read, as the only item of a tuple.
     """
 
-    def _sentence(self) -> str:
-        return f"{self.args[0]._work()} was read before it was done; call 'await result.wait_done()' first"
+    args: tuple[ResultBase[Any]]
+    __repr__, __reduce__ = _repr, _reduce
+
+    def __init__(self, result: ResultBase[Any], /) -> None:
+        super().__init__(result)
+
+    def __str__(self) -> str:
+        return _message(self, "was read before it was done; call 'await result.wait_done()' first")
 
 
-class TaskFailedException(_AboutResult):
+class TaskFailedException(Exception):
     """The result that you read has failed: its task raised an exception, or the future was given one.
 
     The original exception is the ``__cause__``. A copy of this exception, such as one that comes from a worker process,
@@ -77,8 +77,14 @@ class TaskFailedException(_AboutResult):
         args: The result that was read, as the only item of a tuple.
     """
 
-    def _sentence(self) -> str:
-        return f"{self.args[0]._work()} failed: {self.args[0]._shown_outcome()}"
+    args: tuple[ResultBase[Any]]
+    __repr__, __reduce__ = _repr, _reduce
+
+    def __init__(self, result: ResultBase[Any], /) -> None:
+        super().__init__(result)
+
+    def __str__(self) -> str:
+        return _message(self, f"failed: {self.args[0]._shown_outcome()}")
 
 
 class TaskCancelledException(TaskFailedException):
@@ -91,8 +97,8 @@ class TaskCancelledException(TaskFailedException):
         args: The result that was read, as the only item of a tuple.
     """
 
-    def _sentence(self) -> str:
-        return f"{self.args[0]._work()} was cancelled{why_cancelled(self.args[0].exception())}"
+    def __str__(self) -> str:
+        return _message(self, f"was cancelled{why_cancelled(self.args[0].exception())}")
 
 
 def why_cancelled(exception: BaseException | None) -> str:
@@ -109,7 +115,7 @@ def _why(cancellation: BaseException) -> str:
     )
 
 
-class FutureSetAgainException(_AboutResult):
+class FutureSetAgainException(Exception):
     """A result was settled twice, or `ResultCapture.run` was called twice.
 
     The first outcome stays. If several tasks may settle the same future, check ``future.is_done()`` first, or use
@@ -119,8 +125,14 @@ class FutureSetAgainException(_AboutResult):
         args: The result that was already settled, as the only item of a tuple.
     """
 
-    def _sentence(self) -> str:
-        return f"{self.args[0]._work()} {self.args[0]._AGAIN}"
+    args: tuple[ResultBase[Any]]
+    __repr__, __reduce__ = _repr, _reduce
+
+    def __init__(self, result: ResultBase[Any], /) -> None:
+        super().__init__(result)
+
+    def __str__(self) -> str:
+        return _message(self, self.args[0]._AGAIN)
 
 
 class FutureCancelledException(Exception):

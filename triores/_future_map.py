@@ -2,7 +2,7 @@
 
 The rules that this file owns:
 
-- A caller must remove its entry from the map, and must not leave anybody else who holds its future waiting forever.
+- A caller must remove its entry from the map, and must not leave any other task that holds its future waiting forever.
   The block of `FutureMap.expect` takes care of both: however it ends, the entry is gone and the future is done.
 - The task that reads the responses must not leave any caller waiting forever. The map's own block takes care of that:
   when it ends, each future that is still pending fails, and so does each later `FutureMap.expect`. No caller ever waits
