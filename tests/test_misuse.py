@@ -224,7 +224,19 @@ def test_the_table_has_enough_entries_and_no_duplicates() -> None:
         assert misuse.where in {"here", "in a thread", "in another run", "outside of Trio"}
 
 
+PAGE = Path(__file__).parents[1] / "docs" / "reference" / "errors.md"
+
+
+def test_the_page_on_errors_lists_how_the_message_of_each_exception_begins() -> None:
+    rows = re.findall(r"^\| \{py:exc\}`~triores\.(\w+)` \| (.*) \|$", PAGE.read_text(encoding="utf-8"), re.MULTILINE)
+    listed = {name: [text.strip("… ") for text in texts.split(";")] for name, texts in rows}
+    assert set(listed) == {name for name in triores.__all__ if name.endswith(("Exception", "Error"))}
+    for misuse in MISUSES:
+        if misuse.error in listed:
+            assert any(text and text in misuse.message for text in listed[misuse.error]), misuse
+
+
 def test_the_page_on_errors_shows_each_topic_once() -> None:
-    page = (Path(__file__).parents[1] / "docs" / "reference" / "errors.md").read_text(encoding="utf-8")
+    page = PAGE.read_text(encoding="utf-8")
     shown = re.findall(r"^```\{misuses\} (.*)$", page, re.MULTILINE)
     assert shown == list(dict.fromkeys(misuse.topic for misuse in MISUSES))

@@ -7,7 +7,6 @@ in the call share an entry.
 from __future__ import annotations
 
 import builtins
-import itertools
 import runpy
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -44,11 +43,11 @@ class Misuses(SphinxDirective):
         misuses = [misuse for misuse in runpy.run_path(str(TABLE))["MISUSES"] if misuse.topic == self.arguments[0]]
         if not misuses:
             raise self.error(f"tests/misuse.py has no mistakes with the topic {self.arguments[0]!r}")
-        groups = itertools.groupby(
-            misuses,
-            key=lambda misuse: (misuse.where, misuse.error, misuse.message, misuse.in_group, misuse.instead),
-        )
-        return [self._entry(list(alike)) for _, alike in groups]
+        groups: dict[object, list[Any]] = {}
+        for misuse in misuses:
+            alike = misuse.where, misuse.error, misuse.message, misuse.in_group, misuse.instead
+            groups.setdefault(alike, []).append(misuse)
+        return [self._entry(group) for group in groups.values()]
 
     def _entry(self, misuses: Sequence[Any]) -> nodes.Node:
         first = misuses[0]
@@ -56,13 +55,13 @@ class Misuses(SphinxDirective):
         codes = [misuse.code for misuse in misuses]
         code = ("\n\n" if any("\n" in code for code in codes) else "\n").join(codes)
         error = link_to(first.error) + (", in an exception group" if first.in_group else "")
-        told = self.parse_text_to_nodes(f"{error}: ``{first.message}``" if first.message else error)
+        message = self.parse_text_to_nodes(f"{error}: ``{first.message}``" if first.message else error)
         instead = self.parse_text_to_nodes(first.instead)
         return nodes.container(
             "",
             *place,
             nodes.literal_block(code, code, language="py"),  # "py", since blocks of "python" have a copy button
-            nodes.container("", *told, classes=["misuse-error"]),
+            nodes.container("", *message, classes=["misuse-error"]),
             nodes.container("", *instead, classes=["misuse-instead"]),
             classes=["misuse"],
         )
