@@ -453,9 +453,11 @@ def _public(code: CodeType) -> str:
 
 def _results_of(arrivals: object, library: Sequence[Step]) -> list[Any]:
     """Return the results that a `wait_any`, an `as_completed` or a `results_to_channel` waits for."""
-    held_by_all = (held for step in library for held in step.held)
-    completed = (held for held in held_by_all if _is(held, _AsCompleted) and held._arrivals is arrivals)
-    return list(next((one.left for one in completed), {}).values())
+    for step in library:
+        for held in step.held:
+            if _is(held, _AsCompleted) and held._arrivals is arrivals:
+                return list(held.left.values())
+    return []
 
 
 def _is_foreign(result: ResultBase[Any]) -> bool:
