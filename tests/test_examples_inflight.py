@@ -162,6 +162,14 @@ async def test_when_the_connection_ends_each_caller_gets_an_error_that_says_how(
         assert not connection.requests
 
 
+async def test_nobody_waits_for_a_client_that_has_ended(autojump_clock: trio.testing.MockClock) -> None:
+    client = reconnecting.Client(port=1)
+    with trio.move_on_after(0):
+        await client.run()
+    with trio.fail_after(1), pytest.raises(reconnecting.ConnectionLostError):
+        await client.ask(3)
+
+
 async def test_a_request_with_neither_answer_nor_exception_counts_as_hanging(
     autojump_clock: trio.testing.MockClock,
 ) -> None:

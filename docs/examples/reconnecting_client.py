@@ -26,7 +26,7 @@ import trio
 from rich.console import Console
 from rich.table import Table
 
-from triores import FutureMap
+from triores import Future, FutureMap
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -99,30 +99,34 @@ class Client:
     def __init__(self, port: int) -> None:
         self.connections: list[Connection] = []  # the last one is in use; the others are kept for the statistics
         self._port = port
-        self._connected = trio.Event()
+        self._next_connection: Future[Connection] = Future()
 
     async def ask(self, question: int) -> int:
         """Have the server square a number, once there is a connection.
 
         Raises:
-            ConnectionLostError: If the connection ended before the answer came. The caller has to decide
-                whether to ask again, since the server may have done the work anyway.
+            ConnectionLostError: If the connection ended before the answer came, or the client has ended. The caller has
+                to decide whether to ask again, since the server may have done the work anyway.
         """
-        while not self.connections or self.connections[-1].requests.closed:
-            await self._connected.wait()
-        return await self.connections[-1].ask(question)
+        connection = self.connections[-1] if self.connections else await self._next_connection
+        if connection.requests.closed:
+            connection = await self._next_connection
+        return await connection.ask(question)
 
     async def run(self) -> None:
         """Stay connected until cancelled."""
-        while True:
-            async with await trio.open_tcp_stream(HOST, self._port) as stream, trio.open_nursery() as nursery:
-                connection = Connection(stream)
-                self.connections.append(connection)
-                nursery.start_soon(connection.write)
-                self._connected.set()
-                self._connected = trio.Event()
-                await connection.read()
-                nursery.cancel_scope.cancel()
+        try:
+            while True:
+                async with await trio.open_tcp_stream(HOST, self._port) as stream, trio.open_nursery() as nursery:
+                    connection = Connection(stream)
+                    nursery.start_soon(connection.write)
+                    self.connections.append(connection)
+                    self._next_connection.set_result(connection)
+                    self._next_connection = Future()
+                    await connection.read()
+                    nursery.cancel_scope.cancel()
+        finally:
+            self._next_connection.set_exception(ConnectionLostError(None))  # nobody will make another one
 
 
 async def serve(stream: trio.SocketStream, cut_every: int) -> None:
