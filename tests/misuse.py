@@ -60,7 +60,7 @@ ASK_FIRST = "If several tasks may settle a future, check `is_done()` first, or u
 ELSEWHERE = (
     "Future(is_done=False) belongs to another Trio run, and can't be {} from here; nothing was changed. Put the call "
     "into a function fn: another thread can then call 'trio.from_thread.run_sync(fn, trio_token=result.trio_token)'; "
-    "another Trio run, or an event loop that hosts Trio as its guest, 'result.trio_token.run_sync_soon(fn)'"
+    "another Trio run, or another event loop, 'result.trio_token.run_sync_soon(fn)'"
 )
 FROM_THREAD = "Go through the result's own run: `trio.from_thread.run_sync(fn, trio_token=result.trio_token)`."
 NO_TRIO = "triores needs Trio: call this from inside trio.run(...)"

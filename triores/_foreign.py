@@ -62,7 +62,7 @@ def wrap_future(future: Any, /) -> ResultBase[Any]:
 
     Cancelling either side cancels the other: `Future.cancel` here, and ``cancel()`` there. The reason is passed on; on
     asyncio's side, it's the ``msg`` of ``cancel(msg=...)``. If the other side can't be cancelled any more, it
-    continues, and its outcome is dropped.
+    continues, and its outcome is dropped. A time limit around a wait cancels neither side, as with any result.
 
     Once the Trio run has ended, nothing more happens here. asyncio doesn't notify anybody when an event loop ends, so
     if the loop ends first, the wrapper stays pending: use a time limit if that can happen.
