@@ -253,7 +253,7 @@ def parse_arguments() -> argparse.Namespace:
         return number
 
     parser = argparse.ArgumentParser(description="Send many requests over one connection, and cut another one.")
-    parser.add_argument("--requests", type=count, default=10_000, help="how many in all (default: %(default)s)")
+    parser.add_argument("--requests", type=count, default=20_000, help="how many in all (default: %(default)s)")
     parser.add_argument("--callers", type=count, default=200, help="how many at a time (default: %(default)s)")
     return parser.parse_args()
 
