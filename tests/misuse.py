@@ -646,6 +646,14 @@ MISUSES = (
     ),
     Misuse(
         FAN_OUT,
+        "with open_amap(fetch, [1]):\n    pass",
+        "TypeError",
+        "use open_amap with 'async with', not with 'with': 'async with open_amap(fn, items) as results:', and in the "
+        "block, 'async for capture in results:'",
+        "`async with open_amap(fetch, [1]) as pages:`",
+    ),
+    Misuse(
+        FAN_OUT,
         "pages = open_amap(fetch, [1])\nasync with pages:\n    pass\nasync with pages:\n    pass",
         "RuntimeError",
         "this open_amap block has been entered before; call 'open_amap(...)' for each block",
@@ -659,6 +667,22 @@ MISUSES = (
         "a request with the key 'a' is already in flight; give each request its own key, or wait until the first "
         "one is done",
         "Number the requests: `itertools.count()`.",
+    ),
+    Misuse(
+        REQUESTS,
+        "await requests.expect('b')",
+        "TypeError",
+        "use 'expect' with 'with', not with 'await': 'with requests.expect(key) as future:', and in the block, "
+        "'await future'",
+        "`with requests.expect('b') as future:`, then `await future`",
+    ),
+    Misuse(
+        REQUESTS,
+        "async with requests.expect('b'):\n    pass",
+        "TypeError",
+        "use 'expect' with 'with', not with 'async with': 'with requests.expect(key) as future:', and in the block, "
+        "'await future'",
+        "`with requests.expect('b') as future:`",
     ),
     Misuse(
         REQUESTS,

@@ -660,6 +660,11 @@ class _OpenAmap(Generic[ItemT, T]):
     def __await__(self) -> NoReturn:
         self._refuse("await")
 
+    def __enter__(self) -> NoReturn:
+        self._refuse("with")
+
+    __exit__ = __enter__  # Python looks for it first, and never calls it
+
     def _refuse(self, how: str) -> NoReturn:
         raise TypeError(
             f"use open_amap with 'async with', not with '{how}': 'async with open_amap(fn, items) as results:', and in "

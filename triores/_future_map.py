@@ -372,3 +372,17 @@ class _Expected(Generic[K, T]):
         if not future.is_done():
             never_set = FutureNeverSetException("the block that expected this response ended before it came")
             future._settle(Error(never_set))
+
+    def __await__(self) -> NoReturn:
+        self._refuse("await")
+
+    def __aenter__(self) -> NoReturn:
+        self._refuse("async with")
+
+    __aexit__ = __aenter__  # Python looks for it first, and never calls it
+
+    def _refuse(self, how: str) -> NoReturn:
+        raise TypeError(
+            f"use 'expect' with 'with', not with '{how}': 'with requests.expect(key) as future:', and in the block, "
+            "'await future'"
+        )
