@@ -393,7 +393,7 @@ MISUSES = (
         WAITING,
         "async def own():\n    await itself\n\nitself = ResultCapture(own)\nawait itself.run()",
         "WaitCycleError",
-        "this wait would never end, because a task can't wait for its own result:\n  task ... waits for own(): File "
+        "this wait would never end, because a task can't wait for its own result:\n  own() waits for own(): File "
         "..., in own",
         "A task can't need its own result. If several tasks wait for one another, the message shows all waits.",
     ),

@@ -230,7 +230,7 @@ async def test_a_shared_call_cannot_ask_for_its_own_key(given: bool, nursery: tr
 
     flights = SingleFlight[str, None](nursery) if given else SingleFlight[str, None]()
     async with nullcontext() if given else flights:
-        with pytest.raises(WaitCycleError, match=r"its own result:\n  task page waits for page\(\)"):
+        with pytest.raises(WaitCycleError, match=r"its own result:\n  page\(\) waits for page\(\)"):
             await flights.run("key", page)
 
 
@@ -242,7 +242,7 @@ async def test_two_shared_calls_cannot_ask_for_each_others_keys() -> None:
         await flights.run("first", first)
 
     async with SingleFlight[str, None]() as flights:
-        with pytest.raises(WaitCycleError, match=r"second waits for first\(\).*\n.*first waits for second\(\)"):
+        with pytest.raises(WaitCycleError, match=r"second\(\) waits for first\(\).*\n.*first\(\) waits for second\(\)"):
             await flights.run("first", first)
 
 
@@ -645,8 +645,8 @@ async def test_the_message_shows_the_whole_cycle(
     assert first.startswith("this wait would never end, because these tasks wait for each other in a cycle; ")
     firsts = {fn.__name__: fn.__code__.co_firstlineno for fn in (parent, child, other)}
     assert lines == [
-        f'  task other waits for parent(): File "{__file__}", line {firsts["other"] + 2}, in other',
-        f'  task parent waits for its child, task child: File "{__file__}", line {firsts["parent"] + 1}, in parent',
+        f'  other() waits for parent(): File "{__file__}", line {firsts["other"] + 2}, in other',
+        f'  parent() waits for its child, task child: File "{__file__}", line {firsts["parent"] + 1}, in parent',
         f'  task child waits for other(): File "{__file__}", line {firsts["child"] + 1}, in child',
     ]
 

@@ -248,9 +248,12 @@ def _scopes_around(task: Task) -> Iterator[_Scope]:
 
 def _message(cycle: list[_Wait]) -> str:
     lines: list[str] = []
+    of_task = cycle[-1][1]  # the task's own result: what the task before it in the cycle waits for
     for task, result, needed in cycle:
+        who = _name(task) if of_task is None else of_task._work()
         what = f"its child, {_name(needed)}" if result is None else result._work()
-        lines.append(f"\n  {_name(task)} waits for {what}{_place(task)}")
+        lines.append(f"\n  {who} waits for {what}{_place(task)}")
+        of_task = result
     why = "these tasks wait for each other in a cycle; let one of them end without waiting for the next"
     if len(cycle) == 1:
         why = "a task can't wait for its own result"
