@@ -120,8 +120,11 @@ def types(session: nox.Session) -> None:
     install(session, "types")
     session.run("mypy")
     session.run("pyright")
+    pages = session.create_tmp()
+    session.run("python", "tests/typing/pages.py", pages)
+    session.run("mypy", "--disable-error-code=no-redef", pages)
     # Outside the work tree, so that pyright checks the installed package, with its py.typed.
-    session.chdir(session.create_tmp())
+    session.chdir(pages)
     session.run("pyright", "--ignoreexternal", "--verifytypes", "triores")
 
 
