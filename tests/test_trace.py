@@ -777,6 +777,18 @@ def test_names_are_escaped(tmp_path: Path) -> None:
     assert "…" + "&" * 31 in texts(path)
 
 
+def test_a_long_name_loses_its_module_or_the_end_of_its_arguments(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(trio.sleep, 1, name="trio._highlevel_serve_listeners._run_handler")
+            nursery.start_soon(trio.sleep, 1, name="a_package.a_module.a_function_with_a_long_name")
+            nursery.start_soon(trio.sleep, 1, name="fetch('http://localhost/a/long/path')")
+
+    path = tmp_path / "run.svg"
+    record(main).save(path)
+    assert {"…_run_handler", "…a_function_with_a_long_name", "fetch('http://localhost/a/long/…"} < {*texts(path)}
+
+
 def test_an_empty_recording_can_be_saved(tmp_path: Path) -> None:
     Recorder().save(tmp_path / "run.svg")
     assert "0 tasks and calls in 0 s" in texts(tmp_path / "run.svg")

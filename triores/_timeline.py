@@ -202,7 +202,10 @@ def _mark(look: Look) -> str:
 def _shortened(name: str, most: int = LABEL) -> str:
     if len(name) <= most:
         return name
-    return f"{name[: most - 1]}…" if "(" in name else f"…{name[1 - most :]}"  # cut off the module, and keep the end
+    if "(" in name:
+        return f"{name[: most - 1]}…"
+    end = name[1 - most :]  # without the module, or the beginning of its name
+    return f"…{end.partition('.')[2] or end}"
 
 
 def _seconds(seconds: float) -> str:
