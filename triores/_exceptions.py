@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
     from ._result import ResultBase
 
+    Reduced = tuple[Callable[..., Exception], tuple[object, ...], dict[str, object]]
+
 
 # What the exceptions that carry a result share. A private base class would show up in `help(triores)`.
 
@@ -28,7 +30,7 @@ def _repr(self: Exception) -> str:
     return f"{type(self).__name__}({self.args[0]._name()})"
 
 
-def _reduce(self: Exception) -> tuple[Callable[..., Exception], tuple[object, ...], dict[str, object]]:
+def _reduce(self: Exception) -> Reduced:
     state: dict[str, object] = {**self.__dict__, "_message": str(self)}
     if self.__cause__ is not None:
         state["__cause__"] = self.__cause__
@@ -58,10 +60,15 @@ class TaskNotDoneException(Exception):
     """
 
     args: tuple[ResultBase[Any]]
-    __repr__, __reduce__ = _repr, _reduce
 
     def __init__(self, result: ResultBase[Any], /) -> None:
         super().__init__(result)
+
+    def __repr__(self) -> str:
+        return _repr(self)
+
+    def __reduce__(self) -> Reduced:
+        return _reduce(self)
 
     def __str__(self) -> str:
         return _message(self, "was read before it was done; call 'await result.wait_done()' first")
@@ -78,10 +85,15 @@ class TaskFailedException(Exception):
     """
 
     args: tuple[ResultBase[Any]]
-    __repr__, __reduce__ = _repr, _reduce
 
     def __init__(self, result: ResultBase[Any], /) -> None:
         super().__init__(result)
+
+    def __repr__(self) -> str:
+        return _repr(self)
+
+    def __reduce__(self) -> Reduced:
+        return _reduce(self)
 
     def __str__(self) -> str:
         return _message(self, f"failed: {self.args[0]._shown_outcome()}")
@@ -126,10 +138,15 @@ class FutureSetAgainException(Exception):
     """
 
     args: tuple[ResultBase[Any]]
-    __repr__, __reduce__ = _repr, _reduce
 
     def __init__(self, result: ResultBase[Any], /) -> None:
         super().__init__(result)
+
+    def __repr__(self) -> str:
+        return _repr(self)
+
+    def __reduce__(self) -> Reduced:
+        return _reduce(self)
 
     def __str__(self) -> str:
         return _message(self, self.args[0]._AGAIN)
