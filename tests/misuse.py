@@ -838,7 +838,7 @@ MISUSES = (
         SHARING,
         "own = SingleFlight()\nasync with own:\n    async with own:\n        pass",
         "RuntimeError",
-        "the block of SingleFlight(in_flight=0) is already open; enter it once, around all calls of 'run'",
+        "the block of SingleFlight(in_flight=0) is already open; enter it once, around all calls to 'run'",
         "Enter it once, around everything that calls `run`; in `main`, for example.",
     ),
     Misuse(

@@ -754,7 +754,7 @@ async def test_entering_the_block_while_it_is_open_raises_an_error_and_leaves_it
     async with flights:
         with pytest.raises(
             RuntimeError,
-            match=r"^the block of SingleFlight\(in_flight=0\) is already open; enter it once, around all calls of "
+            match=r"^the block of SingleFlight\(in_flight=0\) is already open; enter it once, around all calls to "
             r"'run'$",
         ):
             await flights.__aenter__()

@@ -1,4 +1,4 @@
-"""One task for many callers of the same key.
+"""One task for many callers that want the same thing.
 
 The rules that this file owns:
 
@@ -63,7 +63,7 @@ class SingleFlight(Generic[K, T]):
     the block's own exception through unchanged.
 
     The tasks see the context variables as they were when the nursery was passed, or the block entered: the first
-    caller's own variables are none of the others' business.
+    caller's own variables don't reach the others.
 
     Results aren't kept: the first call after a task is done starts a new one. Put a cache in front if you want one.
 
@@ -107,7 +107,7 @@ class SingleFlight(Generic[K, T]):
     async def __aenter__(self) -> Self:
         await checkpoint()
         if self._block is not None:
-            raise RuntimeError(f"the block of {self!r} is already open; enter it once, around all calls of 'run'")
+            raise RuntimeError(f"the block of {self!r} is already open; enter it once, around all calls to 'run'")
         if self._nursery is not None:
             raise RuntimeError(
                 f"{self!r} was given a nursery, and runs its tasks there; call 'run' without a block around it, or "
