@@ -256,7 +256,7 @@ async def test_the_holder_of_a_lock_is_left_out_if_it_is_not_in_the_tree(nursery
 async def test_a_task_waits_for_a_token_of_a_limiter(nursery: trio.Nursery) -> None:
     limiter = trio.CapacityLimiter(1)
     await limiter.acquire_on_behalf_of("somebody")
-    assert (await blocked(nursery, limiter.acquire)).state == "waits for a token of a CapacityLimiter; 1 are in use"
+    assert (await blocked(nursery, limiter.acquire)).state == "waits for a token from a CapacityLimiter; 1 in use"
 
 
 async def _notified() -> None:
@@ -763,7 +763,7 @@ async def test_many_deadlocks_are_counted(nursery: trio.Nursery) -> None:
 # ---- the text
 
 
-async def test_a_thousand_captures_with_large_arguments_are_a_page(nursery: trio.Nursery) -> None:
+async def test_a_thousand_captures_with_large_arguments_fit_on_a_page(nursery: trio.Nursery) -> None:
     async def fetch(_data: str, _more: dict[str, str]) -> None:
         await trio.sleep_forever()
 

@@ -3,10 +3,10 @@
 Taking it changes nothing: no task, no result, no registration.
 
 - A task has to settle a future if it is inside the future's ``must_set`` block, or if it is the reader of a `FutureMap`
-  in which the future is registered. We find such a block by the method that will be called at its end, to which the
-  coroutine has a reference.
+  in which the future is registered. We find such a block by the method that will be called at its end: the coroutine
+  holds a reference to it.
 - A task is running, and not asleep, if its outermost frame is on the stack of a thread.
-- What a task waits for is determined by its innermost call of a triores or Trio function.
+- What a task is waiting for is determined by its innermost call to a triores or Trio function.
 """
 
 from __future__ import annotations
@@ -260,7 +260,7 @@ class _Reader:
     def _wait_for_token(self, held: list[Any]) -> _Wait:
         limiter = next(one for one in held if _is(one, trio.CapacityLimiter))
         borrowers: list[Any] = limiter.statistics().borrowers
-        text = f"waits for a token of a CapacityLimiter; {len(borrowers)} are in use"
+        text = f"waits for a token from a CapacityLimiter; {len(borrowers)} in use"
         return _Wait(text, Need([self._numbers.get(one, OUTSIDE) for one in borrowers], every=False))
 
     # ---- results
@@ -432,12 +432,12 @@ def _any(obj: Any) -> Any:
 
 
 def _is(obj: object, *types: type[Any]) -> bool:
-    """`isinstance`, without asking an object for its ``__class__``, which may be anybody's code."""
+    """`isinstance`, without asking an object for its ``__class__``, which may run any code."""
     return any(one in types for one in type(obj).__mro__)
 
 
 def _call_in(library: Sequence[Step]) -> str:
-    """Return the public call of triores that a task sleeps in, or an empty string."""
+    """Return the public triores call that a task sleeps in, or an empty string."""
     for step in library:
         if step.library == "triores":
             name = step.frame.f_code.co_name
