@@ -1811,7 +1811,7 @@ async def test_a_generator_that_shields_its_yields_does_not_hold_up_the_end(
     assert trio.current_time() == (1 if end == "cancellation" else 0)
 
 
-async def test_maps_share_their_slices() -> None:
+async def test_maps_share_one_slice_of_time() -> None:
     turns = [0]
 
     async def inner(_: int) -> None:

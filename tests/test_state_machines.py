@@ -791,7 +791,7 @@ class FutureMapMachine(OnTrio):
 
     @rule(number=st.integers(0, 9))
     def leave(self, number: int) -> None:
-        """Make one request leave, by itself if it has its answer, and by a cancellation otherwise."""
+        """Make one request leave: on its own if it has its answer, otherwise by being cancelled."""
         here = [request for request in self.all if not request.must_be_over]
         if not here:
             return

@@ -297,7 +297,7 @@ async def test_a_nursery_around_part_of_the_cycle_counts_if_no_other_task_is_in_
     assert len(tasks.refused()) == 1
 
 
-async def test_scopes_may_be_nested_as_deep_as_they_like(tasks: Tasks, autojump_clock: MockClock) -> None:
+async def test_scopes_may_be_nested_to_any_depth(tasks: Tasks, autojump_clock: MockClock) -> None:
     with ExitStack() as stack:
         for _ in range(3000):  # Trio's own `effective_deadline` recurses
             stack.enter_context(trio.CancelScope())
@@ -462,7 +462,7 @@ async def test_a_shielded_nursery_may_outlast_a_cancellation_of_the_others(
     assert not tasks["child"].cancelled()
 
 
-async def test_a_parent_with_two_nurseries_waits_for_the_tasks_of_the_inner_one_only(
+async def test_a_parent_with_two_nurseries_waits_only_for_the_tasks_of_the_inner_one(
     tasks: Tasks, autojump_clock: MockClock, nursery: trio.Nursery
 ) -> None:
     async def parent() -> None:
