@@ -1,4 +1,4 @@
-"""``python -m triores PID``: make a running program dump which task waits for which result, to its standard error.
+"""``python -m triores PID``: make a running program dump which task is waiting for which result, to its standard error.
 
 The program must have called ``triores.debug.register(signal.SIGUSR1)``. A signal without a handler would kill the
 process, so on Linux we first check whether there is one. From Python 3.14 on, this also works with programs that
@@ -32,7 +32,7 @@ triores.debug.dump()
 def main(arguments: Sequence[str] | None = None) -> int:
     """Ask a process for a dump, and return the exit code; if it isn't 0, print one line that says why."""
     parser = argparse.ArgumentParser(
-        prog="python -m triores", description="Make a running program dump which of its tasks waits for which result."
+        prog="python -m triores", description="Make a running program dump which task is waiting for which result."
     )
     parser.add_argument("pid", type=int, metavar="PID", help="the process; the dump goes to its standard error")
     parser.add_argument(

@@ -23,7 +23,7 @@ _logger = logging.getLogger("triores")
 
 
 class Callback:
-    """A waiter that has a function called."""
+    """A waiter that queues a function call."""
 
     __slots__ = ("context", "fn", "result")
 
@@ -33,7 +33,7 @@ class Callback:
         self.context = context
 
     def settled(self, result: object, /) -> None:
-        """Have the function called when `calls` runs next."""
+        """Queue the call, for the next time that `calls` runs."""
         self.result = result
         calls.made_now.append(self)
 
@@ -59,7 +59,7 @@ class _Calls(threading.local):
         return *self._queue, *self.made_now
 
     def run(self) -> None:
-        """Call them, unless a callback is calling this."""
+        """Call them, unless this is called by one of them."""
         if self._running:
             return
         self._running = True

@@ -270,7 +270,7 @@ class ResultCapture(ResultBase[T_co]):
             The start result, with the value passed to ``started``, and the done result, with the value returned.
 
         Raises:
-            TypeError: If the routine is a coroutine object or isn't callable, or either nursery isn't one.
+            TypeError: If the routine is a coroutine object or isn't callable, or if a nursery isn't one.
             RuntimeError: If the start nursery is closed, or there is no Trio run here.
         """
         call = "ResultCapture.capture_start_and_done_results(run_nursery, {}, *args)"

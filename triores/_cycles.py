@@ -8,7 +8,7 @@ are strict:
   not what somebody else may settle, release or send; not the first of several results; not the end of a `race`; and
   not a task in ``nursery.start``.
 - If a task needs itself, directly or through other tasks, only a cancellation can end its wait. That cancellation must
-  reach all waits of the cycle at once; otherwise one of them could end by itself. So each cancel scope around one of
+  reach all waits of the cycle at once; otherwise one of them could end on its own. So each cancel scope around one of
   the waits must be around all of them. If a task in the cycle entered a scope, it may be there to end that wait alone,
   even if it is around all of them, so then there is no error. Two kinds of scopes can't have that purpose. One is the
   scope of a nursery that belongs to a task in the cycle, without a time limit of its own; if it is around only some of

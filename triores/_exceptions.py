@@ -1,4 +1,4 @@
-"""All exceptions of triores.
+"""The exceptions that triores raises.
 
 The first four are raised by a call that was wrong or came too early, and carry the result as their only argument,
 ``(result,)``. The next two are stored inside a future. They must not refer to that future, which would be a reference
@@ -45,7 +45,7 @@ def _copied(exception_type: Callable[[ResultBase[Any]], Exception], result: Resu
 
 
 def _message(self: Exception, what_happened: str) -> str:
-    """Return the message, or the original's in a copy, whose result doesn't know the routine that it names."""
+    """Return the message. A copy keeps the original's, because its own result doesn't know the routine."""
     copied: str | None = self.__dict__.get("_message")
     return f"{self.args[0]._work()} {what_happened}" if copied is None else copied
 
@@ -130,7 +130,7 @@ def _why(cancellation: BaseException) -> str:
 class FutureSetAgainException(Exception):
     """A result was settled twice, or `ResultCapture.run` was called twice.
 
-    The first outcome stays. If several tasks may settle the same future, check ``future.is_done()`` first, or use
+    The first outcome is kept. If several tasks may settle the same future, check ``future.is_done()`` first, or use
     `Future.cancel`, which returns False instead of raising.
 
     Attributes:
@@ -181,8 +181,8 @@ class WaitCycleError(RuntimeError):
     """A wait that could never end, because what it waits for needs the waiting task first.
 
     For example, a task awaits its own result, or two tasks await each other's: a deadlock, which would hang without
-    this error. It is raised by the wait that closes the cycle, and the message shows all waits of the cycle. If a wait
-    may be ended by a time limit of its own, or by anything else in the program, it isn't an error.
+    this error. It is raised by the wait that closes the cycle, and the message shows all the waits in the cycle. It
+    isn't an error if a time limit on the wait, or anything else in the program, may end it.
 
     Set the environment variable ``TRIORES_WAIT_CYCLES`` to ``0`` to turn the check off.
     """

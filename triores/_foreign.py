@@ -72,7 +72,7 @@ def wrap_future(future: Any, /) -> ResultBase[Any]:
 
     Returns:
         A future of the current Trio run; the same one each time you wrap the same future in this run. A triores result
-        is returned as it is.
+        is returned unchanged.
 
     Raises:
         TypeError: If it's neither kind of future, nor a result.
@@ -229,7 +229,7 @@ def ensure_future(obj: Any, nursery: NurseryLike) -> ResultBase[Any]:
     """Turn anything you can wait for into a result.
 
     Args:
-        obj: A result, which is returned as it is; a `concurrent.futures.Future` or an `asyncio.Future`, which is
+        obj: A result, which is returned unchanged; a `concurrent.futures.Future` or an `asyncio.Future`, which is
             wrapped as by `wrap_future`; or a coroutine or another awaitable, made for Trio, which a new task awaits.
         nursery: The nursery to start such a task in. As with any `ResultCapture`, its exception propagates into the
             nursery.

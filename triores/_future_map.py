@@ -125,7 +125,7 @@ class FutureMap(Mapping[K, Future[T]]):
                 and there is no Trio run here.
             BaseException: On entering, if the reader's block has ended: the exception that ``lost`` makes.
         """
-        expected: _Expected[K, Any] = _Expected()  # without an `__init__` to call, a request costs 10 % less
+        expected: _Expected[K, Any] = _Expected()  # without an `__init__` to call, a request costs 10% less
         expected._map = self
         expected._key = key
         expected._given = future

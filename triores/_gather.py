@@ -1,11 +1,11 @@
-"""Run a few functions at once, for all of their values or for the first.
+"""Run a few functions at once, and return all of their values, or the first one.
 
 Every call here owns a nursery, so nothing outlives the call. As with Trio's strict nurseries, exceptions come out in an
 exception group, which names the call. If the call was cancelled from outside and nothing else went wrong, it raises a
 plain `trio.Cancelled`.
 
 No value is lost: whatever a function returns, the call returns or passes to ``discard``. No exception is lost either:
-only failed attempts of `first_success` may be dropped, and only if they failed by themselves, not because they were
+only failed attempts of `first_success` may be dropped, and only if they failed on their own, not because they were
 cancelled.
 """
 
@@ -364,7 +364,7 @@ async def first_success(
         discard: As for `race`.
 
     Returns:
-        The first value that a function returned. Attempts that failed by themselves are then dropped. If a function
+        The first value that a function returned. Attempts that failed on their own are then dropped. If a function
         raises something because it is being cancelled, the call raises that instead of returning the value.
 
     Raises:
@@ -393,7 +393,7 @@ class _Attempts(Generic[T]):
         self._discard = discard
         self._call = call
         self._decided = False
-        self._ended = trio.Semaphore(0)  # counts attempts that have ended and haven't made another one start yet
+        self._ended = trio.Semaphore(0)  # counts attempts whose end hasn't started another one yet
         self._values: list[T] = []  # the winner's, once there is one
         self._failures: dict[int, BaseException] = {}
 

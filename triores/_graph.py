@@ -1,4 +1,4 @@
-"""A frozen snapshot of a Trio run: which task waits for what, and which tasks can't go on.
+"""A frozen snapshot of a Trio run: which task is waiting for what, and which tasks can't go on.
 
 A snapshot holds numbers and text of limited length: no tasks, frames or values, and only weak references to results. So
 keeping one keeps nothing else alive.
@@ -6,7 +6,7 @@ keeping one keeps nothing else alive.
 The set of tasks that can go on is a least fixed point. A task can go on if it gets what it needs: all of some nodes, or
 any of them. A node is a task, a result, or one of two nodes that stand for everything else:
 
-- `OUTSIDE`: whatever happens by itself. Time passes, data arrives, a thread finishes its work for a task.
+- `OUTSIDE`: whatever happens on its own. Time passes, data arrives, a thread finishes its work for a task.
 - `ANY_HELPER`: whatever calls ``set_result``, ``event.set()`` or ``send``. It is available while any helper can go on.
 
 Tasks that can't be reached from there can't go on. We compute this twice. The strict reading counts other threads as
@@ -93,7 +93,7 @@ class ResultInfo:
 class Snapshot:
     """The tasks of a run at one moment, and what each of them waits for.
 
-    It holds numbers and short texts, and doesn't keep any task or result alive.
+    It holds numbers and short strings, and doesn't keep any task or result alive.
 
     Attributes:
         tasks: All tasks of the run except Trio's own, parents before their children.

@@ -14,7 +14,7 @@ The rules that this file owns, and that the rest of triores relies on:
 - A failed result holds its exception, whose traceback holds frames. So no frame that the exception passes through may
   keep a reference to the result, or dropping the last outside reference to the result wouldn't free it.
 
-You can look up which task waits for which result, and it costs nothing unless you do:
+You can look up which task is waiting for which result, and it costs nothing unless you do:
 
 - A task that sleeps in one of our waits says so in its ``custom_sleep_data``, which Trio resets when it wakes the task.
   It holds the result itself; or a `triores._wait.CountDown`, if the task waits for all of several ``results``; or, if
@@ -59,7 +59,7 @@ if TYPE_CHECKING:
 T_co = TypeVar("T_co", covariant=True)
 
 _claiming = threading.Lock()
-_set_context: Any = BaseException.__dict__["__context__"].__set__  # also for an exception class that forbids attributes
+_set_context: Any = BaseException.__dict__["__context__"].__set__  # works even if an exception class forbids it
 
 
 class Listener(Protocol):
@@ -70,7 +70,7 @@ class Listener(Protocol):
 
 
 # Whatever is notified, synchronously and in order of registration, when a result is settled. A task that waits for a
-# single result sleeps on a bare event: wrapping it in an object would make a future 6 % slower.
+# single result sleeps on a bare event: wrapping it in an object would make a future 6% slower.
 Waiter: TypeAlias = "trio.Event | Listener"
 
 
@@ -297,8 +297,8 @@ class ResultBase(Generic[T_co]):
         outcome has been stored and the waiters have been woken. If a callback itself settles a result, that result's
         callbacks run right after the first callback returns. Ctrl-C is held back until the last callback has returned.
 
-        If a callback raises an `Exception`, it is logged to the logger ``triores`` and stops nothing. Anything else,
-        such as a `SystemExit`, is raised by the call that settled the result, once all callbacks have run.
+        If a callback raises an `Exception`, it is logged to the logger ``triores``, and everything goes on. Anything
+        else, such as a `SystemExit`, is raised by the call that settled the result, once all callbacks have run.
 
         Args:
             fn: A synchronous function.
@@ -488,7 +488,7 @@ class ResultBase(Generic[T_co]):
         return f"this {type(self).__name__}"
 
     def _name(self) -> str:
-        """A shorter form of the same, for use inside other texts."""
+        """A shorter form of the same, for use inside other messages."""
         return type(self).__name__
 
     def _routine_str(self) -> str:

@@ -1,6 +1,6 @@
 """The Trio runs of this process, and everything that the dump uses of Trio beyond its public names.
 
-Each private name is looked up when it is needed. If this version of Trio doesn't have it, the dump does without, and
+Each private name is looked up when it is needed. If this version of Trio doesn't have it, the dump does without it, and
 says less.
 """
 

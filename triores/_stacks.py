@@ -126,7 +126,7 @@ def place_of_thread(name_end: str) -> str:
 
 
 def place_of_call(future: object) -> str:
-    """Describe the place that an executor's call has reached, if a thread of this process runs it."""
+    """Describe the place that an executor's call has reached, if a thread of this process is running it."""
     for thread in threading.enumerate():
         if _runs(sys._current_frames().get(thread.ident or 0), future):
             return _in_words(thread.name, sys._current_frames().get(thread.ident or 0))
@@ -134,7 +134,7 @@ def place_of_call(future: object) -> str:
 
 
 def _runs(innermost: FrameType | None, future: object) -> bool:
-    """Return whether a thread runs the call of a future."""
+    """Return whether a thread is running a future's call."""
     try:
         return any(
             # This frame belongs to the standard library, and keeps this variable until it ends anyway.

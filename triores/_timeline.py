@@ -117,7 +117,7 @@ def _body(rows: Sequence[Span], axis: _Axis, top: int) -> tuple[list[str], int]:
 
 
 def _grouped(rows: Sequence[Span]) -> dict[str, list[Span]]:
-    """Each row by itself if there is room; otherwise, the rows grouped by function."""
+    """The rows one by one if there is room; otherwise, grouped by function."""
     if len(rows) <= ROWS:
         return {str(number): [row] for number, row in enumerate(rows)}
     groups: dict[str, list[Span]] = {}

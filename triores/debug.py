@@ -44,7 +44,7 @@ _ASCII = str.maketrans({"│": "|", "├": "|", "└": "`", "─": "-"})
 
 
 def dump(file: TextIO | None = None, *, args: bool = True) -> None:
-    """Write the task tree of this Trio run: which task waits for which result, and which task has to settle it.
+    """Write the task tree of this Trio run: which task is waiting for which result, and which task has to settle it.
 
     Outside a run, the dump shows all runs of this process that can be found. It never raises an `Exception`, whatever
     the state of the file and the run, and it changes nothing. Its length is limited.

@@ -2,7 +2,7 @@
 
 A `Recorder` is a Trio instrument. These are its rules:
 
-- It keeps only numbers and short texts, never a task, a result or a value. If it has to look at something again, such
+- It keeps only numbers and short strings, never a task, a result or a value. If it has to look at something again, such
   as the result that a task waits for, it holds it weakly.
 - A *span* is stored when it ends. There are four kinds: a task, from its start to its exit; a call, which is captured
   work; a run, which is one step of a task, or part of one; and a wait, until the task is woken. Between a wait and the
@@ -83,7 +83,7 @@ class Recorder(trio.abc.Instrument):
 
     A recorder records one run at a time. If you use it again, it appends the new recording.
 
-    It keeps only numbers and short texts, never a task, a result or a value, and at most ``limit`` spans. A span is a
+    It keeps only numbers and short strings, never a task, a result or a value, and at most ``limit`` spans. A span is a
     task, a call, a step in which a task runs, or a wait. It only knows how a task ended if its work was captured: by a
     `triores.ResultCapture`, `triores.amap` or `triores.open_amap`.
 
