@@ -109,9 +109,9 @@ def open_amap(
     progress, or done and waiting for you to take them.
 
     Leaving the block, by ``break``, ``return`` or an exception, cancels the calls that are still running, and waits for
-    them. If no call has failed, nor the source, the block's own exception comes out unchanged; otherwise it comes out
-    in a group with their exceptions. Each call has its own copy of the caller's context variables. Other tasks get a
-    turn every few milliseconds, even if ``fn`` never waits.
+    them. If neither a call nor the source has failed, the block's own exception comes out unchanged; otherwise it comes
+    out in a group with their exceptions. Each call has its own copy of the caller's context variables. Other tasks get
+    a turn every few milliseconds, even if ``fn`` never waits.
 
     Args:
         fn: An async function that takes one argument.

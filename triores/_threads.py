@@ -172,7 +172,7 @@ class _HandedOut(Generic[T]):
         self.future.add_done_callback(partial(_cancel_in_trio, self._claim, token, cancel))
 
     def end_with_run(self) -> bool:
-        """Make the future fail when the run ends. If it already has ended, make it fail now, and return False."""
+        """Make the future fail when the run ends. If the run has already ended, make it fail now, and return False."""
         run_end = self._run_end = _end_of_this_run()
         if run_end.is_past:
             self.fail(_run_finished())
