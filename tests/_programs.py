@@ -73,6 +73,8 @@ class Findings:
     ended: int = 0
     hanging: int = 0
     hanging_refused: int = 0  # hanging programs that would have got an error
+    hopeless: int = 0  # hanging programs with a cycle that gets an error if the check runs at the end
+    hopeless_refused: int = 0
     false_alarms: list[int] = field(default_factory=list[int])  # seeds
     only_cancelled: int = 0  # refused waits of programs that ended: only a cancellation ended these waits
 
@@ -82,17 +84,36 @@ class Findings:
         if program.hangs:
             self.hanging += 1
             self.hanging_refused += program.refusals > 0
+            self.hopeless += program.ends_hopeless
+            self.hopeless_refused += program.ends_hopeless and program.refusals > 0
         else:
             self.ended += 1
             self.only_cancelled += program.refusals - program.succeeded
 
     def __str__(self) -> str:
-        share = 100 * self.hanging_refused / max(1, self.hanging)
         return (
             f"{self.ended} programs ended, {len(self.false_alarms)} of them with a false alarm, and with "
-            f"{self.only_cancelled} refused waits that were only cancelled; {self.hanging} hung, {share:.1f} % of them "
-            f"with an error"
+            f"{self.only_cancelled} refused waits that were only cancelled; {self.hanging} hung, "
+            f"{_percent(self.hanging_refused, self.hanging)} of them with an error; {self.hopeless} of them in a cycle "
+            f"that no scope can end, {_percent(self.hopeless_refused, self.hopeless)} with an error"
         )
+
+
+def _percent(part: int, whole: int) -> str:
+    return f"{100 * part / max(1, whole):.1f} %"
+
+
+def _is_hopeless() -> bool:
+    """Return whether any task sleeps in a wait that would get the error if it only began now.
+
+    Not all of them got it, since a cycle can become hopeless after its last wait has begun.
+    """
+    root = trio.lowlevel.current_root_task()
+    assert root is not None
+    tasks = [root]
+    for task in tasks:  # the list grows during the loop
+        tasks += [child for nursery in task.child_nurseries for child in nursery.child_tasks]
+    return any(_cycles._cycle_of(task) for task in tasks if task.custom_sleep_data is not None)
 
 
 def run_programs(seeds: range, mix: dict[str, int]) -> Findings:
@@ -112,6 +133,7 @@ class Program:
     def __init__(self, seed: int, mix: dict[str, int]) -> None:
         self.seed = seed
         self.hangs = False
+        self.ends_hopeless = False
         self.refusals = 0
         self.succeeded = 0  # refused waits that succeeded later
         self._kinds, self._weights = list(mix), list(mix.values())
@@ -155,6 +177,7 @@ class Program:
     async def _end_what_hangs(self, limit: trio.CancelScope) -> None:
         await trio.sleep(_NEVER)
         self.hangs = True
+        self.ends_hopeless = _is_hopeless()
         for scope in self._scopes:
             scope.shield = False
         limit.cancel()

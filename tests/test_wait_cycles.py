@@ -297,6 +297,27 @@ async def test_a_nursery_around_part_of_the_cycle_counts_if_no_other_task_is_in_
     assert len(tasks.refused()) == 1
 
 
+@pytest.mark.parametrize("depth", [0, 2])
+async def test_a_nursery_counts_too_if_its_task_sleeps_until_the_cycle_has_ended(
+    tasks: Tasks, autojump_clock: MockClock, nursery: trio.Nursery, depth: int
+) -> None:
+    async def group(depth: int) -> None:
+        async with trio.open_nursery() as inner:
+            if depth:
+                inner.start_soon(group, depth - 1)
+            else:
+                tasks.start(inner, "first", tasks.waiting_for("second"))
+
+    async def second() -> None:
+        await trio.sleep(1)
+        await tasks["first"].wait_done()
+
+    tasks.start(nursery, "group", partial(group, depth))
+    tasks.start(nursery, "second", second)
+    await all_ended(tasks)
+    assert len(tasks.refused()) == 1
+
+
 async def test_scopes_may_be_nested_to_any_depth(tasks: Tasks, autojump_clock: MockClock) -> None:
     with ExitStack() as stack:
         for _ in range(3000):  # Trio's own `effective_deadline` recurses
@@ -371,6 +392,61 @@ async def test_another_task_may_end_part_of_the_cycle(tasks: Tasks, autojump_clo
                 tasks.start(inner, "inner", tasks.waiting_for("outer"))
     await not_refused(tasks)
     assert not tasks["outer"].cancelled()
+
+
+@pytest.mark.parametrize("how", ["deadline", "cancelled by a task in it", "cancelled by its own task"])
+async def test_a_nursery_around_a_part_of_the_cycle_may_end_before_the_cycle(
+    tasks: Tasks, autojump_clock: MockClock, nursery: trio.Nursery, how: str
+) -> None:
+    async def group() -> None:
+        async with trio.open_nursery() as inner:
+            tasks.start(inner, "first", first)
+            if how == "deadline":
+                inner.cancel_scope.deadline = trio.current_time() + 5
+            elif how == "cancelled by a task in it":
+                inner.start_soon(cancel, inner)
+            else:
+                await cancel(inner)
+
+    async def first() -> None:
+        await trio.sleep(2)
+        await tasks["second"].wait_done()
+
+    async def second() -> None:
+        await trio.sleep(1)
+        await tasks["first"].wait_done()
+
+    async def cancel(inner: trio.Nursery) -> None:
+        await trio.sleep(5)
+        inner.cancel_scope.cancel()
+
+    nursery.start_soon(group)
+    tasks.start(nursery, "second", second)
+    await not_refused(tasks)
+
+
+async def test_a_task_in_nursery_start_may_go_on_before_the_task_that_it_starts_has_ended(
+    tasks: Tasks, autojump_clock: MockClock, nursery: trio.Nursery
+) -> None:
+    async def first(task_status: trio.TaskStatus[None]) -> None:
+        nursery.start_soon(call_started, task_status)
+        await tasks["second"].wait_done()
+
+    async def call_started(task_status: trio.TaskStatus[None]) -> None:
+        await trio.sleep(5)
+        task_status.started()
+
+    async def start_first(target: trio.Nursery) -> None:
+        async with trio.open_nursery():
+            await target.start(tasks["first"].run)
+        target.cancel_scope.cancel()
+
+    async with trio.open_nursery() as target:
+        tasks["first"] = ResultCapture(first)
+        nursery.start_soon(start_first, target)
+        tasks.start(nursery, "second", tasks.waiting_for("first"))
+        await trio.sleep(50)
+    await not_refused(tasks)
 
 
 async def test_a_parent_may_put_a_time_limit_around_its_nursery(
@@ -789,3 +865,4 @@ def test_no_wait_that_would_succeed_is_refused(
     assert not findings.false_alarms
     assert findings.ended > findings.hanging / 2
     assert findings.hanging_refused > findings.hanging * least / 100
+    assert findings.hopeless_refused > findings.hopeless * 0.75

@@ -11,9 +11,10 @@ are strict:
   reach all waits of the cycle at once; otherwise one of them could end on its own. So each cancel scope around one of
   the waits must be around all of them. If a task in the cycle entered a scope, it may be there to end that wait alone,
   even if it is around all of them, so then there is no error. Two kinds of scopes can't have that purpose. One is the
-  scope of a nursery that belongs to a task in the cycle, without a time limit of its own; if it is around only some of
-  the waits, only tasks in the cycle may run in it, since any other task might cancel it. The other is the scope that
-  `SingleFlight` puts around a call that the cycle waits for: it is cancelled once nobody waits for the call any more.
+  scope of a nursery without a time limit of its own that belongs to a task in the cycle, or to one that sleeps at the
+  end of a nursery until a task in the cycle has ended; if it is around only some of the waits, only such tasks may run
+  in it, since any other task might cancel it. The other is the scope that `SingleFlight` puts around a call that the
+  cycle waits for: it is cancelled once nobody waits for the call any more.
 - There is no error if anything in the cycle is already being cancelled.
 - Tasks may be on several cycles at once, as packages that depend on each other are. Then other tasks may run in the
   nurseries of the shortest cycle, and yet none of them can go on. So if the shortest cycle alone isn't an error, the
@@ -172,6 +173,8 @@ def _held_by(task: Task) -> dict[Task, Task]:
         nursery = task.parent_nursery
         if nursery is None or _nursery_at_whose_end_it_sleeps(nursery.parent_task) is not nursery:
             break
+        if task.eventual_parent_nursery is not None:  # `nursery.start` ends once the task has called `started()`
+            break
         above[nursery.parent_task] = task
         task = nursery.parent_task
     return above
@@ -197,6 +200,7 @@ def _nursery_at_whose_end_it_sleeps(task: Task) -> trio.Nursery | None:
 def _is_hopeless(waits: list[_Wait]) -> bool:
     """Return whether no cancellation could end one of these waits alone."""
     tasks = {task for task, _, _ in waits}
+    stuck = tasks.union(*map(_held_by, tasks))
     # The sleep at the end of a nursery can't be cancelled alone: it ends when the tasks in the nursery have ended.
     around_each = [list(_scopes_around(task)) for task, result, _ in waits if result is not None]
     if any(not scopes or _is_being_cancelled(scopes) for scopes in around_each):
@@ -205,10 +209,10 @@ def _is_hopeless(waits: list[_Wait]) -> bool:
     shared = {scope for _, result, _ in waits if (scope := getattr(result, "cancel_scope", None)) in shared_scopes}
     for scope in itertools.chain(*around_each):
         is_around_all = scope.status in around_all
-        if scope.task not in tasks:
-            is_harmless = is_around_all
+        if is_around_all and scope.task not in tasks:
+            is_harmless = True
         elif scope.nursery is not None:
-            is_harmless = _lasts(scope.nursery, None if is_around_all else tasks)
+            is_harmless = scope.task in stuck and _lasts(scope.nursery, None if is_around_all else stuck)
         else:
             is_harmless = _scope_of(scope.status) in shared
         if not is_harmless:
