@@ -85,6 +85,10 @@ class _Looked:
     place: Place | None = None
     library: list[Step] = field(default_factory=list[Step])  # the steps below the user's own code
 
+    def held(self) -> list[Any]:
+        """What these steps hold."""
+        return [held for step in self.library for held in step.held]
+
 
 def snapshot_of(run: Run, *, args: bool) -> Snapshot:
     """Take a snapshot of a run.
@@ -135,9 +139,12 @@ class _Reader:
             else:
                 looked.place = place_of(step.frame)
                 looked.library.clear()
-            self._find_debts(step.held, looked.number)
+            if step.library == "trio":  # it holds nothing of ours
+                continue
+            held = step.held
+            self._find_debts(held, looked.number)
             if step.frame.f_code is _CAPTURE:
-                for capture in step.held:
+                for capture in held:
                     if _is(capture, ResultCapture) and capture._owner is looked.task:
                         looked.name = self._call(capture)
         if looked.place is None and looked.library:
@@ -237,11 +244,10 @@ class _Reader:
     def _wait_in_trio(self, looked: _Looked) -> _Wait:  # a table, as code
         codes = [step.frame.f_code for step in looked.library if step.library == "trio"]
         call = next((code for code in codes if code not in _ON_THE_WAY), None)
-        held = [held for step in looked.library for held in step.held]
         if _LOCK in codes and call in (_LOCK, _CONDITION):
-            return self._wait_for_lock(held)
+            return self._wait_for_lock(looked.held())
         if call is _LIMITER:
-            return self._wait_for_token(held)
+            return self._wait_for_token(looked.held())
         if call in _ENDED_BY_HELPER:
             return _Wait(_ENDED_BY_HELPER[call], Need([ANY_HELPER]))
         if call is _FOREVER:
@@ -433,7 +439,7 @@ def _any(obj: Any) -> Any:
 
 def _is(obj: object, *types: type[Any]) -> bool:
     """`isinstance`, without asking an object for its ``__class__``, which may run any code."""
-    return any(one in types for one in type(obj).__mro__)
+    return issubclass(type(obj), types)
 
 
 def _call_in(library: Sequence[Step]) -> str:

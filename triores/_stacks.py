@@ -30,7 +30,12 @@ class Step(NamedTuple):
 
     library: str  # whose code it is: "trio", "triores", or "" for the user's
     frame: FrameType
-    held: list[Any]  # its local variables, and what its ``with`` blocks will call
+    coroutine: object
+
+    @property
+    def held(self) -> list[Any]:
+        """Its local variables, and what its ``with`` blocks will call."""
+        return held_by(self.coroutine)
 
 
 def steps_of(task: Task) -> Iterator[Step]:
@@ -39,7 +44,7 @@ def steps_of(task: Task) -> Iterator[Step]:
     for _ in range(_DEEP):
         frame, following = _frame_and_next(awaiting)
         if frame is not None:
-            yield Step(library_of(frame.f_code.co_filename), frame, held_by(awaiting))
+            yield Step(library_of(frame.f_code.co_filename), frame, awaiting)
         if following is None:
             return
         awaiting = following
