@@ -925,6 +925,25 @@ async def test_an_odd_task_does_not_hide_the_others(nursery: trio.Nursery) -> No
     assert "hold(<Odd whose repr() raised Boom>)" in dumped()
 
 
+async def test_names_and_arguments_take_one_line(nursery: trio.Nursery) -> None:
+    class Table:
+        def __repr__(self) -> str:
+            return "Table(1\n2)"
+
+    async def work(_table: Table) -> None:
+        with requests.expect(Table()) as response:
+            await response.wait_done()
+
+    requests = FutureMap[Table, int]()
+    with requests:
+        nursery.start_soon(trio.sleep_forever, name="\x1b[31mred\nname\udc80")
+        ResultCapture.start_soon(nursery, work, Table())
+        await wait_all_tasks_blocked()
+        text = dumped()
+    assert " [31mred name : sleeps until it is cancelled\n" in text
+    assert "work(Table(1 2)): waits for Future 1 (request Table(1 2)), which" in text
+
+
 async def test_a_task_that_cannot_be_read_is_named(nursery: trio.Nursery, monkeypatch: pytest.MonkeyPatch) -> None:
     nursery.start_soon(trio.sleep_forever, name="odd")
     await wait_all_tasks_blocked()
@@ -1321,6 +1340,45 @@ def test_a_run_that_has_crashed_is_no_problem() -> None:
     assert isinstance(info.value, trio.TrioInternalError)
 
 
+_CRASH = """
+import trio
+import trio.testing
+from triores import Future, debug
+
+def crash(deadline):
+    raise ValueError
+
+async def main():
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(future.wait_done, name="waiter")
+        await trio.sleep(1)
+
+future = Future()
+clock = trio.testing.MockClock()
+clock.deadline_to_sleep_time = crash
+try:
+    trio.run(main, clock=clock)
+except trio.TrioInternalError:
+    print(debug.explain(future))
+"""
+
+
+def test_a_run_whose_loop_has_crashed_can_still_be_looked_at() -> None:
+    # In a process of its own, since what such a run leaves behind complains when it is freed.
+    run = subprocess.run([sys.executable, "-c", _CRASH], check=True, capture_output=True, text=True)
+    assert "waiter: waits for Future 1, which nobody has promised to settle" in run.stdout
+
+
+def test_a_run_whose_loop_has_crashed_may_be_gone() -> None:
+    class Token:
+        def run_sync_soon(self, *_: object) -> None:
+            raise OSError
+
+    token: Any = Token()
+    with pytest.raises(RuntimeError, match="there is no other way to find it"):
+        debug.snapshot(trio_token=token)
+
+
 def test_a_run_whose_tasks_are_broken_is_no_problem() -> None:
     async def main() -> None:
         async with trio.open_nursery() as nursery:
@@ -1395,6 +1453,12 @@ async def test_a_task_that_is_about_to_run_does_not_wait(nursery: trio.Nursery, 
     assert only("waiter").waited == 12.5
     future.set_result(1)
     assert (only("waiter").state, only("waiter").waited) == ("is about to run", None)
+
+
+async def test_a_task_that_runs_does_not_wait(autojump_clock: MockClock) -> None:
+    debug.watch(30, io.StringIO())
+    await trio.sleep(20)
+    assert [task.waited for task in debug.snapshot().tasks if task.state == "is running"] == [None]
 
 
 async def test_watch_does_not_count_a_wait_that_goes_on_to_another_result(

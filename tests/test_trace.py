@@ -15,7 +15,7 @@ from xml.etree import ElementTree as ET
 import pytest
 import trio
 import trio.testing
-from _helpers import in_foreign_thread
+from _helpers import Boom, in_foreign_thread
 
 from triores import Future, ResultCapture, _capture, _timeline, amap, as_completed, open_amap, wait_all
 from triores.trace import Recorder, Span
@@ -787,6 +787,24 @@ def test_a_long_name_loses_its_module_or_the_end_of_its_arguments(tmp_path: Path
     path = tmp_path / "run.svg"
     record(main).save(path)
     assert {"…_run_handler", "…a_function_with_a_long_name", "fetch('http://localhost/a/long/…"} < {*texts(path)}
+
+
+@pytest.mark.parametrize("character", ["\n", "\x1b", "\udc80"])
+def test_names_may_have_characters_that_cannot_be_printed(character: str, tmp_path: Path) -> None:
+    async def fail() -> None:
+        raise Boom(name)
+
+    async def main() -> None:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(trio.sleep, 1, name=name)
+            ResultCapture.start_soon(nursery, fail, name=name, suppress_exception=True)
+
+    name = f"a{character}name"
+    recorder = record(main)
+    recorder.save(tmp_path / "run.svg")
+    recorder.save(tmp_path / "run.json")
+    check_format(tmp_path / "run.json")
+    assert "a name" in texts(tmp_path / "run.svg")
 
 
 def test_an_empty_recording_can_be_saved(tmp_path: Path) -> None:

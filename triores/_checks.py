@@ -48,6 +48,11 @@ def shown(value: object) -> str:
     return text if len(text) <= _SHOWN else f"{text[: _SHOWN - 3]}..."
 
 
+def on_one_line(text: str) -> str:
+    """Return the text with a space for each character that doesn't print in a line, such as a line break."""
+    return text if text.isprintable() else "".join(one if one.isprintable() else " " for one in text)
+
+
 def name_of(routine: object) -> str:
     """Return a function's name, as its author would write it."""
     while isinstance(routine, functools.partial):

@@ -25,7 +25,7 @@ from weakref import WeakKeyDictionary, ref
 import trio
 
 from ._capture import ResultCapture
-from ._checks import call_of, name_of, shown
+from ._checks import call_of, name_of, on_one_line, shown
 from ._executor import _until_done
 from ._foreign import _cancel_too
 from ._future import _MustSet
@@ -168,12 +168,12 @@ class _Reader:
                 known.owners[reader] = "reads"
 
     def _request(self, key: object) -> str:
-        return f"request {shown(key)}" if self._args else "a request"
+        return f"request {_short(shown(key))}" if self._args else "a request"
 
     def _wait_of(self, looked: _Looked) -> _Wait:
         try:
             task = looked.task
-            running = self._on_stacks.get(id(getattr(task.coro, "cr_frame", None)))
+            running = self._place_on_stack(task)
             if running is not None:
                 looked.place = running
                 return _Wait("is running")
@@ -189,6 +189,10 @@ class _Reader:
             return wait if is_asleep(task) else wait._replace(need=Need([OUTSIDE]))
         except Exception as error:  # noqa: BLE001 # one odd task must not hide the others
             return _Wait(f"can't be inspected: {type(error).__name__}")
+
+    def _place_on_stack(self, task: Task) -> Place | None:
+        """Return the place of a task that is running, or None."""
+        return self._on_stacks.get(id(getattr(task.coro, "cr_frame", None)))
 
     def _wait_for_results(self, looked: _Looked) -> _Wait | None:
         sleep: Any = looked.task.custom_sleep_data
@@ -384,7 +388,9 @@ class _Reader:
 
     def _waited(self, task: Task) -> float | None:
         seen = watched.get(task)
-        if seen is None or self._run.now is None or seen[0] != schedule_points_of(task) or not is_asleep(task):
+        if seen is None or self._run.now is None or seen[0] != schedule_points_of(task):
+            return None
+        if not is_asleep(task) or self._place_on_stack(task) is not None:
             return None
         return self._run.now - seen[1]
 
@@ -472,7 +478,7 @@ def _is_foreign(result: ResultBase[Any]) -> bool:
 
 
 def _short(text: str) -> str:
-    return text if len(text) <= _LONG else f"{text[: _LONG - 3]}..."
+    return on_one_line(text if len(text) <= _LONG else f"{text[: _LONG - 3]}...")
 
 
 # ---- what we know about triores and Trio

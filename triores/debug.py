@@ -255,7 +255,10 @@ def _snapshot_elsewhere(token: TrioToken, *, args: bool) -> Snapshot:
         token.run_sync_soon(look)
     except trio.RunFinishedError:
         raise RuntimeError("the Trio run of this token has ended, so there is nothing to show") from None
-    answered.wait(_PATIENCE)
+    except OSError:  # the run has crashed, and its sockets are closed
+        pass
+    else:
+        answered.wait(_PATIENCE)
     if answers:
         return answers[0]
     found = all_runs(token)

@@ -28,7 +28,7 @@ from trio.lowlevel import enable_ki_protection
 
 from . import _capture
 from ._amap import ItemCapture
-from ._checks import call_of, shown
+from ._checks import call_of, on_one_line, shown
 from ._exceptions import why_cancelled
 from ._result import ResultBase
 from ._wait import Arrivals, CountDown
@@ -426,7 +426,7 @@ def _nothing() -> None:
 
 
 def _cut(text: str) -> str:
-    return text if len(text) <= _TEXT else f"{text[: _TEXT - 1]}…"
+    return on_one_line(text if len(text) <= _TEXT else f"{text[: _TEXT - 1]}…")
 
 
 def _checked_limit(limit: object) -> int:
