@@ -74,10 +74,21 @@ async def nursery() -> AsyncIterator[trio.Nursery]:
         nursery.cancel_scope.cancel()
 
 
+def pretend(monkeypatch: pytest.MonkeyPatch, handlers: dict[int, Any]) -> None:
+    """Make it look as if these were all signal handlers, apart from the one for Ctrl-C, which is Trio's."""
+    original: Any = signal.getsignal
+
+    def getsignal(signum: int) -> Any:
+        return original(signum) if signum == signal.SIGINT else handlers.get(signum, signal.SIG_DFL)
+
+    monkeypatch.setattr(signal, "getsignal", getsignal)
+
+
 @pytest.fixture
 def alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Make it look as if this process had no other threads, such as those in which the tests run other programs."""
+    """Make it look as if this process had no other threads and no signal handlers, such as those of the test suite."""
     monkeypatch.setattr(sys, "_current_frames", lambda: {threading.get_ident(): sys._getframe()})
+    pretend(monkeypatch, {})
 
 
 async def blocked(nursery: trio.Nursery, fn: Callable[..., Awaitable[object]], *args: Any) -> TaskInfo:
@@ -719,6 +730,28 @@ def test_a_task_that_only_another_thread_could_help_is_suspected(monkeypatch: py
     frames = {1: sys._getframe(), threading.get_ident(): sys._getframe()}
     monkeypatch.setattr(sys, "_current_frames", lambda: frames)
     assert "?? #1 " in str(_hang(lambda: Future[int]().wait_done(), dumped))
+
+
+def _handle(*_: object) -> None:
+    pass
+
+
+@pytest.mark.parametrize("handler", [_handle, partial(_handle)])
+def test_a_task_that_only_a_signal_handler_could_help_is_suspected(
+    handler: Callable[..., None], alone: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pretend(monkeypatch, {signal.SIGTERM: handler})
+    assert "?? #1 " in str(_hang(lambda: Future[int]().wait_done(), dumped))
+
+
+def test_the_handlers_of_python_and_trio_and_the_one_that_dumps_help_nobody(
+    alone: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    debug.register(signal.SIGINT)
+    of_triores = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    debug.unregister(signal.SIGINT)
+    pretend(monkeypatch, {signal.SIGABRT: signal.default_int_handler, signal.SIGTERM: of_triores})
+    assert "!! #1 " in str(_hang(lambda: Future[int]().wait_done(), dumped))
 
 
 @pytest.mark.parametrize("wait", [trio.sleep_forever, partial(trio.sleep, 1000), _readable])

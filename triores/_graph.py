@@ -9,10 +9,10 @@ any of them. A node is a task, a result, or one of two nodes that stand for ever
 - `OUTSIDE`: whatever happens on its own. Time passes, data arrives, a thread finishes its work for a task.
 - `ANY_HELPER`: whatever calls ``set_result``, ``event.set()`` or ``send``. It is available while any helper can go on.
 
-Tasks that can't be reached from there can't go on. We compute this twice. The strict reading counts other threads as
-helpers, since we can't know what they do, and lets any helper settle any result. If a task can't go on even then, that
-is proven (``!!``). The other reading counts only tasks of this run as helpers, and lets a result be settled only by
-those that promised to. If a task can't go on then, that is suspected (``??``).
+Tasks that can't be reached from there can't go on. We compute this twice. The strict reading counts other threads and
+signal handlers as helpers, since we can't know what they do, and lets any helper settle any result. If a task can't go
+on even then, that is proven (``!!``). The other reading counts only tasks of this run as helpers, and lets a result be
+settled only by those that promised to. If a task can't go on then, that is suspected (``??``).
 """
 
 from __future__ import annotations

@@ -34,7 +34,17 @@ from ._gather import first_success, race
 from ._graph import ANY_HELPER, OUTSIDE, Need, ResultInfo, Snapshot, TaskInfo, Verdict, reached
 from ._result import ResultBase
 from ._runs import age_of, deadline_of, is_asleep, schedule_points_of, waits_at_end_of
-from ._stacks import Place, Step, held_by, place_of, place_of_call, place_of_thread, places_on_stacks, steps_of
+from ._stacks import (
+    Place,
+    Step,
+    handles_signals,
+    held_by,
+    place_of,
+    place_of_call,
+    place_of_thread,
+    places_on_stacks,
+    steps_of,
+)
 from ._wait import Arrivals, CountDown, _AsCompleted
 
 if TYPE_CHECKING:
@@ -369,12 +379,12 @@ class _Reader:
         for looked, wait in zip(self._tasks, waits, strict=True):
             needs[looked.number] = wait.need if looked.time_left is None else Need([OUTSIDE])
         helpers: list[object] = [looked.number for looked, wait in zip(self._tasks, waits, strict=True) if wait.helps]
-        threads = [OUTSIDE] if len(sys._current_frames()) > 1 or self._run.is_guest else []
+        is_alone = len(sys._current_frames()) == 1 and not self._run.is_guest and not handles_signals()
         able: list[set[object]] = []
         for promises in (False, True):
             for key, known in self._results.items():
                 needs["result", key] = self._needs_of_result(known, promises=promises)
-            able.append(reached(needs, helpers if promises else [*helpers, *threads]))
+            able.append(reached(needs, helpers if promises or is_alone else [*helpers, OUTSIDE]))
         strictly, likely = able
         return [
             "!!" if looked.number not in strictly else "" if looked.number in likely else "??" for looked in self._tasks

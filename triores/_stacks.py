@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import concurrent.futures
 import gc
+import signal
 import sys
 import threading
 from functools import lru_cache
 from pathlib import Path
-from types import CellType, FrameType
+from types import CellType, FrameType, FunctionType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import trio
@@ -164,3 +165,17 @@ def _in_words(name: str, frame: FrameType | None) -> str:
         return f" (thread {name[:100]!r})"
     place = place_of(frame)
     return f' (thread {name[:100]!r} is in {place.function}, File "{place.file}", line {place.line})'
+
+
+# ---- signals
+
+
+def handles_signals() -> bool:
+    """Return whether the program has signal handlers other than ours and Trio's: they may settle or set anything."""
+    handlers = [signal.getsignal(signum) for signum in signal.valid_signals()]
+    return any(
+        callable(handler)
+        and handler is not signal.default_int_handler
+        and not (type(handler) is FunctionType and library_of(handler.__code__.co_filename))
+        for handler in handlers
+    )
