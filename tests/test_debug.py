@@ -190,6 +190,7 @@ async def test_a_parent_waits_for_what_nursery_start_starts(nursery: trio.Nurser
         (gather, "gather waits for 2 tasks"),
         (race, "race waits for the first of 2 tasks"),
         (first_success, "first_success waits for the first of 2 tasks"),
+        (partial(first_success, stagger=100), "first_success waits to start the next of its functions"),
     ],
 )
 async def test_a_call_waits_for_its_tasks(call: Callable[..., Any], state: str, nursery: trio.Nursery) -> None:

@@ -263,7 +263,9 @@ class _Reader:
         if call is _LIMITER:
             return self._wait_for_token(looked.held())
         if call in _ENDED_BY_HELPER:
-            return _Wait(_ENDED_BY_HELPER[call], Need([ANY_HELPER]))
+            is_staggered = call is _SEMAPHORE and any(step.frame.f_code in _RACES for step in looked.library)
+            text = "first_success waits to start the next of its functions" if is_staggered else _ENDED_BY_HELPER[call]
+            return _Wait(text, Need([ANY_HELPER]))
         if call is _FOREVER:
             return _Wait("sleeps until it is cancelled", helps=False)
         if call is None or call in _TIME:
@@ -519,13 +521,14 @@ _START = _code_of(trio.Nursery.start)
 _THREAD = _code_of(trio.to_thread.run_sync)
 _LOCK = _code_of(trio.Lock.acquire)
 _CONDITION = _code_of(trio.Condition.wait)
+_SEMAPHORE = _code_of(trio.Semaphore.acquire)
 _LIMITER = _code_of(trio.CapacityLimiter.acquire_on_behalf_of)
 _FOREVER = _code_of(trio.sleep_forever)
 _TIME = {_code_of(trio.sleep), _code_of(trio.sleep_until)}
 _ENDED_BY_HELPER = {
     _code_of(trio.Event.wait): "waits for a trio.Event",
     _CONDITION: "waits for a trio.Condition",
-    _code_of(trio.Semaphore.acquire): "waits for a trio.Semaphore",
+    _SEMAPHORE: "waits for a trio.Semaphore",
     _code_of(_AnyReceiver.receive): "waits for an item from a memory channel",
     _code_of(_AnySender.send): "waits for room in a memory channel",
     _code_of(trio.lowlevel.ParkingLot.park): "is parked",
