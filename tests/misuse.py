@@ -688,7 +688,7 @@ MISUSES = (
         REQUESTS,
         "with requests.expect(['a']):\n    pass",
         "TypeError",
-        "...unhashable type: 'list'",
+        "...unhashable type: 'list'...",
         "Any hashable key will do, such as a tuple.",
     ),
     Misuse(
@@ -809,7 +809,7 @@ MISUSES = (
         SHARING,
         "await flights.run(['a'], fetch, 1)",
         "TypeError",
-        "...unhashable type: 'list'",
+        "...unhashable type: 'list'...",
         "Any hashable key will do, such as a tuple.",
     ),
     Misuse(

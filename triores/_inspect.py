@@ -12,6 +12,7 @@ Taking it changes nothing: no task, no result, no registration.
 from __future__ import annotations
 
 import concurrent.futures
+import contextlib
 import sys
 from dataclasses import dataclass, field
 from functools import partial
@@ -431,16 +432,19 @@ def _tasks_below(root: Task) -> Iterator[tuple[Task, Task | None]]:
 
 def _entered(held: Sequence[Any]) -> Iterator[Any]:
     """Yield our own ``with`` blocks that a coroutine is inside of."""
-    ends = {one for one in held if type(one) is FunctionType and one in _ENDS}  # from Python 3.14 on, with the object
+    ends = {one for one in held if type(one) is FunctionType}
     for one in held:
-        if type(one) is MethodType:
-            block: Any = one.__self__
-            if _is(block, *_BLOCKS):
-                yield block
-            elif type(block).__module__ == "contextlib":
-                yield from _entered_in(block)
-        elif ends and _is(one, *_BLOCKS) and _any(one).__class__.__exit__ in ends:
-            yield one
+        block: Any = one.__self__ if type(one) is MethodType else one
+        if block is one and not (ends and _is(one, *_BLOCKS, *_CONTEXTLIB) and _end_of(one) in ends):
+            continue  # before Python 3.14, a coroutine holds a bound method; since then, a function and the block
+        if _is(block, *_BLOCKS):
+            yield block
+        elif _is(block, *_CONTEXTLIB):
+            yield from _entered_in(block)
+
+
+def _end_of(block: object) -> object:
+    return getattr(type(block), "__exit__", None) or getattr(type(block), "__aexit__", None)
 
 
 def _entered_in(block: Any) -> Iterator[Any]:
@@ -506,7 +510,7 @@ _AnyCapture: Any = ResultCapture
 _AnySender: Any = trio.MemorySendChannel
 _AnyReceiver: Any = trio.MemoryReceiveChannel
 _BLOCKS: Any = (_MustSet, FutureMap, _Expected)
-_ENDS: Any = tuple(block.__exit__ for block in _BLOCKS)
+_CONTEXTLIB: Any = tuple(one for one in vars(contextlib).values() if isinstance(one, type))
 _CALLS = {
     "_amap": "a map",
     "_single_flight": "a SingleFlight",
