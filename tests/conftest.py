@@ -26,4 +26,5 @@ def no_task_rescheduled_twice() -> Generator[None]:
 
 def pytest_collection_finish() -> None:
     """Let the garbage collections that many tests ask for skip what was imported, which takes most of their time."""
-    gc.freeze()
+    if hasattr(gc, "freeze"):  # PyPy has none
+        gc.freeze()
