@@ -297,6 +297,25 @@ def test_ctrl_c_while_a_task_ends_leaves_no_reader_asleep(end: object, suppress:
     at_each_line(program)
 
 
+@pytest.mark.filterwarnings("ignore:coroutine .* was never awaited")  # if Ctrl-C comes just before that
+def test_ctrl_c_while_a_task_is_started_leaves_neither_of_its_results_pending() -> None:
+    async def routine(task_status: trio.TaskStatus[int]) -> None:
+        task_status.started(3)
+
+    async def program(interrupter: Interrupter) -> None:
+        results: list[ResultCapture[Any]] = []
+        try:
+            async with trio.open_nursery() as nursery:
+                results += ResultCapture.capture_start_and_done_results(nursery, routine)
+                interrupter.begin()
+        finally:
+            interrupter.end()
+            assert all(result.is_done() for result in results)
+
+    at_each_line(program)
+    gc.collect()  # so that the warning is raised here
+
+
 def test_a_real_signal_in_a_callback_is_held_back_until_the_last_callback_has_returned() -> None:
     calls: list[object] = []
 

@@ -284,11 +284,12 @@ class ResultCapture(ResultBase[T_co]):
             raise no_trio()
 
         def start(*_args: object) -> Awaitable[Any]:
-            return _start(run_nursery, done_result)
+            return run_nursery.start(done_result.run)
 
         start.__qualname__ = name_of(routine)  # what messages about the start result show
-        start_result: ResultCapture[Any] = cls(start, *args, name=routine)
-        start_nursery.start_soon(start_result.run)
+        start_result: ResultCapture[Any] = cls(start, *args)
+        start_result._started = True
+        start_nursery.start_soon(_settle_both, start_result, done_result, name=task_name(routine))
         return start_result, done_result
 
     def _work(self) -> str:
@@ -305,13 +306,13 @@ class ResultCapture(ResultBase[T_co]):
 _RUN = f"{__name__}.ResultCapture.run"  # how Trio and anyio name a task that was started with `capture.run`
 
 
-async def _start(nursery: NurseryLike, done_result: ResultCapture[Any]) -> Any:
+@enable_ki_protection  # no code of the user's runs in this task
+async def _settle_both(start_result: ResultCapture[Any], done_result: ResultCapture[Any]) -> None:
     try:
-        return await nursery.start(done_result.run)
+        await start_result._capture()
     except BaseException as error:
-        if not done_result.is_done():  # the nursery refused to start the task
-            done_result._started = True  # so that it can't be run later
-            done_result._settle(Error(error))
+        done_result._started = True  # if the task hasn't begun, it can't be run later
+        done_result._settle_failure(error)
         raise
     finally:
-        del done_result
+        del start_result, done_result
