@@ -775,9 +775,21 @@ async def test_a_routine_that_is_not_async_fails_with_an_error_that_shows_the_ri
     def sync_function(number: int) -> int:
         return number
 
+    class Proxy:
+        def __getattr__(self, name: str) -> object:
+            return self
+
+    def make_proxy(_number: int) -> Proxy:
+        return Proxy()
+
+    def choose_class(_number: int) -> type[Future[int]]:
+        return Future
+
     cases: list[tuple[Any, str]] = [
         (sync_function, r"'.*sync_function' is synchronous, and returned 3; define it with 'async def', or run "),
         (partial(sync_function), r"'.*sync_function' is synchronous, and returned 3"),
+        (make_proxy, r"'.*make_proxy' is synchronous, and returned <"),  # it seems to have any method
+        (choose_class, r"'.*choose_class' is synchronous, and returned <class"),  # only its instances can be awaited
         (an_async_generator, r"is an async generator; iterate over it with 'async for'$"),
     ]
     for wrong, message in cases:

@@ -205,7 +205,7 @@ class ResultCapture(ResultBase[T_co]):
                 with self._cancel_scope or _NO_SCOPE:
                     try:
                         awaitable = self._routine(*self._args, **kwargs)
-                        if not hasattr(awaitable, "__await__"):
+                        if not hasattr(type(awaitable), "__await__"):
                             refuse_unawaitable(self._routine, awaitable)
                         outcome = Value(await awaitable)
                     except BaseException as error:

@@ -115,7 +115,7 @@ async def _store(values: dict[int, Any], index: int, fn: Fn[Any]) -> None:
 def called(fn: Callable[..., Awaitable[T]], *args: Any) -> Awaitable[T]:
     """Call an async function, or raise the `TypeError` for one that isn't."""
     awaitable = fn(*args)
-    if not hasattr(awaitable, "__await__"):
+    if not hasattr(type(awaitable), "__await__"):
         refuse_unawaitable(fn, awaitable)
     return awaitable
 
