@@ -8,7 +8,9 @@ from __future__ import annotations
 import gc
 import re
 import sys
+import traceback
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -805,6 +807,22 @@ async def test_the_result_fails_if_the_arguments_are_wrong() -> None:
     async with trio.open_nursery() as nursery:
         capture = ResultCapture.start_soon(nursery, wrong, 1, 2, suppress_exception=True)
     assert isinstance(capture.exception(), TypeError)
+
+
+@pytest.mark.parametrize("with_scope", [False, True])
+async def test_a_failure_that_reaches_the_nursery_has_a_single_line_of_triores_in_its_traceback(
+    with_scope: bool,
+) -> None:
+    async def fail() -> None:
+        await trio.lowlevel.checkpoint()
+        raise Boom
+
+    with pytest.raises(ExceptionGroup) as caught:
+        async with trio.open_nursery() as nursery:
+            ResultCapture.start_soon(nursery, fail, cancel_scope=trio.CancelScope() if with_scope else None)
+    (error,) = caught.value.exceptions
+    files = [Path(frame.filename).parent.name for frame in traceback.extract_tb(error.__traceback__)]
+    assert files.count("triores") == 1
 
 
 async def closed_nursery() -> trio.Nursery:

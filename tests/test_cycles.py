@@ -101,6 +101,17 @@ async def a_suppressed_failure(watch: Watch) -> None:
             watch(ResultCapture.start_soon(nursery, fail, watch, suppress_exception=True, cancel_scope=scope))
 
 
+async def a_capture_whose_routine_returns_a_failed_future(watch: Watch) -> None:
+    def routine() -> Future[None]:
+        future = watch(Future[None]())
+        future.set_exception(watch(Boom()))
+        return future  # type: ignore[no-any-return] # `watch` returns what it gets
+
+    async with trio.open_nursery() as nursery:
+        for scope in (None, trio.CancelScope()):
+            watch(ResultCapture.start_soon(nursery, routine, suppress_exception=True, cancel_scope=scope))
+
+
 async def a_failed_capture_run_by_hand(watch: Watch) -> None:
     for scope in (None, trio.CancelScope()):
         await expect(Boom, watch(ResultCapture(fail, watch, cancel_scope=scope)).run())
@@ -401,6 +412,7 @@ async def waits_that_raise_an_error(watch: Watch) -> None:
         a_failed_capture_with_many_waiters,
         a_failed_capture_with_a_scope,
         a_suppressed_failure,
+        a_capture_whose_routine_returns_a_failed_future,
         a_failed_capture_run_by_hand,
         a_cancelled_capture,
         a_capture_cancelled_by_its_own_scope,
