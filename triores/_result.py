@@ -172,7 +172,7 @@ class ResultBase(Generic[T_co]):
         outcome = self._outcome
         if type(outcome) is Value:
             return outcome.value  # type: ignore[no-any-return] # mypy forgets the type parameter
-        error = self._error()
+        error = self.exception()
         if (
             not isinstance(error, Exception)
             or isinstance(error, (StopIteration, StopAsyncIteration))
@@ -200,7 +200,7 @@ class ResultBase(Generic[T_co]):
         outcome = self._outcome
         if type(outcome) is Value:
             return outcome.value  # type: ignore[no-any-return] # mypy forgets the type parameter
-        raise self._failure() from self._error()
+        raise self._failure() from self.exception()
 
     def exception(self) -> BaseException | None:
         """Return the exception that the result ended with, not wrapped in another one.
@@ -422,11 +422,6 @@ class ResultBase(Generic[T_co]):
 
     def _is_cancellation(self, error: BaseException) -> bool:
         return is_cancellation(error)
-
-    def _error(self) -> BaseException:
-        outcome = self._done()
-        assert type(outcome) is Error
-        return outcome.error
 
     def _done(self) -> Outcome[T_co]:
         """Every read of a failure goes through this, and nothing else does: `triores.pytest_plugin` replaces it."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import sys
 from collections import deque
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar, overload
 
 import trio
@@ -16,12 +17,12 @@ from trio.lowlevel import enable_ki_protection
 
 from ._checks import refuse_result
 from ._cycles import about_to_sleep
-from ._result import ResultBase, checkpoint, current_trio_token
+from ._result import ResultBase, checkpoint, current_run, current_trio_token
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from typing_extensions import Self
+    from trio.lowlevel import TrioToken
 
 ResultT = TypeVar("ResultT", bound=ResultBase[Any])
 T_contra = TypeVar("T_contra", contravariant=True)
@@ -50,7 +51,7 @@ async def wait_all(results: Iterable[ResultBase[object]]) -> None:
         WaitCycleError: If the wait could never end, because a task that settles one of them needs this one first.
     """
     try:
-        await _wait_all(_listed(results, "wait_all"))
+        await _wait_all(list(_by_id(results, "wait_all").values()))
     finally:
         del results  # a traceback keeps this frame alive
 
@@ -118,7 +119,7 @@ async def wait_any(results: Iterable[ResultBase[Any]]) -> ResultBase[Any]:
         TypeError: If an item isn't a result.
     """
     try:
-        return await _next_of(_AsCompleted(_listed(results, "wait_any")))
+        return await _next_of(_AsCompleted(_by_id(results, "wait_any"), current_trio_token()))
     finally:
         del results  # a traceback keeps this frame alive
 
@@ -165,7 +166,7 @@ def as_completed(results: Iterable[ResultBase[Any]]) -> AsyncIterator[ResultBase
             async for page in as_completed(pages):
                 print(page.args, page.result())
     """
-    return _AsCompleted(_listed(results, "as_completed"))
+    return _AsCompleted(_by_id(results, "as_completed"), current_trio_token())
 
 
 async def results_to_channel(
@@ -188,7 +189,8 @@ async def results_to_channel(
         trio.ClosedResourceError: If somebody else closed the sending end. anyio's streams raise anyio's own error.
     """
     try:
-        await _send_all(_AsCompleted(_listed(results, "results_to_channel")), channel, close_on_complete)
+        run = current_trio_token()
+        await _send_all(_AsCompleted(_by_id(results, "results_to_channel"), run), channel, close_on_complete)
     finally:
         del results
 
@@ -246,21 +248,17 @@ class _AsCompleted(AsyncIterator[ResultT]):
     __slots__ = ("_arrivals", "_token", "left")
 
     @enable_ki_protection
-    def __init__(self, results: list[ResultT]) -> None:
+    def __init__(self, results: dict[int, ResultT], run: TrioToken) -> None:
         self._arrivals: Arrivals[ResultT] = Arrivals()
-        self.left: dict[int, ResultT] = {}  # by id; those that haven't been taken yet
-        self._token = current_trio_token()
-        self.left.update((id(result), result) for result in results)
+        self._token = run
+        self.left = results  # by id; those that haven't been taken yet
         try:
-            for result in results:
+            for result in results.values():
                 if not result._register(self._arrivals, self._token):
                     self._arrivals.settled(result)
         except BaseException:
             self.forget()
             raise
-
-    def __aiter__(self) -> Self:
-        return self
 
     def __repr__(self) -> str:
         return f"<as_completed: {len(self.left)} results left, {len(self._arrivals.ready)} of them done>"
@@ -302,16 +300,12 @@ class _AsCompleted(AsyncIterator[ResultT]):
         _unregister(self._arrivals, self.left)
 
     def __del__(self) -> None:
-        if not self.left:
-            return
         # The garbage collector runs in any thread it likes, but a result may only be changed in its own run.
-        if trio.lowlevel.in_trio_run() and trio.lowlevel.current_trio_token() is self._token:
-            self.forget()
-            return
-        try:
-            self._token.run_sync_soon(_unregister, self._arrivals, self.left)
-        except trio.RunFinishedError:
-            self.forget()
+        if self.left and current_run() is not self._token:
+            with suppress(trio.RunFinishedError):
+                self._token.run_sync_soon(_unregister, self._arrivals, self.left)
+                return
+        self.forget()
 
 
 def _unregister(arrivals: Arrivals[Any], left: dict[int, ResultT]) -> None:
@@ -320,8 +314,8 @@ def _unregister(arrivals: Arrivals[Any], left: dict[int, ResultT]) -> None:
     left.clear()
 
 
-def _listed(results: Iterable[ResultT], call: str) -> list[ResultT]:
-    """Return the results without duplicates, or raise a `TypeError` that shows the right call."""
+def _by_id(results: Iterable[ResultT], call: str) -> dict[int, ResultT]:
+    """Return the results without duplicates, by their ids, or raise a `TypeError` that shows the right call."""
     if isinstance(results, ResultBase):
         raise TypeError(f"{call} takes an iterable of results, not a single {results!r}; call '{call}([result])'")
     try:
@@ -333,7 +327,7 @@ def _listed(results: Iterable[ResultT], call: str) -> list[ResultT]:
     for result in listed:
         if not isinstance(result, ResultBase):
             refuse_result(call, result, listed)
-    return list({id(result): result for result in listed}.values())
+    return {id(result): result for result in listed}
 
 
 def _says_that_receiver_is_closed(error: Exception) -> bool:
