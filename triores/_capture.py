@@ -21,13 +21,12 @@ from ._checks import (
     task_name,
 )
 from ._exceptions import FutureSetAgainException, unmatched
-from ._result import ResultBase, current_trio_token, no_trio
+from ._result import ResultBase, current_trio_token
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from outcome import Outcome
-    from trio.lowlevel import TrioToken
     from typing_extensions import TypeVarTuple, Unpack
 
     Ts = TypeVarTuple("Ts")
@@ -100,9 +99,7 @@ class ResultCapture(ResultBase[T_co]):
             refuse_uncallable(routine, "ResultCapture({}, *args)")
         if cancel_scope is not None:
             check_cancel_scope(cancel_scope)
-        self._suppressed = (
-            () if suppress_exception is False else exception_types(suppress_exception, "suppress_exception")
-        )
+        self._suppressed = exception_types(suppress_exception, "suppress_exception")
         super().__init__()
         self._routine = routine
         self._args = args
@@ -148,7 +145,7 @@ class ResultCapture(ResultBase[T_co]):
             cancel_scope=cancel_scope,
         )
         if capture._token is None:
-            raise no_trio()
+            current_trio_token()  # raises the error for a call outside Trio
         if name is None:
             name = routine
         if type(nursery) is not trio.Nursery:
@@ -179,19 +176,15 @@ class ResultCapture(ResultBase[T_co]):
         if self._started:
             raise FutureSetAgainException(self)
         try:
-            self._begin(run)
+            self._claim(run, "run")
+            self._started = True
             await self._capture(**kwargs)
-        except BaseException as error:  # including a Ctrl-C just as one of these two calls begins
+        except BaseException as error:  # including a Ctrl-C just as this call begins
             if self._started:
                 self._settle_failure(error)
             raise
         finally:
             del self  # a failure's traceback keeps this frame alive, and everything it refers to
-
-    @enable_ki_protection
-    def _begin(self, run: TrioToken) -> None:
-        self._claim(run, "run")
-        self._started = True
 
     async def _capture(self, **kwargs: Any) -> None:
         awaitable: Awaitable[T_co] | None = None
@@ -280,8 +273,7 @@ class ResultCapture(ResultBase[T_co]):
         done_result: ResultCapture[T] = cls(routine, *args)  # type: ignore[arg-type, assignment] # T is the routine's
         for nursery in (run_nursery, start_nursery):
             check_nursery(nursery, call.format("async_fn"))
-        if done_result._token is None:
-            raise no_trio()
+        current_trio_token()
 
         def start(*_args: object) -> Awaitable[Any]:
             return run_nursery.start(done_result.run)

@@ -524,19 +524,14 @@ def current_run() -> TrioToken | None:
 
 
 def current_trio_token() -> TrioToken:
-    """Return the token of the current Trio run, or raise a `RuntimeError` that says what is missing."""
+    """Return the token of the current Trio run, or raise a `RuntimeError` that, unlike Trio's own, says what to do."""
     try:
         return run_here()
     except RuntimeError:
-        raise no_trio() from None
+        raise RuntimeError("triores needs Trio: call this from inside trio.run(...)") from None
 
 
 async def checkpoint() -> None:
     """Trio's checkpoint, or a `RuntimeError` that says what is missing."""
     current_trio_token()
     await trio.lowlevel.checkpoint()
-
-
-def no_trio() -> RuntimeError:
-    """Return the error for a call outside a Trio run; unlike Trio's own, it says what to do."""
-    return RuntimeError("triores needs Trio: call this from inside trio.run(...)")
