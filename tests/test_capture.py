@@ -474,6 +474,14 @@ async def test_a_failure_after_started_goes_to_the_run_nursery_and_the_done_resu
     assert start.exception() is None
 
 
+async def test_a_start_result_cannot_be_run_by_hand(nursery: trio.Nursery) -> None:
+    start_result, done_result = ResultCapture.capture_start_and_done_results(nursery, start_then, "after", 3)
+    with pytest.raises(FutureSetAgainException):
+        await start_result.run()  # before the task has begun
+    assert await start_result == "started"
+    assert await done_result == 3
+
+
 @open_any_nursery
 async def test_a_cancellation_before_started_cancels_both_results(open_nursery: OpenNursery) -> None:
     async def never_start(*, task_status: trio.TaskStatus[None]) -> None:
