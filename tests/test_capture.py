@@ -654,6 +654,20 @@ async def test_a_task_begun_by_nursery_start_is_named_after_its_routine(open_nur
     assert named.result() == "server"
 
 
+@open_any_nursery
+async def test_both_tasks_of_start_and_done_results_are_named_after_the_routine(open_nursery: OpenNursery) -> None:
+    async def routine(task_status: trio.TaskStatus[None]) -> list[str]:
+        task = trio.lowlevel.current_task()
+        assert task.parent_nursery is not None
+        starter = task.parent_nursery.parent_task
+        task_status.started()
+        return [starter.name, task.name]
+
+    async with open_nursery() as nursery:
+        _, done_result = ResultCapture.capture_start_and_done_results(nursery, routine)
+    assert done_result.result() == [f"{__name__}.{routine.__qualname__}"] * 2
+
+
 async def test_a_task_that_runs_a_capture_by_hand_keeps_its_name() -> None:
     before = trio.lowlevel.current_task().name
     capture = ResultCapture(own_name)
