@@ -237,6 +237,25 @@ async def test_a_routine_that_ends_with_a_group_of_cancellations_counts_as_cance
     assert capture.cancelled()
 
 
+async def test_what_is_not_suppressed_is_passed_on_unchanged() -> None:
+    with trio.CancelScope() as scope:
+        scope.cancel()
+        try:
+            await trio.lowlevel.checkpoint()
+        except trio.Cancelled as error:
+            cancelled = error
+            raise
+    for raised in (Boom(), ExceptionGroup("", [Boom()]), BaseExceptionGroup("", [cancelled])):
+
+        async def fail(error: BaseException = raised) -> None:
+            raise error
+
+        capture = ResultCapture(fail)
+        with pytest.raises(type(raised)) as caught:
+            await capture.run()
+        assert caught.value is capture.exception() is raised
+
+
 async def test_a_capture_is_settled_at_the_moment_its_routine_ends(nursery: trio.Nursery) -> None:
     capture = ResultCapture.start_soon(nursery, double, 2)
     seen: list[object] = []

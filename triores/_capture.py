@@ -146,13 +146,9 @@ class ResultCapture(ResultBase[T_co]):
         )
         if capture._token is None:
             current_trio_token()  # raises the error for a call outside Trio
-        if name is None:
-            name = routine
-        if type(nursery) is not trio.Nursery:
-            check_nursery(nursery, "ResultCapture.start_soon(nursery, async_fn, *args)")
-            name = task_name(name)
+        check_nursery(nursery, "ResultCapture.start_soon(nursery, async_fn, *args)")
         capture._started = True
-        nursery.start_soon(capture._capture, name=name)
+        nursery.start_soon(capture._capture, name=task_name(routine if name is None else name))
         return capture
 
     async def run(self, **kwargs: Any) -> None:

@@ -130,7 +130,6 @@ class ResultBase(Generic[T_co]):
 
     # ---- reading
 
-    @enable_ki_protection
     def __await__(self) -> Generator[Any, Any, T_co]:
         """Wait until the result is done, then return its value or raise its exception, as `unwrap` does.
 
