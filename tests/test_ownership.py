@@ -460,8 +460,13 @@ class ClaimedMeanwhile(Exception):
         self.call()
 
 
-def test_if_a_run_claims_a_result_while_a_thread_settles_it_the_run_wakes_the_waiters() -> None:
-    future = Future[int]()
+async def make_future() -> Future[int]:
+    return Future()
+
+
+@pytest.mark.parametrize("had_a_run", [False, True])
+def test_if_a_run_claims_a_result_while_a_thread_settles_it_the_run_wakes_the_waiters(had_a_run: bool) -> None:
+    future = trio.run(make_future) if had_a_run else Future[int]()
     waiting, settled = threading.Event(), threading.Event()
     threads: list[int] = []
 
@@ -505,6 +510,23 @@ def test_a_result_settled_by_a_thread_is_done_even_if_a_run_claimed_it_and_no_lo
     settled.set()
     run.join()
     assert future.is_done()
+
+
+def test_a_result_settled_by_a_thread_is_done_even_if_a_run_claimed_it_and_has_ended() -> None:
+    future = Future[int]()
+
+    async def main() -> None:
+        with trio.move_on_after(0):
+            await future.wait_done()
+
+    def claim() -> None:
+        run = threading.Thread(target=trio.run, args=(main,))
+        run.start()
+        run.join()
+
+    future.set_exception(ClaimedMeanwhile(claim))
+    assert future.is_done()
+    assert is_free(future)
 
 
 def is_done_and_untouched(future: Future[int], threads: list[int]) -> bool:
