@@ -6,6 +6,7 @@ import contextvars
 import itertools
 import logging
 import sys
+import threading
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -268,6 +269,26 @@ SETTLE: dict[str, Callable[[Future[int]], object]] = {
     "set_exception": lambda future: future.set_exception(ValueError()),
     "cancel": lambda future: future.cancel(),
 }
+
+
+async def test_a_callback_does_not_hold_up_the_callbacks_of_another_thread() -> None:
+    threads: list[int] = []
+
+    async def other_run() -> None:
+        other = Future[int]()
+        other.add_done_callback(lambda _: threads.append(threading.get_ident()))
+        other.set_result(3)
+
+    def run_in_thread(_result: object) -> None:
+        thread = threading.Thread(target=trio.run, args=(other_run,))
+        thread.start()
+        thread.join()
+        assert threads == [thread.ident]
+
+    future = Future[int]()
+    future.add_done_callback(run_in_thread)
+    future.set_result(3)
+    assert threads not in ([], [threading.get_ident()])
 
 
 @pytest.mark.parametrize("name", SETTLE)

@@ -238,14 +238,15 @@ async def test_a_routine_that_ends_with_a_group_of_cancellations_counts_as_cance
 
 
 async def test_what_is_not_suppressed_is_passed_on_unchanged() -> None:
+    cancelled: list[BaseException] = []
     with trio.CancelScope() as scope:
         scope.cancel()
         try:
             await trio.lowlevel.checkpoint()
         except trio.Cancelled as error:
-            cancelled = error
+            cancelled.append(error)
             raise
-    for raised in (Boom(), ExceptionGroup("", [Boom()]), BaseExceptionGroup("", [cancelled])):
+    for raised in (Boom(), ExceptionGroup("", [Boom()]), BaseExceptionGroup("", cancelled)):
 
         async def fail(error: BaseException = raised) -> None:
             raise error
