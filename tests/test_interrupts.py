@@ -372,6 +372,24 @@ def test_ctrl_c_during_a_registration_takes_effect_before_or_after_it(name: str,
     at_each_line(program)
 
 
+def test_ctrl_c_while_a_callback_is_added_to_a_done_result_comes_before_the_call_or_after_it() -> None:
+    async def program(interrupter: Interrupter) -> None:
+        future = Future[int]()
+        future.set_result(3)
+        calls: list[object] = []
+        try:
+            with interrupter.pressing():
+                future.add_done_callback(calls.append)
+        finally:
+            called = [*calls]
+            other = Future[int]()
+            other.add_done_callback(id)
+            other.set_result(3)  # would call whatever was left
+            assert calls == called
+
+    at_each_line(program)
+
+
 async def read(futures: list[Future[int]]) -> None:
     await futures[0]
 
