@@ -697,6 +697,26 @@ async def test_a_cancelled_step_of_as_completed_keeps_no_result_alive(ready: boo
     assert kept() is None
 
 
+@each_wait
+async def test_a_cancelled_wait_keeps_no_done_result_alive(
+    wait: Callable[[Iterable[Future[int]]], Awaitable[object]],
+) -> None:
+    futures = pending(1)
+    futures[0].set_result(0)
+    errors: list[BaseException] = []
+    with trio.CancelScope() as scope:
+        scope.cancel()
+        try:
+            await wait(futures)
+        except trio.Cancelled as error:
+            errors.append(error)
+            raise
+    kept = weakref.ref(futures.pop())
+    gc.collect()
+    assert errors
+    assert kept() is None
+
+
 async def test_leaving_one_as_completed_early_does_not_disturb_other_waits(nursery: trio.Nursery) -> None:
     futures = [done(), *pending(2)]
     other = as_completed(futures)
