@@ -21,7 +21,18 @@ from _helpers import Boom, is_free, leaf_types
 from trio.testing import wait_all_tasks_blocked
 
 import triores
-from triores import Future, ResultCapture, as_completed, first_success, race, results_to_channel, wait_all, wait_any
+from triores import (
+    Future,
+    ResultCapture,
+    amap,
+    as_completed,
+    first_success,
+    open_amap,
+    race,
+    results_to_channel,
+    wait_all,
+    wait_any,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Generator
@@ -460,5 +471,51 @@ def test_ctrl_c_as_a_function_returns_loses_no_value(call: Any) -> None:
         finally:
             interrupter.end()
             assert kept == made
+
+    at_each_line(program)
+
+
+async def wait_a_turn(item: int) -> int:
+    await trio.lowlevel.checkpoint()
+    return item
+
+
+@pytest.mark.filterwarnings("ignore:coroutine .* was never awaited")  # Ctrl-C came right after it was made
+@pytest.mark.parametrize("source", [range, lambda n: (item for item in range(n))])
+def test_ctrl_c_in_a_worker_of_amap_ends_the_call(source: Any) -> None:
+    async def program(interrupter: Interrupter) -> None:
+        interrupter.begin()
+        try:
+            assert await amap(wait_a_turn, source(3), limit=2) == [0, 1, 2]
+        finally:
+            interrupter.end()
+
+    at_each_line(program)
+
+
+@pytest.mark.filterwarnings("ignore:coroutine .* was never awaited")  # Ctrl-C came right after it was made
+@pytest.mark.parametrize("ordered", [False, True])
+def test_ctrl_c_in_a_worker_of_open_amap_leaves_no_consumer_waiting(ordered: bool) -> None:
+    async def program(interrupter: Interrupter) -> None:
+        async def consume(results: Any) -> None:
+            with trio.CancelScope(shield=True):
+                try:
+                    await anext(results)
+                    await anext(results)
+                    interrupter.end()
+                    await anext(results)  # nothing is left, but more may be added
+                except (StopAsyncIteration, trio.ClosedResourceError):
+                    pass
+
+        async with (
+            trio.open_nursery() as nursery,
+            open_amap(wait_a_turn, range(2), limit=2, ordered=ordered) as results,
+        ):
+            nursery.start_soon(consume, results)
+            interrupter.begin()
+            try:
+                await wait_all_tasks_blocked()
+            finally:
+                interrupter.end()
 
     at_each_line(program)

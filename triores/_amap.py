@@ -33,8 +33,8 @@ from . import _capture
 from ._capture import ResultCapture
 from ._checks import close_coroutines, name_of, refuse_uncallable, shown, task_name
 from ._exceptions import is_cancellation, parts
-from ._gather import FanOutNursery, called
-from ._result import checkpoint, current_trio_token
+from ._gather import FanOutNursery, checked
+from ._result import current_trio_token
 from ._wait import Arrivals
 
 if sys.version_info < (3, 11):
@@ -175,7 +175,7 @@ class AmapResults(AsyncIterator[ItemCapture[ItemT, T]], Generic[ItemT, T]):
         stream = self._stream
         stream.check_run()
         if stream.has_answer():
-            await checkpoint()
+            await trio.lowlevel.checkpoint()
         while not stream.has_answer():
             await stream.arrivals.wait()
             await checkpoint_if_cancelled()  # another task may have taken the capture that woke this one
@@ -218,6 +218,7 @@ class _Slices:
         self._opening = False  # whether a task is about to begin the next slice
         self._waiting = ParkingLot()  # the others
 
+    @enable_ki_protection
     async def give_way(self, number: int, turned: bool) -> None:
         """Give other tasks a turn, unless they have had one since slice ``number`` began.
 
@@ -312,8 +313,12 @@ class _Engine(ABC, Generic[ItemT]):
         self._tell_reader()
 
     @abstractmethod
-    async def _do(self, taken: tuple[int, ItemT]) -> None:
-        """Call the function with an item, which is passed together with its position."""
+    def _call(self, item: ItemT) -> Awaitable[Any]:
+        """Call the function with an item."""
+
+    @abstractmethod
+    def _returned(self, index: int, value: Any) -> None:
+        """Take note that the call with the item at this position has ended."""
 
     @abstractmethod
     def _is_over(self) -> bool:
@@ -323,46 +328,51 @@ class _Engine(ABC, Generic[ItemT]):
 
     @enable_ki_protection
     async def _work(self, number: int) -> None:
-        slices = self._slices
-        turned = True  # whether the loop has turned since that slice began
-        self._coming -= 1
         try:
             await checkpoint_if_cancelled()
-            while True:
-                if perf_counter() > slices.end:
-                    self._coming += 1
-                    await slices.give_way(number, turned)
-                    self._coming -= 1
-                taken = self._backlog.popleft() if self._backlog else self._take()
-                if taken is not None:
-                    if self._workers < self._limit or self._sleeping:
-                        self._call_more_workers()
-                    number, count = slices.number, self._count
-                    try:
-                        await self._do(taken)
-                    except BaseException as error:
-                        _note(error, *taken)
-                        raise
-                    turned = count != self._count  # if others have taken items in the meantime, this call has waited
-                    if self._has_new_variables():
-                        self._start_worker()  # because the next call must not see what this one has set
-                        break
-                elif self._is_over():
-                    break
-                else:
-                    number, turned = slices.number, True
-                    self._sleeping += 1
-                    await self._idle.park()
-                    self._coming -= 1
+            await self._make_calls(number)
         except BaseException:
             self.stop()
             raise
         self._workers -= 1
 
+    @disable_ki_protection  # this runs the user's code; and if Ctrl-C comes between two calls, all of them are stopped
+    async def _make_calls(self, number: int) -> None:
+        slices = self._slices
+        context = trio.lowlevel.current_task().context
+        count = -1  # how many items had been taken when this worker made its last call, unless it has waited since
+        self._coming -= 1
+        while True:
+            if perf_counter() > slices.end:
+                self._coming += 1
+                await slices.give_way(number, turned=count != self._count)  # if others took items, the call waited
+                self._coming -= 1
+            taken = self._backlog.popleft() if self._backlog else self._take()
+            number, count = slices.number, self._count
+            if taken is not None:
+                if self._workers < self._limit or self._sleeping:
+                    self._call_more_workers()
+                try:
+                    self._returned(taken[0], await self._call(taken[1]))
+                except BaseException as error:
+                    _note(error, *taken)
+                    raise
+                if (context or self._variables) and self._has_new(context):
+                    self._start_worker()  # because the next call must not see what this one has set
+                    break
+            elif self._is_over():
+                break
+            else:
+                count = -1
+                self._sleeping += 1
+                await self._idle.park()
+                self._coming -= 1
+
     def _running(self) -> int:
         """Return how many workers are in a call."""
         return self._workers - self._sleeping - self._coming
 
+    @enable_ki_protection
     def _start_worker(self) -> None:
         self._workers += 1
         self._coming += 1
@@ -372,6 +382,7 @@ class _Engine(ABC, Generic[ItemT]):
 
         self._context.run(start)
 
+    @enable_ki_protection
     def _call_worker(self) -> None:
         """Wake a sleeping worker to look for an item, or start a new worker, unless enough are coming."""
         if self._sleeping:
@@ -390,12 +401,9 @@ class _Engine(ABC, Generic[ItemT]):
                 self._backlog.append(taken)
             self._call_worker()
 
-    def _has_new_variables(self) -> bool:
-        """Return whether a call has set context variables. Values are compared by identity."""
-        now = contextvars.copy_context()
-        if len(now) != len(self._variables):
-            return True
-        return bool(now) and not all(map(operator.is_, now.values(), self._variables))
+    def _has_new(self, context: contextvars.Context) -> bool:
+        """Return whether a call has set variables in a worker's context. Values are compared by identity."""
+        return len(context) != len(self._variables) or not all(map(operator.is_, context.values(), self._variables))
 
     # ---- the items
 
@@ -406,21 +414,22 @@ class _Engine(ABC, Generic[ItemT]):
         if self._added:
             item = self._added.popleft()
             self._tell_reader()
-            return self._admit(item)
-        if self._iterator is None:
-            return None
-        try:
-            item = self._reading.run(_next, self._iterator)
-        except StopIteration:
-            self._iterator = None  # some iterators would continue if they were read again
-            self._exhaust()
+        elif self._iterator is not None:
+            try:
+                item = self._reading.run(next, self._iterator)
+            except StopIteration:
+                self._iterator = None  # some iterators would continue if they were read again
+                self._exhaust()
+                return None
+        else:
             return None
         return self._admit(item)
 
     def _admit(self, item: ItemT) -> tuple[int, ItemT]:
+        index = self._count
+        self._count = index + 1
         self._busy += 1
-        self._count += 1
-        return self._count - 1, item
+        return index, item
 
     def _tell_reader(self) -> None:
         if self._room is not None:
@@ -489,15 +498,14 @@ class _Values(_Engine[ItemT], Generic[ItemT, T]):
         super().__init__("amap", fn, items, limit)
         self.values: dict[int, T] = {}
 
-    @disable_ki_protection  # this runs the user's code
-    async def _do(self, taken: tuple[int, ItemT]) -> None:
-        index, item = taken
-        if _capture.on_begin is None:
-            self.values[index] = await called(self._fn, item)
-        else:
-            self.values[index] = await _recorded(self._fn, item)
+    def _call(self, item: ItemT) -> Awaitable[T]:
+        return checked(self._fn, self._fn(item)) if _capture.on_begin is None else _recorded(self._fn, item)
+
+    def _returned(self, index: int, value: T) -> None:
+        self.values[index] = value
         self._busy -= 1
-        self._tell_reader()
+        if self._room is not None:
+            self._tell_reader()
 
     def _is_over(self) -> bool:
         return self._exhausted or self.stopped
@@ -534,9 +542,6 @@ class _Stream(_Engine[ItemT], Generic[ItemT, T]):
             self._in_order.clear()
         self.arrivals.wake()  # or consumers that are shielded, or outside of the block, would wait forever
 
-    def is_leaving(self) -> bool:
-        return self.leaving
-
     def check_run(self) -> None:
         if current_trio_token() is not self._token:
             raise RuntimeError(f"{self} belongs to another Trio run; use it in that run")
@@ -560,9 +565,8 @@ class _Stream(_Engine[ItemT], Generic[ItemT, T]):
             self._call_worker()
         return capture
 
-    @disable_ki_protection  # this runs the user's code
-    async def _do(self, taken: tuple[int, ItemT]) -> None:
-        capture: ItemCapture[ItemT, T] = ItemCapture(self._fn, taken[1], suppress_exception=self._suppress)
+    async def _call(self, item: ItemT) -> None:
+        capture: ItemCapture[ItemT, T] = ItemCapture(self._fn, item, suppress_exception=self._suppress)
         capture._started = True
         if self._in_order is not None:
             self._in_order.append(capture)
@@ -574,6 +578,9 @@ class _Stream(_Engine[ItemT], Generic[ItemT, T]):
                 self.arrivals.settled(self._in_order.popleft())
         finally:
             del capture  # a failure's traceback keeps this frame alive
+
+    def _returned(self, index: int, value: Any) -> None:
+        """Do nothing, since the consumer takes the capture."""
 
     def _is_over(self) -> bool:
         return self.stopped  # until then, items may be added
@@ -605,7 +612,7 @@ class _OpenAmap(Generic[ItemT, T]):
     async def __aenter__(self) -> AmapResults[ItemT, T]:
         if self._manager is not None:
             raise RuntimeError("this open_amap block has been entered before; call 'open_amap(...)' for each block")
-        manager = FanOutNursery("open_amap", self._stream.is_leaving)
+        manager = FanOutNursery("open_amap", lambda: self._stream.leaving)
         self._nursery = await manager.__aenter__()
         self._manager = manager
         self._stream.begin(self._nursery)
@@ -717,11 +724,6 @@ async def _step(step: Callable[..., Awaitable[T]], *args: Any) -> T:
         return await step(*args)
     finally:
         del args  # an exception's traceback keeps this frame alive, and `args` may contain that exception
-
-
-@disable_ki_protection  # this may run the user's code
-def _next(iterator: Iterator[ItemT]) -> ItemT:
-    return next(iterator)
 
 
 async def _recorded(fn: Callable[[ItemT], Awaitable[T]], item: ItemT) -> T:

@@ -109,12 +109,11 @@ async def gather(*fns: Fn[Any]) -> tuple[Any, ...]:
 
 
 async def _store(values: dict[int, Any], index: int, fn: Fn[Any]) -> None:
-    values[index] = await called(fn)
+    values[index] = await checked(fn, fn())
 
 
-def called(fn: Callable[..., Awaitable[T]], *args: Any) -> Awaitable[T]:
-    """Call an async function, or raise the `TypeError` for one that isn't."""
-    awaitable = fn(*args)
+def checked(fn: object, awaitable: Awaitable[T]) -> Awaitable[T]:
+    """Return what a call of an async function returned, or raise the `TypeError` for one that isn't async."""
     if not hasattr(type(awaitable), "__await__"):
         refuse_unawaitable(fn, awaitable)
     return awaitable
@@ -475,7 +474,7 @@ class _Attempts(Generic[T]):
 
 @disable_ki_protection  # this runs the user's code
 async def _unprotected(fn: Fn[T]) -> T:
-    return await called(fn)
+    return await checked(fn, fn())
 
 
 class FanOutNursery:
