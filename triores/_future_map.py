@@ -125,7 +125,7 @@ class FutureMap(Mapping[K, Future[T]]):
                 and there is no Trio run here.
             BaseException: On entering, if the reader's block has ended: the exception that ``lost`` makes.
         """
-        expected: _Expected[K, Any] = _Expected()  # without an `__init__` to call, a request costs 10% less
+        expected: _Expected[K, Any] = _Expected()  # no `__init__`: calling one would be a good part of the cost
         expected._map = self
         expected._key = key
         expected._given = future
@@ -149,15 +149,10 @@ class FutureMap(Mapping[K, Future[T]]):
             TypeError: If the key isn't hashable.
             RuntimeError: If the future belongs to another Trio run.
         """
-        future = None
-        try:  # `_settle`, inlined: saves a call, and the outcome of a late answer
-            future = self._futures.get(key)
-            if future is None or future.is_done():
-                return False
-            future._settle(Value(result))
-            return True
+        try:
+            return self._settle(key, Value(result))
         finally:
-            del self, future
+            del self
 
     def set_exception(self, key: K, exception: BaseException) -> bool:
         """Settle a request with an exception, which its caller's ``await future`` raises.
@@ -196,7 +191,7 @@ class FutureMap(Mapping[K, Future[T]]):
         future = None
         try:
             future = self._futures.get(key)
-            if future is None or future.is_done():
+            if future is None or future._outcome is not None:
                 return False
             future._settle(outcome)
             return True
@@ -331,7 +326,7 @@ class _Expected(Generic[K, T]):
                 self._map._refuse_late()
             future: Future[T] = Future() if self._given is None else self._checked(self._given)
             token = self._map._token
-            if token is not None and future._token is not token and not future.is_done():
+            if token is not None and future._token is not token and future._outcome is None:
                 self._map._refuse_elsewhere("take a request")
             futures = self._map._futures
             held = futures.get(self._key)
@@ -369,7 +364,7 @@ class _Expected(Generic[K, T]):
         futures, future = self._map._futures, self._future
         if futures.get(self._key) is future:
             del futures[self._key]
-        if not future.is_done():
+        if future._outcome is None:
             never_set = FutureNeverSetException("the block that expected this response ended before it came")
             future._settle(Error(never_set))
 
