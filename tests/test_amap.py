@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextvars
 import gc
 import math
 import pickle
@@ -393,6 +394,17 @@ async def test_calls_do_not_see_each_others_context_variables(
     found = await run_map(look_and_set, items_of(kind(10)))
     variable.reset(token)
     assert sorted(found) == [("by the caller", f"by call {n}") for n in range(10)]
+
+
+@each_map
+async def test_calls_do_not_see_a_context_variable_that_another_call_is_the_first_to_set(run_map: Any) -> None:
+    async def look_and_set(n: int) -> int:
+        seen = unset.get(-1)
+        unset.set(n)
+        return seen
+
+    unset: contextvars.ContextVar[int] = contextvars.ContextVar("unset")
+    assert await run_map(look_and_set, range(10)) == [-1] * 10
 
 
 @each_map

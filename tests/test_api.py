@@ -10,6 +10,7 @@ import pathlib
 from typing import TYPE_CHECKING
 
 import triores
+import triores.debug
 import triores.trace
 
 if TYPE_CHECKING:
@@ -22,6 +23,7 @@ def described() -> list[str]:
     """One line for each public name, and one for each of its public members that triores defines."""
     lines: list[str] = []
     names = {name: getattr(triores, name) for name in triores.__all__} | {"trace.Recorder": triores.trace.Recorder}
+    names |= {f"debug.{name}": getattr(triores.debug, name) for name in triores.debug.__all__ if name.islower()}
     for name, public in sorted(names.items()):
         if not inspect.isclass(public):
             lines.append(signed(name, public))

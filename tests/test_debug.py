@@ -6,6 +6,7 @@ import concurrent.futures
 import io
 import json
 import os
+import re
 import runpy
 import signal
 import subprocess
@@ -368,11 +369,12 @@ async def test_a_call_in_an_executor_is_shown_with_its_thread(nursery: trio.Nurs
     def compute() -> None:
         release.wait()
 
-    with concurrent.futures.ThreadPoolExecutor(1, "pool") as pool:
+    with concurrent.futures.ThreadPoolExecutor(2, "pool") as pool:
         try:
-            nursery.start_soon(run_in_executor, pool, compute, name="first")
-            while "waits for a call in an executor (thread 'pool_0' is in " not in only("first").state:
-                await trio.sleep(0)
+            for n in range(2):
+                nursery.start_soon(run_in_executor, pool, compute, name=f"call {n}")
+                while f"waits for a call in an executor (thread 'pool_{n}' is in " not in only(f"call {n}").state:
+                    await trio.sleep(0)
             task = await blocked(nursery, run_in_executor, pool, compute)
             assert task.state == "waits for an executor, which has queued its call"
         finally:
@@ -534,6 +536,19 @@ async def test_a_task_that_waits_for_a_cycle_cannot_go_on_either_but_is_not_its_
     assert task.verdict == "!!"
     (group,) = debug.snapshot().deadlocks()
     assert {task.name for task in group} == {"left", "right"}
+
+
+async def test_a_task_in_a_cycle_may_also_wait_for_one_that_can_go_on(nursery: trio.Nursery) -> None:
+    async def hold_and_wait() -> None:
+        async with lock, trio.open_nursery() as inner:
+            inner.start_soon(lock.acquire, name="stuck")
+            inner.start_soon(trio.sleep, 1000)
+
+    lock = trio.Lock()
+    nursery.start_soon(hold_and_wait, name="holder")
+    await wait_all_tasks_blocked()
+    (group,) = debug.snapshot().deadlocks()
+    assert {task.name for task in group} == {"holder", "stuck"}
 
 
 async def test_a_time_limit_of_its_own_lets_a_task_go_on(nursery: trio.Nursery) -> None:
@@ -1123,6 +1138,10 @@ async def test_the_json_contains_everything(nursery: trio.Nursery) -> None:
     ]
 
 
+async def test_reprs_of_a_snapshot_show_no_private_name() -> None:
+    assert not re.search(r"\b_\w+=", repr(debug.snapshot()))
+
+
 async def test_results_that_the_snapshot_does_not_know_have_no_waiters() -> None:
     graph = debug.snapshot()
     assert graph.waiters_of(Future[int]()) == ()
@@ -1289,14 +1308,23 @@ def test_a_guest_is_shown_while_its_host_runs() -> None:
     assert "waits for Future 1, which nobody has promised to settle" in text
 
 
-def test_a_snapshot_can_be_taken_from_another_thread() -> None:
+def test_a_snapshot_taken_from_another_thread_is_made_in_the_thread_of_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
     async def main() -> None:
         token = trio.lowlevel.current_trio_token()
+        readers.clear()
         graph = await trio.to_thread.run_sync(partial(debug.snapshot, trio_token=token))
+        assert readers == {threading.get_ident()}, "another thread has read the run, which was going on"
         assert [task.state[:18] for task in graph.tasks] == ["waits for a thread"]
         assert len(debug.snapshot(trio_token=token).tasks) == 1
 
-    trio.run(main)
+    def read(clock: MockClock) -> float:
+        readers.add(threading.get_ident())
+        return current_time(clock)
+
+    readers: set[int] = set()
+    current_time = MockClock.current_time
+    monkeypatch.setattr(MockClock, "current_time", read)
+    trio.run(main, clock=MockClock())
 
 
 def test_a_run_that_does_not_return_to_trio_is_looked_at_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -1505,10 +1533,12 @@ async def test_watch_does_not_count_a_wait_that_goes_on_to_another_result(
     futures = [Future[int]() for _ in range(10)]
     file = io.StringIO()
     debug.watch(30, file)
-    nursery.start_soon(read)
+    nursery.start_soon(read, name="reader")
     for future in futures:
         await trio.sleep(20)
         future.set_result(1)
+        await wait_all_tasks_blocked()
+        assert not [task for task in debug.snapshot().tasks if task.name == "reader" and task.waited is not None]
     assert file.getvalue() == ""
 
 
@@ -1528,22 +1558,25 @@ def test_watch_needs_a_run() -> None:
 # ---- explain
 
 
-async def test_explain_shows_which_task_owes_a_result_and_which_tasks_wait(nursery: trio.Nursery) -> None:
+@pytest.mark.parametrize(("count", "more"), [(5, []), (7, ["    ... and 2 more tasks"])])
+async def test_explain_shows_which_task_owes_a_result_and_which_tasks_wait(
+    count: int, more: list[str], nursery: trio.Nursery
+) -> None:
     async def work(_n: int) -> None:
         await trio.sleep_forever()
 
     capture = ResultCapture.start_soon(nursery, work, 1)
-    for _ in range(7):
+    for _ in range(count):
         nursery.start_soon(capture.wait_done)
     await wait_all_tasks_blocked()
-    first, owner, waits, *waiters, more = debug.explain(capture).splitlines()
+    first, owner, waits, *waiters = debug.explain(capture).splitlines()
     number = only("work(1)").number
     assert first == f"work(1), which task #{number} runs, is pending"
     assert owner.startswith(f"  to be settled by task #{number} ")
     assert "work(1): sleeps until it is cancelled (File " in owner
-    assert waits == "  waits: 7, callbacks: 0"
-    assert len(waiters) == 5
-    assert more == "    ... and 2 more tasks"
+    assert waits == f"  waits: {count}, callbacks: 0"
+    assert [line.lstrip()[:4] for line in waiters[:5]] == ["task"] * 5
+    assert waiters[5:] == more
 
 
 async def test_explain_says_how_a_result_ended() -> None:
@@ -1622,7 +1655,8 @@ def test_the_command_refuses_what_it_cannot_ask(
     assert "this system doesn't say whether process" in refused(capsys, here)
     (tmp_path / "self").mkdir()
     (tmp_path / "self" / "status").write_text("SigCgt:\t0\n")
-    assert refused(capsys, "1234") == "triores: there is no process 1234"
+    for pid in ("1", "1234"):
+        assert refused(capsys, pid) == f"triores: there is no process {pid}"
     (tmp_path / "1234").mkdir()
     status = tmp_path / "1234" / "status"
     status.write_text("Name:\tx\n")

@@ -117,7 +117,7 @@ async def test_the_message_about_a_group_of_cancellations_gives_at_most_three_di
         raise BaseExceptionGroup("several", [errors[0], BaseExceptionGroup("inner", errors[1:])])
 
     reasons_shown: list[str] = []
-    for reasons in ("aba", "abcde"):
+    for reasons in ("aba", "abc", "abcde"):
         async with trio.open_nursery() as nursery:
             capture = ResultCapture.start_soon(nursery, cancelled_for, *reasons)
         with pytest.raises(TaskCancelledException) as caught:
@@ -125,7 +125,8 @@ async def test_the_message_about_a_group_of_cancellations_gives_at_most_three_di
         reasons_shown.append(str(caught.value).partition(" was cancelled")[2])
     explicit = " (source: explicit), reason: "
     assert reasons_shown[0] == f"{explicit}'a'; also{explicit}'b'"
-    assert reasons_shown[1] == f"{explicit}'a'; also{explicit}'b'; also{explicit}'c'; and 2 more"
+    assert reasons_shown[1] == f"{explicit}'a'; also{explicit}'b'; also{explicit}'c'"
+    assert reasons_shown[2] == f"{explicit}'a'; also{explicit}'b'; also{explicit}'c'; and 2 more"
 
 
 def test_the_message_about_a_cancellation_is_short_whatever_the_reason_is() -> None:

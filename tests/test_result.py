@@ -356,6 +356,15 @@ def test_reprs_and_messages_are_short_whatever_the_value_is(value: Any) -> None:
     assert len(repr(caught.value)) < 100
 
 
+def test_a_long_value_is_cut_to_a_hundred_characters_and_nested_containers_to_three_hundred() -> None:
+    class Long:
+        def __repr__(self) -> str:
+            return "x" * 120 + "y"
+
+    assert repr(done(Long())) == f"Future(result={'x' * 80}...{'x' * 16}y)"
+    assert len(repr(done([["x" * 90] * 5] * 5))) == len("Future(result=)") + 300
+
+
 async def test_the_message_for_a_chain_of_failures_stays_short() -> None:
     async def depend(before: ResultBase[int] | None) -> int:
         return 1 // 0 if before is None else before.result()

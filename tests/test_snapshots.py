@@ -36,7 +36,7 @@ async def few(clock: MockClock) -> None:
         nursery.start_soon(wait_all, [future], name="the name of a task that is longer than its row")
         await trio.sleep(0.0002)
         future.set_result(1)
-        for seconds, text in [(0.125, "<&>"), (1, "bad"), (90, "a text that is longer than its row")]:
+        for seconds, text in [(0.125, "<&>"), (1, "bad"), (99.5, "a text that is longer than its row")]:
             ResultCapture.start_soon(nursery, work, seconds, text, suppress_exception=True)
         scope = trio.CancelScope()
         ResultCapture.start_soon(nursery, trio.sleep, 3000, cancel_scope=scope)

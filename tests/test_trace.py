@@ -669,6 +669,13 @@ def test_arrows_come_in_pairs_whatever_was_dropped(tmp_path: Path) -> None:
         check_format(tmp_path / "run.json")
 
 
+async def test_saving_a_recording_that_has_ended_does_not_begin_another_one(tmp_path: Path) -> None:
+    with Recorder() as recorder:
+        pass
+    recorder.save(tmp_path / "run.json")
+    assert "recording" not in repr(recorder)
+
+
 async def test_a_recording_can_be_saved_while_the_run_continues(tmp_path: Path, nursery: trio.Nursery) -> None:
     with Recorder() as recorder:
         ResultCapture.start_soon(nursery, trio.sleep_forever)
@@ -810,6 +817,7 @@ def test_names_may_have_characters_that_cannot_be_printed(character: str, tmp_pa
 def test_an_empty_recording_can_be_saved(tmp_path: Path) -> None:
     Recorder().save(tmp_path / "run.svg")
     assert "0 tasks and calls in 0 s" in texts(tmp_path / "run.svg")
+    assert [mark.attrib["x"] for mark in drawn(tmp_path / "run.svg") if mark.text == "0 s"] == ["0.000%"]
     Recorder().save(tmp_path / "run.json")
     check_format(tmp_path / "run.json")
 
