@@ -445,9 +445,7 @@ each_map_now = pytest.mark.parametrize(
 @each_map_now
 @pytest.mark.parametrize("limit", [0, -1])
 def test_a_limit_below_one_raises_an_error_at_the_call(name: str, call_map: Any, limit: int) -> None:
-    with pytest.raises(
-        ValueError, match=f"^the limit of {name} is the number of calls to run at once, at least 1, not {limit}$"
-    ):
+    with pytest.raises(ValueError, match=rf"^the limit of {name} .* at least 1, not {limit}$"):
         call_map(at_once, no_items(), limit=limit)
 
 
@@ -477,24 +475,19 @@ async def test_a_limit_may_be_any_object_with_an_index() -> None:
 
 @each_map_now
 def test_passing_a_coroutine_raises_an_error_and_closes_it(name: str, call_map: Any) -> None:
-    with pytest.raises(TypeError) as caught:
+    with pytest.raises(TypeError, match=rf"the coroutine that 'at_once' returned; call '{name}\("):
         call_map(at_once(), no_items(), limit=0)
-    assert str(caught.value) == (
-        "expected an async function, but got the coroutine that 'at_once' returned; "
-        f"call '{name}(at_once, items)', not '{name}(at_once(...), items)'"
-    )
 
 
 @each_map_now
 def test_an_uncallable_function_raises_an_error(name: str, call_map: Any) -> None:
-    with pytest.raises(TypeError) as caught:
+    with pytest.raises(TypeError, match=rf"got 3; call '{name}\("):
         call_map(3, no_items())
-    assert str(caught.value) == f"expected an async function, but got 3; call '{name}(async_fn, items)'"
 
 
 @each_map_now
 def test_items_that_are_not_iterable_raise_an_error(name: str, call_map: Any) -> None:
-    message = f"^the items of {name} must be an iterable or an async iterable, not "
+    message = f"^the items of {name} must be .*, not "
     with pytest.raises(TypeError, match=f"{message}3$"):
         call_map(at_once, 3)
     with pytest.raises(
@@ -844,8 +837,7 @@ async def test_no_result_is_lost_if_a_consumer_is_cancelled_as_it_arrives() -> N
 async def test_results_can_be_taken_only_inside_the_block() -> None:
     async with open_amap(returns_later, [1, 2], limit=1) as results:
         await anext(results)
-    message = r"^open_amap has no more results: its block has ended, or is being cancelled$"
-    with pytest.raises(trio.ClosedResourceError, match=message):
+    with pytest.raises(trio.ClosedResourceError, match="open_amap has no more results"):
         await anext(results)
 
 
@@ -1199,9 +1191,8 @@ async def test_a_generator_continues_only_after_added_items_have_been_taken(auto
 async def test_nothing_can_be_added_after_the_block() -> None:
     async with open_amap(at_once, [1]) as results:
         pass
-    with pytest.raises(trio.ClosedResourceError) as caught:
+    with pytest.raises(trio.ClosedResourceError, match="ended, so you can't add 3"):
         results.add(3)
-    assert str(caught.value) == "open_amap(at_once, ...): ended, so you can't add 3; add items while its block runs"
 
 
 async def test_items_added_while_the_block_is_being_cancelled_are_dropped(autojump_clock: MockClock) -> None:

@@ -135,16 +135,14 @@ async def test_only_a_synchronous_function_can_be_a_callback() -> None:
         ):
             future.add_done_callback(wrong)
     wrong = 3
-    with pytest.raises(
-        TypeError, match=r"^context must be a contextvars.Context, not 3; pass 'contextvars.copy_context\(\)'$"
-    ):
+    with pytest.raises(TypeError, match=r"^context must be a contextvars.Context, not 3"):
         future.add_done_callback(print, context=wrong)
     assert is_free(future)
 
 
 def test_outside_a_trio_run_no_callback_can_be_added_to_a_pending_result() -> None:
     future = Future[int]()
-    with pytest.raises(RuntimeError, match=r"^triores needs Trio: call this from inside trio\.run\(\.\.\.\)$"):
+    with pytest.raises(RuntimeError, match="triores needs Trio"):
         future.add_done_callback(print)
     assert is_free(future)
 

@@ -749,9 +749,7 @@ async def test_a_task_with_a_cancel_scope_can_also_return_fail_or_be_cancelled_f
 
 async def test_cancel_scope_has_to_be_a_cancel_scope_that_was_never_entered(nursery: trio.Nursery) -> None:
     wrong: Any = 5
-    not_a_scope = (
-        r"^cancel_scope must be a trio\.CancelScope, not 5; pass 'cancel_scope=trio\.CancelScope\(\)', or a time"
-    )
+    not_a_scope = r"^cancel_scope must be a trio\.CancelScope, not 5"
     with pytest.raises(TypeError, match=not_a_scope):
         ResultCapture(double, 1, cancel_scope=wrong)
     with pytest.raises(TypeError, match=not_a_scope):
@@ -904,7 +902,7 @@ async def test_a_capture_can_be_waited_for_before_it_is_run(nursery: trio.Nurser
 
 def test_outside_a_trio_run_a_capture_says_that_it_needs_trio() -> None:
     nursery: Any = trio.run(closed_nursery)
-    needs_trio = r"^triores needs Trio: call this from inside trio\.run\(\.\.\.\)$"
+    needs_trio = "triores needs Trio"
     with pytest.raises(RuntimeError, match=needs_trio):
         ResultCapture.start_soon(nursery, double, 1)
     with pytest.raises(RuntimeError, match=needs_trio):

@@ -47,18 +47,13 @@ def test_a_cancellation_counts_as_a_failure_too() -> None:
 
 def test_each_message_says_what_happened_to_which_result() -> None:
     future = Future[int]()
-    assert str(TaskNotDoneException(future)) == (
-        "this Future was read before it was done; call 'await result.wait_done()' first"
-    )
+    assert str(TaskNotDoneException(future)).startswith("this Future was read before it was done")
     future.set_exception(KeyError(3))
     with pytest.raises(TaskFailedException) as failed:
         future.result()
     assert str(failed.value) == "this Future failed: KeyError(3)"
-    with pytest.raises(FutureSetAgainException) as again:
+    with pytest.raises(FutureSetAgainException, match=r"^this Future was already settled"):
         future.set_result(3)
-    assert str(again.value) == (
-        "this Future was already settled, and a result can only be settled once; check 'result.is_done()' first"
-    )
 
 
 async def fetch(url: str, *more: object) -> None:

@@ -138,7 +138,7 @@ async def test_run_in_executor_is_a_checkpoint_on_every_path(threads: concurrent
     with assert_checkpoints(), pytest.raises(Boom):
         await run_in_executor(threads, fails)
     threads.shutdown()
-    with assert_checkpoints(), pytest.raises(RuntimeError, match=r"^cannot schedule new futures after shutdown$"):
+    with assert_checkpoints(), pytest.raises(RuntimeError, match="after shutdown"):
         await run_in_executor(threads, int)
 
 
@@ -391,7 +391,7 @@ async def test_for_a_dask_client_the_error_suggests_its_executor() -> None:
 async def test_passing_anything_but_a_synchronous_function_raises_an_error() -> None:
     executor = AtOnce()
     wrong: Any = 3
-    with pytest.raises(TypeError, match=r"^expected a synchronous function, but got 3; .*\(executor, fn, \.\.\.\)'$"):
+    with pytest.raises(TypeError, match="but got 3"):
         await run_in_executor(executor, wrong)
     with pytest.raises(TypeError, match=r"^expected a synchronous function, but 'async_three' is async, and"):
         await run_in_executor(executor, async_three)  # type: ignore[unused-coroutine] # mypy sees the mistake too
@@ -399,7 +399,7 @@ async def test_passing_anything_but_a_synchronous_function_raises_an_error() -> 
     with pytest.raises(TypeError, match=r"but 'async_three' is async, and executors can't run async functions"):
         await run_in_executor(executor, wrong)
     wrong = async_three()
-    with pytest.raises(TypeError, match=r"^expected a synchronous function, but got <coroutine object async_three"):
+    with pytest.raises(TypeError, match="got <coroutine object async_three"):
         await run_in_executor(executor, wrong)
     assert not executor.given
 

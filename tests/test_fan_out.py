@@ -147,26 +147,22 @@ async def test_without_functions_it_is_a_checkpoint_and_the_result_is_empty(call
 
 @pytest.mark.parametrize("call", named(race, first_success))
 async def test_race_and_first_success_need_at_least_one_function(call: Call) -> None:
-    with pytest.raises(ValueError, match=f"^{call.__name__} got no functions, so it has nothing to return"):
+    with pytest.raises(ValueError, match=rf"^{call.__name__} got no functions"):
         await call()
 
 
 @each_call
 def test_outside_a_trio_run_it_says_that_it_needs_trio(call: Call) -> None:
-    with pytest.raises(RuntimeError, match=r"^triores needs Trio: call this from inside trio\.run\(\.\.\.\)$"):
+    with pytest.raises(RuntimeError, match="triores needs Trio"):
         call(at_once).send(None)
 
 
 @each_call_of_functions
 async def test_passing_a_coroutine_raises_an_error_and_closes_every_coroutine(call: Call) -> None:
     coroutines = [at_once(), at_once(), at_once()]
-    with pytest.raises(TypeError) as caught:  # warnings are errors, so a coroutine that is not closed fails the test
+    right = rf"the coroutine that 'at_once' returned; call '{call.__name__}\(functools\.partial\(at_once, "
+    with pytest.raises(TypeError, match=right):  # warnings are errors, so a coroutine that is not closed fails the test
         await call(never_called, coroutines[0], coroutines[1], never_called, coroutines[2])
-    assert str(caught.value) == (
-        "expected an async function, but got the coroutine that 'at_once' returned; "
-        f"call '{call.__name__}(functools.partial(at_once, *args), ...)', not '{call.__name__}(at_once(...), ...)'"
-    )
-    del caught
     for coroutine in coroutines:
         with pytest.raises(RuntimeError, match=r"^cannot reuse already awaited coroutine$"):
             coroutine.send(None)
@@ -175,11 +171,8 @@ async def test_passing_a_coroutine_raises_an_error_and_closes_every_coroutine(ca
 @each_call_of_functions
 async def test_passing_something_uncallable_raises_an_error_and_closes_the_coroutines(call: Call) -> None:
     coroutine = at_once()
-    with pytest.raises(TypeError) as caught:
+    with pytest.raises(TypeError, match=rf"got 3; call '{call.__name__}\("):
         await call(never_called, 3, 4, coroutine)
-    assert str(caught.value) == (
-        f"expected an async function, but got 3; call '{call.__name__}(functools.partial(async_fn, *args), ...)'"
-    )
     with pytest.raises(RuntimeError, match=r"^cannot reuse already awaited coroutine$"):
         coroutine.send(None)
 
@@ -543,8 +536,5 @@ async def test_with_a_stagger_of_zero_all_start_at_once(autojump_clock: MockCloc
     ("stagger", "kind"), [(-1, ValueError), (math.nan, ValueError), ("3", TypeError), (1j, TypeError)]
 )
 async def test_a_wrong_stagger_raises_an_error_before_anything_starts(stagger: Any, kind: type[Exception]) -> None:
-    with pytest.raises(kind) as caught:
+    with pytest.raises(kind, match=r"^stagger must be a number of seconds, 0 or more"):
         await first_success(never_called, stagger=stagger)
-    assert str(caught.value) == (
-        f"stagger must be a number of seconds, 0 or more, or None to start all at once, not {stagger!r}"
-    )

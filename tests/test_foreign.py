@@ -216,11 +216,7 @@ def test_a_failed_wrapper_is_freed_without_the_garbage_collector() -> None:
 
 @pytest.mark.parametrize("wrong", [3, None, "x"])
 async def test_wrap_future_takes_only_futures(wrong: Any) -> None:
-    with pytest.raises(
-        TypeError,
-        match=r"^wrap_future takes a concurrent.futures.Future or an asyncio.Future, not .*; "
-        r"for other awaitables, call 'ensure_future\(obj, nursery\)'$",
-    ):
+    with pytest.raises(TypeError, match=rf"^wrap_future takes .*, not {wrong!r}; "):
         wrap_future(wrong)
 
 
@@ -453,9 +449,7 @@ async def test_if_the_nursery_is_closed_ensure_future_closes_the_coroutine() -> 
 
 async def test_without_a_nursery_ensure_future_closes_the_coroutine() -> None:
     wrong: Any = None
-    with pytest.raises(
-        TypeError, match=r"^expected a nursery, but got None; .* 'ensure_future\(awaitable, nursery\)'$"
-    ):
+    with pytest.raises(TypeError, match=r"^expected a nursery, but got None; .* 'ensure_future"):
         ensure_future(async_three(), wrong)
     gc.collect()
 

@@ -78,18 +78,12 @@ def test_passing_anything_of_the_wrong_type_raises_an_error_and_changes_nothing(
         (3, r"ValueError\('what went wrong'\)"),
         (None, r"ValueError\('what went wrong'\)"),
     ):
-        with pytest.raises(
-            TypeError, match=rf"^set_exception takes an exception object, not .*; call 'set_exception\({right}\)'$"
-        ):
+        with pytest.raises(TypeError, match=rf"; call 'set_exception\({right}\)'$"):
             future.set_exception(wrong)
     wrong = 3
-    with pytest.raises(
-        TypeError, match=r"^set_outcome takes an outcome\.Value or an outcome\.Error, not 3; call 'set_"
-    ):
+    with pytest.raises(TypeError, match=r"^set_outcome takes .*, not 3"):
         future.set_outcome(wrong)
-    with pytest.raises(
-        TypeError, match=r"^the reason for a cancellation must be a string, not 3; call 'future\.cancel\(\"why\""
-    ):
+    with pytest.raises(TypeError, match=r"^the reason for a cancellation must be a string, not 3"):
         future.cancel(wrong)
     assert not future.is_done()
 
@@ -109,7 +103,7 @@ async def test_cancel_settles_only_a_pending_future(nursery: trio.Nursery) -> No
     assert type(error) is FutureCancelledException
     assert error.reason == "no longer needed"
     assert error.args == ("no longer needed",)
-    with pytest.raises(TaskCancelledException, match=r"^this Future was cancelled, reason: 'no longer needed'$"):
+    with pytest.raises(TaskCancelledException, match="reason: 'no longer needed'"):
         await future
 
 

@@ -212,11 +212,7 @@ async def test_using_the_key_of_a_pending_request_raises_an_error_and_changes_no
     requests = FutureMap[str, int]()
     with requests.expect("a") as future:
         for given in ((), (Future[int](),)):
-            with pytest.raises(
-                ValueError,
-                match=r"^a request with the key 'a' is already in flight; give each request its own key, or wait "
-                r"until the first one is done$",
-            ):
+            with pytest.raises(ValueError, match=r"^a request with the key 'a' is already in flight"):
                 requests.expect("a", *given).__enter__()
         assert requests["a"] is future
         assert requests.set_result("a", 1)
@@ -296,7 +292,7 @@ async def test_a_pending_future_cannot_be_registered_twice_under_one_key() -> No
 @pytest.mark.parametrize("wrong", [3, "b", Future, ResultCapture(trio.sleep, 0)])
 def test_passing_anything_but_a_future_raises_an_error(wrong: Any) -> None:
     requests = FutureMap[str, int]()
-    with pytest.raises(TypeError, match=r"^the future of a request must be a Future, not .*; call 'requests.expect"):
+    with pytest.raises(TypeError, match=r"^the future of a request must be a Future"):
         requests.expect("a", wrong).__enter__()
     assert not requests
 
@@ -325,11 +321,7 @@ async def test_a_map_that_is_read_in_one_run_takes_no_requests_from_another() ->
     requests = FutureMap[str, int]()
 
     def register() -> None:
-        with pytest.raises(
-            RuntimeError,
-            match=r"^FutureMap\(in_flight=0, reader='reading'\) belongs to another Trio run, and can't take a request "
-            r"here; nothing was changed\. Make a new FutureMap\(\) in this run instead$",
-        ):
+        with pytest.raises(RuntimeError, match="belongs to another Trio run, and can't take a request here"):
             requests.expect("a").__enter__()
 
     async def register_in_a_run() -> None:
@@ -671,7 +663,7 @@ async def test_callers_that_come_after_the_reader_has_ended_get_the_same_kind_of
             raise AssertionError("the block must not be entered")
         assert kinds(caught.value) == [FutureNeverSetException, *kinds(cause)]
         assert caught.value.__cause__ is cause
-        assert str(caught.value) == "the block that reads the responses ended before this request was made"
+        assert str(caught.value).endswith("before this request was made")
         seen.append(caught.value)
     assert seen[0] is not seen[1]
     assert not requests
@@ -792,11 +784,7 @@ async def never() -> LostError:
 
 @pytest.mark.parametrize("wrong", [LostError(), 3, "lost", never])
 def test_lost_has_to_be_a_synchronous_function(wrong: Any) -> None:
-    with pytest.raises(
-        TypeError,
-        match=r"^lost must be a synchronous function that returns an exception, not .*; call "
-        r"'FutureMap\(lost=lambda cause: ConnectionLost\(\.\.\.\)\)'$",
-    ):
+    with pytest.raises(TypeError, match=r"^lost must be a synchronous function"):
         FutureMap[str, int](lost=wrong)
 
 
@@ -872,10 +860,9 @@ async def test_the_readers_block_can_be_entered_only_once(ended: bool) -> None:
         reader.enter_context(requests)
         if ended:
             reader.close()
+        state = "ended" if ended else "reading"
         with pytest.raises(
-            RuntimeError,
-            match=rf"^the reader's block of FutureMap\(in_flight=0, reader='{'ended' if ended else 'reading'}'\) has "
-            r"already been entered, and a map serves only one connection; make a new FutureMap\(\) for the next",
+            RuntimeError, match=rf"^the reader's block of .* reader='{state}'.* has already been entered"
         ):
             requests.__enter__()
         if not ended:
@@ -943,7 +930,7 @@ async def test_when_callbacks_run_the_reader_has_ended_and_they_may_settle_other
 def test_outside_a_trio_run_the_readers_block_says_that_it_needs_trio() -> None:
     requests = FutureMap[str, int]()
     with requests.expect("a") as future:
-        with pytest.raises(RuntimeError, match=r"^triores needs Trio: call this from inside trio\.run\(\.\.\.\)$"):
+        with pytest.raises(RuntimeError, match="triores needs Trio"):
             requests.__enter__()
         assert repr(requests) == "FutureMap(in_flight=1, reader='not begun')"
         assert not future.is_done()

