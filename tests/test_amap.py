@@ -834,6 +834,55 @@ async def test_no_result_is_lost_if_a_consumer_is_cancelled_as_it_arrives() -> N
     assert found == [3]
 
 
+async def test_items_added_one_by_one_take_only_a_few_tasks() -> None:
+    async def note(_n: int) -> None:
+        tasks.add(trio.lowlevel.current_task())
+
+    tasks: set[trio.lowlevel.Task] = set()
+    async with open_amap(note, limit=50) as results:
+        for n in range(50):
+            results.add(n)
+            await anext(results)
+    assert len(tasks) <= 3
+
+
+async def test_after_calls_that_set_context_variables_as_many_run_at_once_as_before(autojump_clock: MockClock) -> None:
+    async def set_and_wait(n: int) -> None:
+        variable.set(f"by call {n}")
+        await trio.sleep(1)
+
+    async with open_amap(set_and_wait, limit=20) as results:
+        for n in range(20):
+            results.add(n)
+            await anext(results)
+        for n in range(20):
+            results.add(n)
+        for _ in range(20):
+            await anext(results)
+    assert trio.current_time() == 20 + 1
+
+
+async def test_a_generator_that_shields_itself_is_cancelled_at_its_next_yield(autojump_clock: MockClock) -> None:
+    async def source() -> AsyncGenerator[int, None]:
+        try:
+            yield 1
+            with trio.CancelScope(shield=True):
+                await trio.sleep(2)
+            yield 2
+        except BaseException as error:
+            seen.append(type(error))
+            raise
+
+    async def fail(_n: int) -> None:
+        await trio.sleep(1)
+        raise Boom
+
+    seen: list[type[BaseException]] = []
+    with pytest.RaisesGroup(Boom):
+        await amap(fail, source())
+    assert seen == [trio.Cancelled]
+
+
 async def test_results_can_be_taken_only_inside_the_block() -> None:
     async with open_amap(returns_later, [1, 2], limit=1) as results:
         await anext(results)

@@ -407,7 +407,7 @@ async def test_ensure_future_returns_a_result_unchanged(nursery: trio.Nursery) -
 async def test_ensure_future_starts_a_coroutine_even_if_asyncio_was_never_imported(
     monkeypatch: pytest.MonkeyPatch, nursery: trio.Nursery
 ) -> None:
-    monkeypatch.delitem(sys.modules, "asyncio")
+    monkeypatch.delitem(sys.modules, "asyncio", raising=False)
     assert await ensure_future(async_three(), nursery) == 3
 
 
