@@ -408,6 +408,16 @@ async def test_calls_do_not_see_a_context_variable_that_another_call_is_the_firs
 
 
 @each_map
+async def test_there_are_no_more_tasks_than_the_limit(run_map: Any, autojump_clock: MockClock) -> None:
+    async def count_tasks(_n: int) -> int:
+        await trio.sleep(1)
+        return trio.lowlevel.current_statistics().tasks_living
+
+    before = trio.lowlevel.current_statistics().tasks_living
+    assert max(await run_map(count_tasks, range(30))) == before + 3
+
+
+@each_map
 @each_kind
 async def test_every_task_is_named_after_the_function_even_if_calls_set_context_variables(
     run_map: Any, kind: Any
