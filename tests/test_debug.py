@@ -1343,6 +1343,28 @@ def test_a_run_that_does_not_return_to_trio_is_looked_at_from_outside(monkeypatc
     assert task.file == threading.__file__
 
 
+def test_a_run_that_changes_while_another_thread_reads_it_is_read_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(debug, "_PATIENCE", 0)
+    found: list[Snapshot] = []
+    errors = [RuntimeError("set changed size during iteration")] * 3
+
+    def changes_three_times(*args: Any, **options: Any) -> Snapshot:
+        if errors:
+            raise errors.pop()
+        return snapshot_of(*args, **options)
+
+    async def main() -> None:
+        token = trio.lowlevel.current_trio_token()
+        thread = threading.Thread(target=lambda: found.append(debug.snapshot(trio_token=token)))
+        thread.start()
+        thread.join()
+
+    snapshot_of = debug.snapshot_of
+    monkeypatch.setattr(debug, "snapshot_of", changes_three_times)
+    trio.run(main)
+    assert [len(graph.tasks) for graph in found] == [1]
+
+
 def test_a_run_that_cannot_be_found_or_read_from_outside_raises_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(debug, "_PATIENCE", 0)
     errors: list[str] = []

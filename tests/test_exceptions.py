@@ -124,6 +124,16 @@ async def test_the_message_about_a_group_of_cancellations_gives_at_most_three_di
     assert reasons_shown[2] == f"{explicit}'a'; also{explicit}'b'; also{explicit}'c'; and 2 more"
 
 
+async def test_messages_show_at_most_four_arguments_of_a_call() -> None:
+    async def take(*_args: int) -> None:
+        raise AssertionError("this never runs")
+
+    for count, shown in [(4, "take(0, 1, 2, 3)"), (5, "take(0, 1, 2, 3, ...)")]:
+        with pytest.raises(TaskNotDoneException) as caught:
+            ResultCapture(take, *range(count)).result()
+        assert str(caught.value).startswith(f"{shown} was read")
+
+
 def test_the_message_about_a_cancellation_is_short_whatever_the_reason_is() -> None:
     future = Future[int]()
     future.cancel("x" * 10_000_000)
