@@ -287,12 +287,14 @@ class _Call:
 
     __slots__ = ("begin", "is_row", "live", "name", "ran", "recorder")
 
+    begin: float
+    ran: float  # how long the task had run before
+    is_row: bool
+
     def __init__(self, recorder: Recorder, live: _LiveTask, name: str) -> None:
         self.recorder = recorder
         self.live = live
         self.name = name
-        self.begin = self.ran = 0.0  # `ran`: how long the task had run before
-        self.is_row = False
 
     def settled(self, result: ResultBase[Any], /) -> None:
         error = result.exception()
