@@ -1359,7 +1359,7 @@ def test_a_run_that_changes_while_another_thread_reads_it_is_read_again(monkeypa
         thread.start()
         thread.join()
 
-    snapshot_of = debug.snapshot_of
+    snapshot_of = _inspect.snapshot_of
     monkeypatch.setattr(debug, "snapshot_of", changes_three_times)
     trio.run(main)
     assert [len(graph.tasks) for graph in found] == [1]

@@ -728,6 +728,17 @@ def test_the_timeline_has_a_row_drawn_to_scale_for_each_task_or_call(tmp_path: P
     assert "fail(1)\nfailed ValueError(1)\n1 s to 2 s: 1 s, of which it ran 0 s" in titles(path)
 
 
+def test_the_timeline_begins_with_the_first_row_that_was_kept(tmp_path: Path) -> None:
+    count = len(record(partial(succeed, 1))._recording().spans)
+    recorder = Recorder(count)
+    for _ in range(2):
+        trio.run(succeed, 1, instruments=[recorder], clock=trio.testing.MockClock(autojump_threshold=0))
+    recorder.save(tmp_path / "run.svg")
+    bars = [element.attrib for element in drawn(tmp_path / "run.svg") if element.tag.endswith("}rect")]
+    assert [(bar["x"], bar["width"]) for bar in bars] == [("0.000%", "100.000%")]
+    assert f"{count} older spans were dropped" in texts(tmp_path / "run.svg")
+
+
 def test_hundreds_of_rows_become_one_group_per_function(tmp_path: Path) -> None:
     async def one(item: int) -> None:
         await trio.sleep(1)

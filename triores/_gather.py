@@ -407,8 +407,6 @@ class _Attempts(Generic[T]):
                     if stagger is not None:
                         with trio.move_on_after(stagger):
                             await self._ended.acquire()  # only one of them, so each failure starts one more attempt
-                    if self._decided:
-                        break
         except BaseException as error:  # noqa: ASYNC103, BLE001 # raised below, outside of this block, so that a Cancelled there doesn't get it as a context
             failure = error
         try:
