@@ -122,15 +122,16 @@ async def test_a_task_waits_for_the_capture_that_another_task_runs(nursery: trio
     assert (reader.needs, reader.verdict, owner.verdict) == ((owner.number,), "", "")
 
 
-async def test_a_task_waits_for_all_of_several(nursery: trio.Nursery) -> None:
+@pytest.mark.parametrize(("count", "is_cut"), [(3, False), (5, True)])
+async def test_a_task_waits_for_all_of_several(count: int, is_cut: bool, nursery: trio.Nursery) -> None:
     done = Future[int]()
     done.set_result(1)
-    task = await blocked(nursery, wait_all, [done, *(Future[int]() for _ in range(5))])
+    task = await blocked(nursery, wait_all, [done, *(Future[int]() for _ in range(count))])
     assert task.state.startswith(
-        "waits for all of 6 results, 5 of them pending: Future 1, which nobody has promised to settle; "
+        f"waits for all of {count + 1} results, {count} of them pending: Future 1, which nobody has promised to settle; "
     )
-    assert task.state.endswith("; ...")
-    assert len(task.results) == 5
+    assert task.state.endswith("; ...") is is_cut
+    assert len(task.results) == count
 
 
 async def _first_of(results: list[ResultBase[Any]]) -> None:
@@ -797,16 +798,33 @@ async def test_a_chain_of_many_tasks_is_no_problem(nursery: trio.Nursery) -> Non
     assert " 291 more tasks -> #" in dumped()
 
 
-async def test_many_deadlocks_are_counted(nursery: trio.Nursery) -> None:
+@pytest.mark.parametrize(("count", "told"), [(5, []), (7, ["   ... and 2 more such groups"])])
+async def test_many_deadlocks_are_counted(count: int, told: list[str], nursery: trio.Nursery) -> None:
     async def wait_for_itself() -> None:
         future = Future[int]()
         with future.must_set():
             await future
 
-    for _ in range(7):
+    for _ in range(count):
         nursery.start_soon(wait_for_itself)
     await wait_all_tasks_blocked()
-    assert "   ... and 2 more such groups\n" in dumped()
+    assert [line for line in dumped().splitlines() if "more such groups" in line] == told
+
+
+@pytest.mark.parametrize(("count", "told"), [(12, ""), (14, "3 more tasks -> ")])
+async def test_a_long_cycle_is_cut(count: int, told: str, nursery: trio.Nursery) -> None:
+    async def promise(n: int) -> None:
+        with futures[n].must_set():
+            await futures[n - 1].wait_done()
+
+    futures = [Future[int]() for _ in range(count)]
+    for n in range(count):
+        nursery.start_soon(promise, n)
+    await wait_all_tasks_blocked()
+    (line,) = (line for line in dumped().splitlines() if "a cycle: " in line)
+    assert line.count(" -> ") == 12
+    assert ("more tasks" in line) is bool(told)
+    assert told in line
 
 
 # ---- the text
@@ -839,6 +857,17 @@ async def test_a_long_list_is_cut_and_what_cannot_go_on_comes_first(nursery: tri
     lines = dumped().splitlines()
     assert any(line.startswith("?? ") and "wait_for_itself" in line for line in lines)
     assert any("... and 20 tasks not shown here" in line for line in lines)
+
+
+async def test_a_list_is_shown_as_a_whole_if_there_is_room(nursery: trio.Nursery) -> None:
+    async def parent() -> None:
+        async with trio.open_nursery() as inner:
+            for number in range(12):
+                inner.start_soon(trio.sleep_forever, name=f"sleeper {number}")
+
+    nursery.start_soon(parent)
+    await wait_all_tasks_blocked()
+    assert dumped().count(" sleeper ") == 12
 
 
 async def test_a_deep_tree_is_cut(nursery: trio.Nursery) -> None:
