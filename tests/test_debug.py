@@ -1221,6 +1221,20 @@ async def test_if_it_is_unknown_which_tasks_sleep_none_is_marked(
     assert only("owe").state.startswith("waits for Future 1")
 
 
+async def test_without_knowing_which_parents_wait_for_their_tasks_none_is_said_to(
+    nursery: trio.Nursery, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def parent() -> None:
+        async with trio.open_nursery() as inner:
+            inner.start_soon(trio.sleep_forever)
+            await trio.sleep(1000)
+
+    monkeypatch.setattr(_runs, "WAITS_AT_END", "_no_such_name")
+    nursery.start_soon(parent, name="parent")
+    await wait_all_tasks_blocked()
+    assert only("parent").state.startswith("sleeps")
+
+
 # ---- from elsewhere
 
 
