@@ -913,6 +913,18 @@ async def test_equal_subtrees_are_one_entry(nursery: trio.Nursery) -> None:
     assert text.count("2 tasks like #") == 1
 
 
+async def test_tasks_that_wait_at_the_same_line_are_one_entry_unless_they_wait_differently(
+    nursery: trio.Nursery,
+) -> None:
+    for count in (1, 1, 2, 3):
+        results = [Future[int]() for _ in range(count)]
+        nursery.start_soon(partial(_after, None, partial(wait_all, results)), name="waiter")
+        nursery.start_soon(Future[int]().wait_done, name="reader")
+    await wait_all_tasks_blocked()
+    counts = re.findall(r"(?:([\d,]+) tasks like )?#\d+ (waiter|reader): ", dumped())
+    assert sorted(counts) == [("", "waiter"), ("", "waiter"), ("2", "waiter"), ("4", "reader")]
+
+
 def test_a_dump_of_a_small_program() -> None:
     async def answer(_question: str) -> None:
         await future

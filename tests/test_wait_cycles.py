@@ -205,6 +205,18 @@ async def test_a_child_cannot_wait_for_a_task_that_waits_until_the_child_has_end
     assert tasks.refused() == ["parent"]
 
 
+async def test_a_child_in_the_inner_of_two_nurseries_cannot_wait_for_its_parent(
+    tasks: Tasks, autojump_clock: MockClock, nursery: trio.Nursery
+) -> None:
+    async def parent() -> None:
+        async with trio.open_nursery(), trio.open_nursery() as inner:
+            inner.start_soon(tasks.waiting_for("parent"))
+
+    tasks.start(nursery, "parent", parent)
+    await all_ended(tasks)
+    assert tasks.refused() == ["parent"]
+
+
 async def test_a_grandchild_cannot_wait_for_a_task_with_many_children(
     tasks: Tasks, autojump_clock: MockClock, nursery: trio.Nursery
 ) -> None:
