@@ -127,9 +127,8 @@ async def test_a_task_waits_for_all_of_several(count: int, is_cut: bool, nursery
     done = Future[int]()
     done.set_result(1)
     task = await blocked(nursery, wait_all, [done, *(Future[int]() for _ in range(count))])
-    assert task.state.startswith(
-        f"waits for all of {count + 1} results, {count} of them pending: Future 1, which nobody has promised to settle; "
-    )
+    pending = f"waits for all of {count + 1} results, {count} of them pending: "
+    assert task.state.startswith(f"{pending}Future 1, which nobody has promised to settle; ")
     assert task.state.endswith("; ...") is is_cut
     assert len(task.results) == count
 
