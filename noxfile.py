@@ -89,8 +89,7 @@ def mutation(session: nox.Session) -> None:
     install(session, "mutation")  # the copy, so that programs which the tests start import it too
     session.run("cosmic-ray", "init", "cosmic-ray.toml", "mutants.sqlite")
     session.run("cr-filter-operators", "mutants.sqlite", "cosmic-ray.toml")
-    if session.posargs:
-        keep_some(copy / "mutants.sqlite", int(session.posargs[0]))
+    keep_some(copy / "mutants.sqlite", int(session.posargs[0]) if session.posargs else -1)
     session.run("cosmic-ray", "baseline", "cosmic-ray.toml")
     session.run("cosmic-ray", "exec", "cosmic-ray.toml", "mutants.sqlite")
     session.run("cr-report", "--surviving-only", "--show-diff", "mutants.sqlite")
@@ -98,13 +97,15 @@ def mutation(session: nox.Session) -> None:
 
 
 def keep_some(mutants: pathlib.Path, count: int) -> None:
-    """Make cosmic-ray skip all but ``count`` mutants, chosen at random."""
+    """Delete the filtered mutants, which would count as noticed, and all but ``count`` others, chosen at random."""
     with contextlib.closing(sqlite3.connect(mutants)) as database, database:
         database.execute(
-            "INSERT INTO work_results (job_id, worker_outcome) SELECT job_id, 'SKIPPED' FROM work_items "
-            "WHERE job_id NOT IN (SELECT job_id FROM work_results) ORDER BY RANDOM() LIMIT -1 OFFSET ?",
+            "CREATE TEMPORARY TABLE kept AS SELECT job_id FROM work_items "
+            "WHERE job_id NOT IN (SELECT job_id FROM work_results) ORDER BY RANDOM() LIMIT ?",
             [count],
         )
+        for table in ("mutation_specs", "work_items", "work_results"):
+            database.execute(f"DELETE FROM {table} WHERE job_id NOT IN (SELECT job_id FROM kept)")  # noqa: S608 # ours
 
 
 @nox.session(python=["3.11", "3.13"])
