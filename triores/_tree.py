@@ -47,8 +47,9 @@ def _head(snapshot: Snapshot, title: str) -> Iterator[str]:
     deadlocks = snapshot.deadlocks()
     for group in deadlocks[:_DEADLOCKS]:
         yield f"   {_described(group)}"
-    if len(deadlocks) > _DEADLOCKS:
-        yield f"   ... and {len(deadlocks) - _DEADLOCKS:,} more such groups"
+    more = len(deadlocks) - _DEADLOCKS
+    if more > 0:
+        yield f"   ... and {more:,} more such group{'s' * (more != 1)}"
 
 
 def _number(count: int) -> str:

@@ -306,8 +306,9 @@ def _pending(result: ResultBase[Any]) -> list[str]:
     statistics = result.statistics()
     lines.append(f"  waits: {statistics.waiters}, callbacks: {statistics.callbacks}")
     lines.extend(f"    {_described(task)}" for task in waiters[:5])
-    if len(waiters) > 5:
-        lines.append(f"    ... and {len(waiters) - 5:,} more tasks")
+    more = len(waiters) - 5
+    if more > 0:
+        lines.append(f"    ... and {more:,} more task{'s' * (more != 1)}")
     return lines
 
 
