@@ -328,6 +328,7 @@ async def test_a_time_limit_of_the_task_itself_is_shown(nursery: trio.Nursery, m
         with trio.move_on_after(5):
             await Future[int]()
 
+    mock_clock.jump(100)
     task = await blocked(nursery, limited)
     assert task.time_left == 5
     assert "(5 s left)" in dumped()
