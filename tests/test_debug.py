@@ -1746,8 +1746,10 @@ def test_the_command_refuses_what_it_cannot_ask(
     status = tmp_path / "1234" / "status"
     status.write_text("Name:\tx\n")
     assert "this system doesn't say" in refused(capsys, "1234")
-    status.write_text("SigCgt:\t0000000000000000\n")
-    assert "has no handler for SIGUSR1, which would kill it; add" in refused(capsys, "1234")
+    for name in ("USR1", "USR2"):
+        status.write_text(f"SigCgt:\t{1 << signal.SIGTERM - 1:016x}\n")
+        expected = f"has no handler for SIG{name}, which would kill it; add"
+        assert expected in refused(capsys, "1234", "--signal", name)
 
 
 @pytest.mark.parametrize(
