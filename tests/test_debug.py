@@ -334,6 +334,10 @@ async def test_a_time_limit_of_the_task_itself_is_shown(nursery: trio.Nursery, m
     assert "(5 s left)" in dumped()
 
 
+async def test_a_task_that_runs_no_code_of_the_user_is_shown_with_its_first_function(nursery: trio.Nursery) -> None:
+    assert (await blocked(nursery, Future[int]().wait_done)).function == "wait_done"
+
+
 async def test_a_worker_thread_is_shown_with_the_line_it_is_at(nursery: trio.Nursery) -> None:
     release = threading.Event()
 
