@@ -297,6 +297,14 @@ async def _readable() -> None:
         await one.recv(1)
 
 
+async def _streamed() -> None:
+    one, two = trio.socket.socketpair()
+    with two:
+        async with trio.SocketStream(one) as stream:
+            async for _ in stream:
+                pass
+
+
 @pytest.mark.parametrize(
     ("wait", "state"),
     [
@@ -307,6 +315,7 @@ async def _readable() -> None:
         (_received, "waits for an item from a memory channel"),
         (_accepted, "waits for room in a memory channel"),
         (_readable, "waits in Trio's "),
+        (_streamed, f"waits in Trio's {'ReceiveStream.' * (sys.version_info >= (3, 11))}__anext__"),
         (partial(trio.sleep, 1000), "sleeps"),
     ],
 )
@@ -917,6 +926,16 @@ async def test_equal_subtrees_are_one_entry(nursery: trio.Nursery) -> None:
     assert text.count("2 tasks like #") == 1
 
 
+async def test_tasks_that_wait_for_tasks_of_different_names_are_different_entries(nursery: trio.Nursery) -> None:
+    for name in ("a", "a", "b", "b"):
+        owner = ResultCapture(trio.sleep_forever, name=name)
+        nursery.start_soon(owner.run)
+        nursery.start_soon(owner.wait_done, name="reader")
+    await wait_all_tasks_blocked()
+    counts = re.findall(r"(?:([\d,]+) tasks like )?#\d+ reader: ", dumped())
+    assert sorted(counts) == ["2", "2"]
+
+
 async def test_tasks_that_wait_at_the_same_line_are_one_entry_unless_they_wait_differently(
     nursery: trio.Nursery,
 ) -> None:
@@ -1392,6 +1411,48 @@ def test_a_snapshot_taken_from_another_thread_is_made_in_the_thread_of_the_run(m
     current_time = MockClock.current_time
     monkeypatch.setattr(MockClock, "current_time", read)
     trio.run(main, clock=MockClock())
+
+
+def test_a_task_of_one_run_can_look_at_another_run() -> None:
+    async def look(token: trio.lowlevel.TrioToken) -> list[str]:
+        return [task.name for task in debug.snapshot(trio_token=token).tasks]
+
+    async def main() -> list[str]:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(trio.sleep_forever, name="sleeper")
+            names = await trio.to_thread.run_sync(trio.run, look, trio.lowlevel.current_trio_token())
+            nursery.cancel_scope.cancel()
+        return names
+
+    assert trio.run(main)[1:] == ["sleeper"]
+
+
+@pytest.mark.parametrize("other", ["before", "after"])
+def test_of_several_runs_that_do_not_answer_the_right_one_is_shown(other: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def named(name: str, inside: Callable[[], object]) -> None:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(trio.sleep_forever, name=name)
+            await wait_all_tasks_blocked()
+            tokens[name] = trio.lowlevel.current_trio_token()
+            inside()
+            nursery.cancel_scope.cancel()
+
+    def look() -> None:
+        thread = threading.Thread(target=lambda: found.append(debug.snapshot(trio_token=tokens[wanted])))
+        thread.start()
+        thread.join()
+
+    def run_another() -> None:
+        thread = threading.Thread(target=trio.run, args=(named, "second", look))
+        thread.start()
+        thread.join()
+
+    wanted = "first" if other == "after" else "second"
+    monkeypatch.setattr(debug, "_PATIENCE", 0)
+    tokens: dict[str, trio.lowlevel.TrioToken] = {}
+    found: list[Snapshot] = []
+    trio.run(named, "first", run_another)
+    assert [task.name for graph in found for task in graph.tasks][1:] == [wanted]
 
 
 def test_a_run_that_does_not_return_to_trio_is_looked_at_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
