@@ -870,6 +870,7 @@ async def test_a_long_list_is_cut_and_what_cannot_go_on_comes_first(nursery: tri
     lines = dumped().splitlines()
     assert any(line.startswith("?? ") and "wait_for_itself" in line for line in lines)
     assert any("... and 20 tasks not shown here" in line for line in lines)
+    assert sum(" sleeper " in line for line in lines) == 10
 
 
 async def test_a_list_is_shown_as_a_whole_if_there_is_room(nursery: trio.Nursery) -> None:
@@ -1689,6 +1690,13 @@ async def test_watch_does_not_count_a_wait_that_goes_on_to_another_result(
         future.set_result(1)
         await wait_all_tasks_blocked()
         assert not [task for task in debug.snapshot().tasks if task.name == "reader" and task.waited is not None]
+    assert file.getvalue() == ""
+
+
+async def test_watch_does_not_dump_while_no_task_waits_for_a_result(autojump_clock: MockClock) -> None:
+    file = io.StringIO()
+    debug.watch(0.5, file)
+    await trio.sleep(100)
     assert file.getvalue() == ""
 
 
