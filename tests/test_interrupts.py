@@ -480,13 +480,17 @@ async def wait_a_turn(item: int) -> int:
     return item
 
 
+def generated(items: range) -> Generator[int]:
+    yield from items
+
+
 @pytest.mark.filterwarnings("ignore:coroutine .* was never awaited")  # Ctrl-C came right after it was made
-@pytest.mark.parametrize("source", [range, lambda n: (item for item in range(n))])
-def test_ctrl_c_in_a_worker_of_amap_ends_the_call(source: Any) -> None:
+@pytest.mark.parametrize("as_source", [list, generated])
+def test_ctrl_c_in_a_worker_of_amap_ends_the_call(as_source: Any) -> None:
     async def program(interrupter: Interrupter) -> None:
         interrupter.begin()
         try:
-            assert await amap(wait_a_turn, source(3), limit=2) == [0, 1, 2]
+            assert await amap(wait_a_turn, as_source(range(3)), limit=2) == [0, 1, 2]
         finally:
             interrupter.end()
 

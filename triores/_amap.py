@@ -612,11 +612,12 @@ class _OpenAmap(Generic[ItemT, T]):
     async def __aenter__(self) -> AmapResults[ItemT, T]:
         if self._manager is not None:
             raise RuntimeError("this open_amap block has been entered before; call 'open_amap(...)' for each block")
-        manager = FanOutNursery("open_amap", lambda: self._stream.leaving)
+        stream = self._stream  # or the function below would hold the block, which holds it
+        manager = FanOutNursery("open_amap", lambda: stream.leaving)
         self._nursery = await manager.__aenter__()
         self._manager = manager
-        self._stream.begin(self._nursery)
-        return AmapResults(self._stream)
+        stream.begin(self._nursery)
+        return AmapResults(stream)
 
     @enable_ki_protection
     async def __aexit__(
