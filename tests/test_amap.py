@@ -872,6 +872,22 @@ async def test_after_calls_that_set_context_variables_as_many_run_at_once_as_bef
     assert trio.current_time() == 20 + 1
 
 
+async def test_a_generator_that_shields_its_yields_is_not_read_after_a_failure() -> None:
+    async def source() -> AsyncGenerator[int, None]:
+        with trio.CancelScope(shield=True):
+            for n in range(9):
+                read.append(n)
+                yield n
+
+    async def fail(_n: int) -> None:
+        raise Boom
+
+    read: list[int] = []
+    with pytest.RaisesGroup(Boom):
+        await amap(fail, source(), limit=1)
+    assert read == [0]
+
+
 async def test_a_generator_that_shields_itself_is_cancelled_at_its_next_yield(autojump_clock: MockClock) -> None:
     async def source() -> AsyncGenerator[int, None]:
         try:
