@@ -6,6 +6,8 @@ Anywhere else, trying to change a result or to wait for it raises an error, and 
 from __future__ import annotations
 
 import itertools
+import subprocess
+import sys
 import threading
 from functools import partial
 from pathlib import Path
@@ -580,3 +582,36 @@ def test_two_threads_may_notice_at_once_that_the_run_of_a_result_has_ended(monke
     monkeypatch.setattr(triores._result, "_claiming", OtherThreadComesFirst())
     future.set_result(3)
     assert calls == [future]
+
+
+_CRASH = """
+import gc
+import trio
+import trio.testing
+from triores import Future, as_completed
+
+def crash(deadline):
+    raise ValueError
+
+async def main():
+    global settled, dropped, completed
+    settled, dropped = Future(), Future()
+    completed = as_completed([dropped])
+    await trio.sleep(1)
+
+clock = trio.testing.MockClock()
+clock.deadline_to_sleep_time = crash
+try:
+    trio.run(main, clock=clock)
+except trio.TrioInternalError:
+    settled.set_result(3)
+    del completed
+    gc.collect()
+    print(settled, dropped.statistics())
+"""
+
+
+def test_once_its_run_has_crashed_a_result_can_be_settled_anywhere() -> None:
+    # In a process of its own, since what such a run leaves behind complains when it is freed.
+    run = subprocess.run([sys.executable, "-c", _CRASH], check=True, capture_output=True, text=True)
+    assert run.stdout == "Future(result=3) ResultStatistics(waiters=0, callbacks=0)\n"

@@ -12,7 +12,6 @@ from __future__ import annotations
 import contextvars
 import inspect
 import sys
-from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, NoReturn, Protocol, TypeVar
 
@@ -20,7 +19,7 @@ import trio
 from trio.lowlevel import Abort, enable_ki_protection
 
 from ._checks import close_coroutines, name_of, shown
-from ._result import checkpoint, current_trio_token
+from ._result import call_soon, checkpoint, current_trio_token
 
 if TYPE_CHECKING:
     import concurrent.futures
@@ -119,8 +118,7 @@ async def _until_done(future: concurrent.futures.Future[Any], *, abandon: bool) 
 @enable_ki_protection
 def _wake_soon(token: TrioToken, sleeper: list[Task], _: object) -> None:
     """Wake the waiting task; called in the thread in which the call ended."""
-    with suppress(trio.RunFinishedError):
-        token.run_sync_soon(_wake, sleeper)
+    call_soon(token, _wake, sleeper)
 
 
 def _wake(sleeper: list[Task]) -> None:

@@ -21,7 +21,6 @@ from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
-import trio
 from outcome import Error, Value
 from trio.lowlevel import RunVar, TrioToken, enable_ki_protection
 
@@ -29,7 +28,7 @@ from ._capture import ResultCapture
 from ._checks import check_nursery, close_coroutines, shown
 from ._exceptions import FutureCancelledException
 from ._future import Future
-from ._result import ResultBase, current_trio_token, isfuture
+from ._result import ResultBase, call_soon, current_trio_token, isfuture
 from ._weak_cache import WeakCache, cache_of_this_run
 
 if TYPE_CHECKING:
@@ -133,8 +132,7 @@ def _settle_soon(
     token: TrioToken, wrapper: Future[T], future: concurrent.futures.Future[T] | asyncio.Future[T]
 ) -> None:
     """Settle the wrapper soon; called in whichever thread settled the future."""
-    with suppress(trio.RunFinishedError):
-        token.run_sync_soon(_settle, wrapper, _outcome_of(future))
+    call_soon(token, _settle, wrapper, _outcome_of(future))
 
 
 def _settle(wrapper: Future[T], outcome: Outcome[T]) -> None:

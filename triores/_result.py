@@ -28,7 +28,6 @@ from __future__ import annotations
 import contextvars
 import reprlib
 import threading
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol, TypeAlias, TypeVar
 
@@ -354,8 +353,7 @@ class ResultBase(Generic[T_co]):
         if token is None and self._token is not None:
             # A task in another thread has just begun to wait. It may have registered before the outcome was stored;
             # if not, it sees the outcome, because it checks again after claiming the result for its run.
-            with suppress(trio.RunFinishedError):
-                self._token.run_sync_soon(self._tell)
+            call_soon(self._token, self._tell)
         elif self._waiter is not None:
             self._tell()
 
@@ -444,9 +442,7 @@ class ResultBase(Generic[T_co]):
 
     def _refuse_elsewhere(self, token: TrioToken, what: str) -> None:
         """Raise the error for a call from outside the run that the result belongs to, unless that run has ended."""
-        try:
-            token.run_sync_soon(nothing, idempotent=True)
-        except trio.RunFinishedError:
+        if not call_soon(token, nothing):
             with _claiming:
                 if self._token is token:
                     for waiter in self._registered():
@@ -528,6 +524,15 @@ def current_trio_token() -> TrioToken:
         return run_here()
     except RuntimeError:
         raise RuntimeError("triores needs Trio: call this from inside trio.run(...)") from None
+
+
+def call_soon(run: TrioToken, fn: Callable[..., object], *args: object) -> bool:
+    """Have a run call a function soon. Return False if it has ended, or crashed, which has closed its sockets."""
+    try:
+        run.run_sync_soon(fn, *args)
+    except (trio.RunFinishedError, OSError):
+        return False
+    return True
 
 
 async def checkpoint() -> None:

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import contextvars
 import threading
-from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
@@ -25,7 +24,7 @@ from trio.lowlevel import RunVar, TrioToken, enable_ki_protection
 from ._capture import ResultCapture
 from ._checks import check_nursery, refuse_uncallable, shown, task_name
 from ._future import Future
-from ._result import ResultBase, current_trio_token, isfuture
+from ._result import ResultBase, call_soon, current_trio_token, isfuture
 from ._weak_cache import WeakCache, cache_of_this_run
 
 if TYPE_CHECKING:
@@ -142,8 +141,8 @@ def start_from_thread(
         handed_out.let_cancel(scope.cancel, token)
         if trio.lowlevel.in_trio_run() and token is current_trio_token():
             start()  # immediately, because the current task may be about to leave the nursery
-        else:
-            token.run_sync_soon(start)
+        elif not call_soon(token, start):
+            handed_out.fail(_run_finished())
     except trio.RunFinishedError:
         handed_out.fail(_run_finished())
     return handed_out.future
@@ -255,8 +254,7 @@ def _cancel_in_trio(
         return
     if claim.acquire(blocking=False):
         future.set_running_or_notify_cancel()  # notifies threads that wait in `concurrent.futures.wait`
-    with suppress(trio.RunFinishedError):
-        token.run_sync_soon(cancel, "its concurrent.futures.Future was cancelled")
+    call_soon(token, cancel, "its concurrent.futures.Future was cancelled")
 
 
 class _RunEnd:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import sys
 from collections import deque
 from collections.abc import AsyncIterator
-from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar, overload
 
 import trio
@@ -17,7 +16,7 @@ from trio.lowlevel import enable_ki_protection
 
 from ._checks import refuse_result
 from ._cycles import about_to_sleep
-from ._result import ResultBase, checkpoint, current_run, current_trio_token
+from ._result import ResultBase, call_soon, checkpoint, current_run, current_trio_token
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -301,11 +300,9 @@ class _AsCompleted(AsyncIterator[ResultT]):
 
     def __del__(self) -> None:
         # The garbage collector runs in any thread it likes, but a result may only be changed in its own run.
-        if self.left and current_run() is not self._token:
-            with suppress(trio.RunFinishedError):
-                self._token.run_sync_soon(_unregister, self._arrivals, self.left)
-                return
-        self.forget()
+        elsewhere = self.left and current_run() is not self._token
+        if not (elsewhere and call_soon(self._token, _unregister, self._arrivals, self.left)):
+            self.forget()
 
 
 def _unregister(arrivals: Arrivals[Any], left: dict[int, ResultT]) -> None:
