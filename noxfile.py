@@ -89,7 +89,7 @@ def mutation(session: nox.Session) -> None:
     install(session, "mutation")  # the copy, so that programs which the tests start import it too
     session.run("cosmic-ray", "init", "cosmic-ray.toml", "mutants.sqlite")
     session.run("cr-filter-operators", "mutants.sqlite", "cosmic-ray.toml")
-    keep_some(copy / "mutants.sqlite", int(session.posargs[0]) if session.posargs else -1)
+    keep_some(pathlib.Path("mutants.sqlite"), int(session.posargs[0]) if session.posargs else -1)
     session.run("cosmic-ray", "baseline", "cosmic-ray.toml")
     session.run("cosmic-ray", "exec", "cosmic-ray.toml", "mutants.sqlite")
     session.run("cr-report", "--surviving-only", "--show-diff", "mutants.sqlite")
