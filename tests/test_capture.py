@@ -849,17 +849,14 @@ async def test_the_result_fails_if_the_arguments_are_wrong() -> None:
     assert isinstance(capture.exception(), TypeError)
 
 
-@pytest.mark.parametrize("with_scope", [False, True])
-async def test_a_failure_that_reaches_the_nursery_has_a_single_line_of_triores_in_its_traceback(
-    with_scope: bool,
-) -> None:
+async def test_a_failure_that_reaches_the_nursery_has_a_single_line_of_triores_in_its_traceback() -> None:
     async def fail() -> None:
         await trio.lowlevel.checkpoint()
         raise Boom
 
     with pytest.raises(ExceptionGroup) as caught:
         async with trio.open_nursery() as nursery:
-            ResultCapture.start_soon(nursery, fail, cancel_scope=trio.CancelScope() if with_scope else None)
+            ResultCapture.start_soon(nursery, fail)
     (error,) = caught.value.exceptions
     files = [Path(frame.filename).parent.name for frame in traceback.extract_tb(error.__traceback__)]
     assert files.count("triores") == 1

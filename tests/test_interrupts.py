@@ -495,6 +495,7 @@ def test_ctrl_c_in_a_worker_of_amap_ends_the_call(as_source: Any) -> None:
             interrupter.end()
 
     at_each_line(program)
+    gc.collect()  # so that the warning is raised here
 
 
 @pytest.mark.filterwarnings("ignore:coroutine .* was never awaited")  # Ctrl-C came right after it was made
@@ -523,3 +524,4 @@ def test_ctrl_c_in_a_worker_of_open_amap_leaves_no_consumer_waiting(ordered: boo
                 interrupter.end()
 
     at_each_line(program)
+    gc.collect()  # so that the warning is raised here

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeVar
 
 import trio
@@ -36,8 +35,6 @@ T_co = TypeVar("T_co", covariant=True)
 
 # Set while `triores.trace` records: each task that runs a capture calls it before the routine. Otherwise None.
 on_begin: Callable[[ResultCapture[Any]], object] | None = None
-
-_NO_SCOPE = nullcontext()
 
 
 class NurseryLike(Protocol):
@@ -99,7 +96,9 @@ class ResultCapture(ResultBase[T_co]):
             refuse_uncallable(routine, "ResultCapture({}, *args)")
         if cancel_scope is not None:
             check_cancel_scope(cancel_scope)
-        self._suppressed = exception_types(suppress_exception, "suppress_exception")
+        self._suppressed = (
+            () if suppress_exception is False else exception_types(suppress_exception, "suppress_exception")
+        )
         super().__init__()
         self._routine = routine
         self._args = args
@@ -146,9 +145,13 @@ class ResultCapture(ResultBase[T_co]):
         )
         if capture._token is None:
             current_trio_token()  # raises the error for a call outside Trio
-        check_nursery(nursery, "ResultCapture.start_soon(nursery, async_fn, *args)")
+        if name is None:
+            name = routine
+        if type(nursery) is not trio.Nursery:  # a fast path: this needs no check, and makes the same name of a routine
+            check_nursery(nursery, "ResultCapture.start_soon(nursery, async_fn, *args)")
+            name = task_name(name)
         capture._started = True
-        nursery.start_soon(capture._capture, name=task_name(routine if name is None else name))
+        nursery.start_soon(capture._capture, name=name)
         return capture
 
     async def run(self, **kwargs: Any) -> None:
@@ -183,24 +186,16 @@ class ResultCapture(ResultBase[T_co]):
             del self  # a failure's traceback keeps this frame alive, and everything it refers to
 
     async def _capture(self, **kwargs: Any) -> None:
-        awaitable: Awaitable[T_co] | None = None
-        outcome: Outcome[T_co] | None = None
         going_on: BaseException | None = None
         try:
             try:
                 self._owner = trio.lowlevel.current_task()
                 if on_begin is not None:
                     on_begin(self)
-                with self._cancel_scope or _NO_SCOPE:
-                    try:
-                        awaitable = self._routine(*self._args, **kwargs)
-                        if not hasattr(type(awaitable), "__await__"):
-                            refuse_unawaitable(self._routine, awaitable)
-                        outcome = Value(await awaitable)
-                    except BaseException as error:
-                        outcome = Error(error)  # in case the scope catches all of it
-                        raise
-                self._settle(outcome)
+                if self._cancel_scope is None:
+                    self._settle(Value(await self._call(kwargs)))
+                else:
+                    self._settle(await self._call_in(self._cancel_scope, kwargs))
             except BaseException as error:  # noqa: ASYNC103 # only what the capture has to suppress doesn't propagate
                 going_on = self._settle_failure(error)
                 if going_on is error:
@@ -209,7 +204,30 @@ class ResultCapture(ResultBase[T_co]):
                 raise going_on
         finally:
             self._owner = None  # or the result would keep the task and its context variables alive
-            del self, awaitable, outcome, going_on
+            del self, going_on
+
+    async def _call_in(self, scope: trio.CancelScope, kwargs: dict[str, Any]) -> Outcome[T_co]:
+        outcome: Outcome[T_co] | None = None
+        try:
+            with scope:
+                try:
+                    outcome = Value(await self._call(kwargs))
+                except BaseException as error:
+                    outcome = Error(error)  # in case the scope catches all of it
+                    raise
+            assert outcome is not None
+            return outcome
+        finally:
+            del self, outcome
+
+    def _call(self, kwargs: dict[str, Any]) -> Awaitable[T_co]:
+        try:
+            awaitable = self._routine(*self._args, **kwargs)
+            if not hasattr(type(awaitable), "__await__"):
+                refuse_unawaitable(self._routine, awaitable)
+            return awaitable
+        finally:
+            del self
 
     @enable_ki_protection
     def _settle_failure(self, error: BaseException) -> BaseException | None:
