@@ -205,7 +205,7 @@ async def _(library: Any) -> bool:
     return is_cancelled(await cancelled_error(library, sleep_forever))
 
 
-@claim(TASKS, "cancelled is recognized if the task has a nursery of its own", "aioresult", "anyio", "triores")
+@claim(TASKS, "a cancellation is recognized if the task has its own nursery", "aioresult", "anyio", "triores")
 async def _(library: Any) -> bool:
     return is_cancelled(await cancelled_error(library, sleep_in_own_nursery))
 
@@ -223,7 +223,7 @@ async def _(library: Any) -> bool:
     return False
 
 
-@claim(TASKS, "one task can be cancelled alone", "anyio", "asyncio", "triores")
+@claim(TASKS, "one task can be cancelled on its own", "anyio", "asyncio", "triores")
 async def _(library: Any) -> bool:
     async with open_nursery(library) as nursery:
         scope = trio.CancelScope()
@@ -236,7 +236,7 @@ async def _(library: Any) -> bool:
     return is_cancelled(error_of_reading(library, handle))
 
 
-@claim(TASKS, "one task can be cancelled alone", "aioresult")
+@claim(TASKS, "one task can be cancelled on its own", "aioresult")
 async def _(library: Any) -> bool:
     return any("cancel" in name for name in dir(library.ResultCapture))
 
@@ -301,7 +301,7 @@ async def _(library: Any) -> bool:
 # ---- waiting
 
 
-@claim(WAITS, f"tasks started to wait for the first of {MANY}", "aioresult", "triores")
+@claim(WAITS, f"tasks started to wait for the first of {MANY} results", "aioresult", "triores")
 async def _(library: Any) -> int:
     futures = [library.Future() for _ in range(MANY)]
     async with trio.open_nursery() as nursery:
@@ -313,7 +313,7 @@ async def _(library: Any) -> int:
     return started
 
 
-@claim(WAITS, f"tasks started to wait for the first of {MANY}", "asyncio")
+@claim(WAITS, f"tasks started to wait for the first of {MANY} results", "asyncio")
 async def _(_: Any) -> int:
     futures: list[asyncio.Future[None]] = [asyncio.Future() for _ in range(MANY)]
     waiter = asyncio.ensure_future(asyncio.wait(futures, return_when=asyncio.FIRST_COMPLETED))
@@ -324,7 +324,7 @@ async def _(_: Any) -> int:
     return started
 
 
-@claim(WAITS, "results of one tick come in exact order", "aioresult", "triores")
+@claim(WAITS, "results settled in one tick come in exact order", "aioresult", "triores")
 async def _(library: Any) -> bool:
     exact = True
     for _ in range(RUNS):
@@ -340,7 +340,7 @@ async def _(library: Any) -> bool:
     return exact
 
 
-@claim(WAITS, "results of one tick come in exact order", "asyncio")
+@claim(WAITS, "results settled in one tick come in exact order", "asyncio")
 async def _(_: Any) -> bool:
     exact = True
     for _ in range(RUNS):
@@ -365,7 +365,7 @@ async def _(library: Any) -> bool:
     return True
 
 
-@claim(WAITS, "a cancelled wait for the first raises", "aioresult", "triores")
+@claim(WAITS, "cancelling a wait for the first result raises", "aioresult", "triores")
 async def _(library: Any) -> str:
     cell = "nothing"
     with trio.CancelScope() as scope:
@@ -378,7 +378,7 @@ async def _(library: Any) -> str:
     return cell
 
 
-@claim(WAITS, "a cancelled wait for the first raises", "asyncio")
+@claim(WAITS, "cancelling a wait for the first result raises", "asyncio")
 async def _(_: Any) -> str:
     future: asyncio.Future[None] = asyncio.Future()
     task = asyncio.ensure_future(asyncio.wait([future], return_when=asyncio.FIRST_COMPLETED))
@@ -515,7 +515,7 @@ async def _(library: Any) -> str:
     return offered(library, "gather", "gather_outcomes", "race", "first_success")
 
 
-@claim(FAN_OUT, f"calls at once in a map over {MANY}, limited to 10", "anyio", "triores")
+@claim(FAN_OUT, f"calls at once in a map of {MANY} items, limited to 10", "anyio", "triores")
 async def _(library: Any) -> int:
     running: set[int] = set()
     most = 0
