@@ -56,7 +56,10 @@ NOT_DONE = "{} was read before it was done; call 'await result.wait_done()' firs
 WAIT_FIRST = "Wait for it first: `await pending`, or `await pending.wait_done()`."
 DONE_AGAIN = "this Future was already settled, and a result can only be settled once; check 'result.is_done()' first"
 FAILED = "this Future failed: {}"
-ASK_FIRST = "If several tasks may settle a future, check `is_done()` first, or use `cancel()`, which returns False."
+ASK_FIRST = (
+    "If several tasks may settle a future, check `is_done()` first, or use `cancel()`, which returns False instead of "
+    "raising an error."
+)
 ELSEWHERE = (
     "Future(is_done=False) belongs to another Trio run, and can't be {} from here; nothing was changed. Put the call "
     "into a function fn: another thread can then call 'trio.from_thread.run_sync(fn, trio_token=result.trio_token)'; "
@@ -196,7 +199,7 @@ MISUSES = (
         "pending.set_result(1)",
         "RuntimeError",
         ELSEWHERE.format("settled"),
-        "The same, even if nobody is waiting: `trio.from_thread.run_sync(fn, trio_token=result.trio_token)`.",
+        "Even if nobody is waiting, use `trio.from_thread.run_sync(fn, trio_token=result.trio_token)`.",
         "in a thread",
     ),
     *(
@@ -239,7 +242,7 @@ MISUSES = (
         "RuntimeError",
         "SingleFlight(in_flight=0) belongs to another Trio run, that of its nursery, so no task was started; make a "
         "SingleFlight in this run",
-        "Make one in each run, or enter the same `SingleFlight()` in each.",
+        "Make one in each run, or enter the same `SingleFlight()` once in each run.",
         "in another run",
     ),
     *(
@@ -395,7 +398,7 @@ MISUSES = (
         "WaitCycleError",
         "this wait would never end, because a task can't wait for its own result:\n  own() waits for own(): File "
         "..., in own",
-        "A task can't need its own result. If several tasks wait for one another, the message shows all waits.",
+        "A task can't wait for its own result. If several tasks wait for each other, the message shows each wait.",
     ),
     Misuse(
         WAITING,
@@ -452,7 +455,7 @@ MISUSES = (
         "await wait_any([pending, 3])",
         "TypeError",
         "wait_any takes triores results, not 3; call 'wait_any([result, ...])'",
-        "Pass results only.",
+        "Pass only results.",
     ),
     Misuse(
         WAITING,
@@ -474,7 +477,7 @@ MISUSES = (
         "await results_to_channel([pending, 3], send)",
         "TypeError",
         "results_to_channel takes triores results, not 3; call 'results_to_channel([result, ...])'",
-        "Pass results only.",
+        "Pass only results.",
     ),
     Misuse(
         WAITING,
@@ -540,7 +543,7 @@ MISUSES = (
         "await first_success(lambda: fetch(1), stagger=-1)",
         "ValueError",
         "stagger must be a number of seconds, 0 or more, or None to start all at once, not -1",
-        "`stagger=None` starts all at once.",
+        "`stagger=None` starts all of them at once.",
     ),
     Misuse(
         FAN_OUT,
@@ -626,7 +629,7 @@ MISUSES = (
         "async with open_amap(fetch, [1]) as pages:\n    pass\npages.add(2)",
         "ClosedResourceError",
         "open_amap(fetch, ...): ended, so you can't add 2; add items while its block runs",
-        "Add items in the loop or in a call.",
+        "Add items while the block runs: in its loop, or in a call.",
     ),
     Misuse(
         FAN_OUT,
@@ -666,7 +669,7 @@ MISUSES = (
         "ValueError",
         "a request with the key 'a' is already in flight; give each request its own key, or wait until the first "
         "one is done",
-        "Number the requests: `itertools.count()`.",
+        "Number the requests, for example with `itertools.count()`.",
     ),
     Misuse(
         REQUESTS,
@@ -711,7 +714,8 @@ MISUSES = (
         "requests['unknown']",
         "KeyError",
         "'unknown'",
-        "Call `requests.get(key)`; to settle a request, `requests.set_result(key, value)`, which returns a bool.",
+        "Call `requests.get(key)`. To settle a request, call `requests.set_result(key, value)`, which returns False "
+        "for an unknown key.",
     ),
     Misuse(
         REQUESTS,
@@ -756,7 +760,7 @@ MISUSES = (
         "TypeError",
         "lost(cause) must return an exception object, not None; call 'FutureMap(lost=lambda cause: "
         "ConnectionLost(...))'",
-        "`FutureMap(lost=ConnectionError)`: a class is called with the cause, too.",
+        "Return an exception. A class works, too: `FutureMap(lost=ConnectionError)` calls it with the cause.",
     ),
     Misuse(
         REQUESTS,
@@ -1000,7 +1004,7 @@ MISUSES = (
         "waited.remove_done_callback(awkward)",
         "AwkwardError",
         "",
-        "Callbacks are compared with `==`, so that bound methods can be found.",
+        "Callbacks are compared with `==`, so that bound methods are found. Pass one that can be compared.",
     ),
     Misuse(
         AWKWARD,
@@ -1008,7 +1012,7 @@ MISUSES = (
         "TypeError",
         "wait_all takes triores results, not <Awkward whose repr() raised AwkwardError>; call 'wait_all([result, "
         "...])'",
-        "Pass results only.",
+        "Pass only results.",
     ),
     *(
         Misuse(
