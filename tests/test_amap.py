@@ -490,7 +490,7 @@ def test_passing_a_coroutine_raises_an_error_and_closes_it(name: str, call_map: 
 
 
 @each_map_now
-def test_an_uncallable_function_raises_an_error(name: str, call_map: Any) -> None:
+def test_passing_something_uncallable_raises_an_error(name: str, call_map: Any) -> None:
     with pytest.raises(TypeError, match=rf"got 3; call '{name}\("):
         call_map(3, no_items())
 
@@ -689,7 +689,7 @@ async def returns_later(value: Any) -> Any:
 
 @each_kind
 @pytest.mark.parametrize("ordered", [False, True])
-async def test_while_nobody_takes_results_no_more_calls_than_the_limit_are_made(kind: Any, ordered: bool) -> None:
+async def test_while_nobody_takes_results_at_most_limit_calls_are_made(kind: Any, ordered: bool) -> None:
     source = kind()
     async with open_amap(at_once, items_of(source), limit=3, ordered=ordered) as results:
         for consumed in range(5):
@@ -844,7 +844,7 @@ async def test_no_result_is_lost_if_a_consumer_is_cancelled_as_it_arrives() -> N
     assert found == [3]
 
 
-async def test_items_added_one_by_one_take_only_a_few_tasks() -> None:
+async def test_items_added_one_by_one_need_only_a_few_tasks() -> None:
     async def note(_n: int) -> None:
         tasks.add(trio.lowlevel.current_task())
 
@@ -856,7 +856,7 @@ async def test_items_added_one_by_one_take_only_a_few_tasks() -> None:
     assert len(tasks) <= 3
 
 
-async def test_after_calls_that_set_context_variables_as_many_run_at_once_as_before(autojump_clock: MockClock) -> None:
+async def test_calls_that_set_context_variables_do_not_reduce_how_many_run_at_once(autojump_clock: MockClock) -> None:
     async def set_and_wait(n: int) -> None:
         variable.set(f"by call {n}")
         await trio.sleep(1)
@@ -1227,7 +1227,7 @@ async def test_no_call_begins_once_one_has_failed(run_map: Any) -> None:
         assert called == [0]
 
 
-async def test_without_items_the_loop_ends_at_once_and_a_new_loop_takes_added_ones() -> None:
+async def test_without_items_the_loop_ends_at_once_and_a_new_loop_takes_added_items() -> None:
     async with open_amap(at_once) as results:
         assert [capture async for capture in results] == []
         results.add("a")
@@ -1670,7 +1670,7 @@ async def test_an_equal_but_different_value_does_not_leak_into_the_next_call(run
 
 
 @each_map
-async def test_a_source_that_workers_read_always_runs_in_one_context(run_map: Any) -> None:
+async def test_a_source_read_by_the_workers_always_runs_in_one_context(run_map: Any) -> None:
     class Counting:
         def __iter__(self) -> Iterator[str]:
             return self
@@ -1787,7 +1787,7 @@ async def test_if_a_call_cancels_its_own_nursery_an_error_says_that_results_are_
         await main()
 
 
-async def test_wrong_ways_to_use_it_raise_errors_that_show_the_right_one() -> None:
+async def test_using_open_amap_the_wrong_way_raises_an_error_that_shows_the_right_way() -> None:
     wrong: Any = open_amap(at_once, [1])
     with pytest.raises(TypeError, match=r"^use open_amap with 'async with', not with 'async for': 'async with"):
         async for _ in wrong:
@@ -1918,7 +1918,7 @@ def test_sharing_the_loop_costs_little_however_many_calls_wait() -> None:
     assert steps.count < 8 * 4000
 
 
-async def test_a_generator_that_raises_stop_async_iteration_fails() -> None:
+async def test_a_generator_that_raises_stop_async_iteration_fails_with_a_runtime_error() -> None:
     def wrong() -> Iterator[int]:
         yield 1
         raise StopAsyncIteration("a bug")
@@ -1926,7 +1926,7 @@ async def test_a_generator_that_raises_stop_async_iteration_fails() -> None:
     assert leaf_types(await error_of(amap(at_once, wrong()))) == [RuntimeError]
 
 
-async def test_an_async_iterator_needs_no_aiter_of_its_own() -> None:
+async def test_an_async_iterator_needs_no_aiter_method() -> None:
     class Bare:
         def __init__(self) -> None:
             self.left = 3
@@ -1945,7 +1945,7 @@ async def test_an_async_iterator_needs_no_aiter_of_its_own() -> None:
     assert await amap(at_once, items) == [2, 1, 0]
 
 
-async def test_a_function_whose_name_cannot_be_read_is_refused_before_anything_starts() -> None:
+async def test_a_function_whose_name_cannot_be_read_raises_an_error_before_anything_starts() -> None:
     class Odd:
         def __getattr__(self, name: str) -> object:
             raise RuntimeError(name)

@@ -177,7 +177,7 @@ def test_open_amap_does_what_a_plain_loop_does(plan: Plan, ordered: bool, consum
 
 @quickly
 @given(plans(), st.booleans(), st.integers(0, 12))
-def test_if_its_block_is_left_early_open_amap_has_done_what_a_plain_loop_does(
+def test_open_amap_does_what_a_plain_loop_does_even_if_its_block_is_left_early(
     plan: Plan, ordered: bool, count: int
 ) -> None:
     plan = plan._replace(source_fails=False)
@@ -231,7 +231,7 @@ nodes = st.recursive(
     st.booleans(),
     st.sampled_from(["list", "generator", "async"]),
 )
-def test_items_added_while_it_runs_are_processed_once(
+def test_items_added_while_open_amap_runs_are_processed_once(
     roots: list[Node], limit: int | None, ordered: bool, kind: str
 ) -> None:
     begun: list[int] = []

@@ -97,7 +97,7 @@ async def test_a_suppressed_exception_is_only_recorded(open_nursery: OpenNursery
 
 
 @pytest.mark.parametrize("kind", [KeyboardInterrupt, SystemExit, GeneratorExit])
-async def test_only_an_exception_can_be_suppressed(kind: type[BaseException]) -> None:
+async def test_base_exceptions_such_as_keyboard_interrupt_are_never_suppressed(kind: type[BaseException]) -> None:
     for error in (kind(), BaseExceptionGroup("mixed", [Boom(), kind()])):
         with pytest.raises(BaseExceptionGroup) as caught:
             async with trio.open_nursery() as nursery:
@@ -153,7 +153,7 @@ async def test_an_exception_is_suppressed_only_if_all_of_it_has_the_given_types(
 
 
 @pytest.mark.parametrize("wrong", [3, None, "ValueError", BaseException, trio.Cancelled, KeyboardInterrupt, (Boom, 3)])
-async def test_only_subclasses_of_exception_can_be_suppressed(wrong: Any, nursery: trio.Nursery) -> None:
+async def test_suppress_exception_takes_only_subclasses_of_exception(wrong: Any, nursery: trio.Nursery) -> None:
     message = r"^suppress_exception must be True, False, a subclass of Exception or a tuple of those, not .* are never"
     with pytest.raises(TypeError, match=message):
         ResultCapture.start_soon(nursery, double, 1, suppress_exception=wrong)
@@ -257,7 +257,7 @@ async def test_what_is_not_suppressed_is_passed_on_unchanged() -> None:
         assert caught.value is capture.exception() is raised
 
 
-async def test_a_capture_is_settled_at_the_moment_its_routine_ends(nursery: trio.Nursery) -> None:
+async def test_a_capture_is_settled_in_the_step_in_which_its_routine_ends(nursery: trio.Nursery) -> None:
     capture = ResultCapture.start_soon(nursery, double, 2)
     seen: list[object] = []
     capture.add_done_callback(lambda result: seen.append(result.result()))
@@ -464,7 +464,7 @@ async def test_a_failure_before_started_goes_to_the_start_nursery_and_both_resul
 
 
 @open_any_nursery
-async def test_a_return_before_started_fails_only_the_start_result(open_nursery: OpenNursery) -> None:
+async def test_returning_before_started_fails_only_the_start_result(open_nursery: OpenNursery) -> None:
     async with open_nursery() as run_nursery:
         with pytest.raises(ExceptionGroup) as caught:
             async with open_nursery() as start_nursery:
@@ -663,7 +663,7 @@ async def test_a_task_can_be_given_a_name(open_nursery: OpenNursery) -> None:
 
 
 @open_any_nursery
-async def test_a_task_begun_by_nursery_start_is_named_after_its_routine(open_nursery: OpenNursery) -> None:
+async def test_a_task_started_by_nursery_start_is_named_after_its_routine(open_nursery: OpenNursery) -> None:
     async with open_nursery() as nursery:
         capture = ResultCapture(own_name_after_start)
         await nursery.start(capture.run)
@@ -747,7 +747,7 @@ async def test_a_task_with_a_cancel_scope_can_also_return_fail_or_be_cancelled_f
     assert capture.cancelled()
 
 
-async def test_cancel_scope_has_to_be_a_cancel_scope_that_was_never_entered(nursery: trio.Nursery) -> None:
+async def test_the_cancel_scope_has_to_be_one_that_was_never_entered(nursery: trio.Nursery) -> None:
     wrong: Any = 5
     not_a_scope = r"^cancel_scope must be a trio\.CancelScope, not 5"
     with pytest.raises(TypeError, match=not_a_scope):
@@ -849,7 +849,7 @@ async def test_the_result_fails_if_the_arguments_are_wrong() -> None:
     assert isinstance(capture.exception(), TypeError)
 
 
-async def test_a_failure_that_reaches_the_nursery_has_a_single_line_of_triores_in_its_traceback() -> None:
+async def test_a_failure_that_reaches_the_nursery_has_only_one_frame_of_triores_in_its_traceback() -> None:
     async def fail() -> None:
         await trio.lowlevel.checkpoint()
         raise Boom
@@ -908,7 +908,7 @@ def test_outside_a_trio_run_a_capture_says_that_it_needs_trio() -> None:
         ResultCapture(double, 1).run().send(None)
 
 
-async def test_a_failed_capture_can_be_read_by_many(nursery: trio.Nursery) -> None:
+async def test_a_failed_capture_can_be_read_many_times(nursery: trio.Nursery) -> None:
     error = Boom()
     capture = ResultCapture.start_soon(nursery, fail, error, suppress_exception=True)
     await capture.wait_done()

@@ -123,7 +123,9 @@ async def test_a_task_waits_for_the_capture_that_another_task_runs(nursery: trio
 
 
 @pytest.mark.parametrize(("count", "is_cut"), [(3, False), (4, True)])
-async def test_a_task_waits_for_all_of_several(count: int, is_cut: bool, nursery: trio.Nursery) -> None:
+async def test_a_task_that_waits_for_several_results_shows_how_many_are_pending(
+    count: int, is_cut: bool, nursery: trio.Nursery
+) -> None:
     done = Future[int]()
     done.set_result(1)
     task = await blocked(nursery, wait_all, [done, *(Future[int]() for _ in range(count))])
@@ -145,7 +147,7 @@ async def _sent(results: list[ResultBase[Any]]) -> None:
 
 
 @pytest.mark.parametrize("wait", [wait_any, _first_of, _sent])
-async def test_a_task_waits_for_the_first_of_several(wait: Callable[..., Any], nursery: trio.Nursery) -> None:
+async def test_a_task_waits_for_the_first_of_several_results(wait: Callable[..., Any], nursery: trio.Nursery) -> None:
     one, two = Future[int](), Future[int]()
     task = await blocked(nursery, wait, [one, two])
     assert task.state.startswith("waits for the first of 2 pending results: Future 1, which ")
@@ -166,7 +168,7 @@ async def test_a_parent_waits_at_the_end_of_its_nursery(nursery: trio.Nursery) -
     assert only("parent").state == f"waits at the end of a nursery for task #{only('parent').number + 1}"
 
 
-async def test_a_parent_waits_for_what_nursery_start_starts(nursery: trio.Nursery) -> None:
+async def test_a_parent_waits_for_a_task_that_nursery_start_is_starting(nursery: trio.Nursery) -> None:
     async def parent() -> None:
         async with trio.open_nursery() as inner:
             elsewhere.start_soon(inner.start, start)
@@ -194,7 +196,7 @@ async def test_a_parent_waits_for_what_nursery_start_starts(nursery: trio.Nurser
         (partial(first_success, stagger=100), "first_success waits to start the next of its functions"),
     ],
 )
-async def test_a_call_waits_for_its_tasks(call: Callable[..., Any], state: str, nursery: trio.Nursery) -> None:
+async def test_a_fan_out_call_waits_for_its_tasks(call: Callable[..., Any], state: str, nursery: trio.Nursery) -> None:
     assert (await blocked(nursery, call, trio.sleep_forever, trio.sleep_forever)).state == state
 
 
@@ -266,7 +268,7 @@ async def test_the_holder_of_a_lock_is_left_out_if_it_is_not_in_the_tree(nursery
     release.set()
 
 
-async def test_a_task_waits_for_a_token_of_a_limiter(nursery: trio.Nursery) -> None:
+async def test_a_task_waits_for_a_token_from_a_limiter(nursery: trio.Nursery) -> None:
     limiter = trio.CapacityLimiter(1)
     await limiter.acquire_on_behalf_of("somebody")
     assert (await blocked(nursery, limiter.acquire)).state == "waits for a token from a CapacityLimiter; 1 in use"
@@ -319,7 +321,7 @@ async def _streamed() -> None:
         (partial(trio.sleep, 1000), "sleeps"),
     ],
 )
-async def test_a_task_waits_in_trio(wait: Callable[[], Any], state: str, nursery: trio.Nursery) -> None:
+async def test_each_of_trios_own_waits_is_described(wait: Callable[[], Any], state: str, nursery: trio.Nursery) -> None:
     task = await blocked(nursery, wait)
     assert task.state.startswith(state)
     assert not task.verdict
@@ -332,7 +334,7 @@ async def test_a_task_that_is_about_to_run_says_so(nursery: trio.Nursery) -> Non
     assert running.function == "test_a_task_that_is_about_to_run_says_so"
 
 
-async def test_a_time_limit_of_the_task_itself_is_shown(nursery: trio.Nursery, mock_clock: MockClock) -> None:
+async def test_a_tasks_own_time_limit_is_shown(nursery: trio.Nursery, mock_clock: MockClock) -> None:
     async def limited() -> None:
         with trio.move_on_after(5):
             await Future[int]()
@@ -343,7 +345,7 @@ async def test_a_time_limit_of_the_task_itself_is_shown(nursery: trio.Nursery, m
     assert "(5 s left)" in dumped()
 
 
-async def test_a_task_that_runs_no_code_of_the_user_is_shown_with_its_first_function(nursery: trio.Nursery) -> None:
+async def test_a_task_that_runs_only_library_code_is_shown_with_its_first_function(nursery: trio.Nursery) -> None:
     assert (await blocked(nursery, Future[int]().wait_done)).function == "wait_done"
 
 
@@ -395,7 +397,7 @@ async def test_a_call_in_an_executor_is_shown_with_its_thread(nursery: trio.Nurs
             release.set()
 
 
-async def test_a_call_in_another_process_has_no_thread_here(nursery: trio.Nursery) -> None:
+async def test_a_call_in_another_process_is_shown_without_a_thread(nursery: trio.Nursery) -> None:
     class Elsewhere:
         def submit(self, fn: object, *args: object) -> Any:
             return future
@@ -407,14 +409,14 @@ async def test_a_call_in_another_process_has_no_thread_here(nursery: trio.Nurser
     future.set_result(1)
 
 
-async def test_a_future_of_another_library_is_settled_by_it(nursery: trio.Nursery, alone: None) -> None:
+async def test_a_wrapped_future_is_settled_by_the_other_library(nursery: trio.Nursery, alone: None) -> None:
     future = concurrent.futures.Future[int]()
     task = await blocked(nursery, wrap_future(future).wait_done)
     assert task.state == "waits for Future 1, which another library settles"
     assert not task.verdict
 
 
-async def test_a_capture_that_is_not_running_says_so(nursery: trio.Nursery) -> None:
+async def test_a_wait_for_a_capture_that_has_not_been_started_says_so(nursery: trio.Nursery) -> None:
     capture = ResultCapture(trio.sleep, 0)
     assert (await blocked(nursery, capture.wait_done)).state == "waits for sleep(0), which hasn't been started"
     new = ResultCapture.start_soon(nursery, trio.sleep, 0)
@@ -443,7 +445,7 @@ async def test_a_task_owes_the_future_of_its_must_set_block(nursery: trio.Nurser
     assert owner.owes == (1,)
 
 
-async def test_a_block_inside_another_context_manager_counts(nursery: trio.Nursery) -> None:
+async def test_a_must_set_block_inside_another_context_manager_counts_too(nursery: trio.Nursery) -> None:
     one, two = Future[int](), Future[int]()
 
     @contextmanager
@@ -504,7 +506,7 @@ async def test_a_task_owes_nothing_once_its_blocks_have_ended(nursery: trio.Nurs
 # ---- which tasks can't go on
 
 
-async def test_a_cycle_through_a_lock_is_proven(nursery: trio.Nursery) -> None:
+async def test_a_cycle_through_a_lock_is_a_proven_deadlock(nursery: trio.Nursery) -> None:
     lock = trio.Lock()
 
     async def first() -> None:
@@ -534,7 +536,9 @@ async def _after(_result: object, fn: Callable[[], Awaitable[None]]) -> None:
         await fn()
 
 
-async def test_a_task_that_waits_for_a_cycle_cannot_go_on_either_but_is_not_its_root(nursery: trio.Nursery) -> None:
+async def test_a_task_that_waits_for_a_cycle_cannot_go_on_but_is_not_part_of_the_deadlock(
+    nursery: trio.Nursery,
+) -> None:
     one, two = trio.Lock(), trio.Lock()
 
     async def take(first: trio.Lock, second: trio.Lock) -> None:
@@ -552,7 +556,7 @@ async def test_a_task_that_waits_for_a_cycle_cannot_go_on_either_but_is_not_its_
     assert {task.name for task in group} == {"left", "right"}
 
 
-async def test_a_task_in_a_cycle_may_also_wait_for_one_that_can_go_on(nursery: trio.Nursery) -> None:
+async def test_a_task_in_a_cycle_may_also_wait_for_a_task_that_can_go_on(nursery: trio.Nursery) -> None:
     async def hold_and_wait() -> None:
         async with lock, trio.open_nursery() as inner:
             inner.start_soon(lock.acquire, name="stuck")
@@ -583,7 +587,7 @@ async def test_a_time_limit_of_its_own_lets_a_task_go_on(nursery: trio.Nursery) 
     assert debug.snapshot().deadlocks() == ()
 
 
-async def test_a_time_limit_outside_of_a_shield_does_not_help(nursery: trio.Nursery) -> None:
+async def test_a_time_limit_outside_a_shield_does_not_help(nursery: trio.Nursery) -> None:
     async def wait_for_itself() -> None:
         with trio.move_on_after(1000), trio.CancelScope(shield=True), future.must_set():
             await future
@@ -602,7 +606,7 @@ async def _stuck(before: Callable[[], object] = bool, future: Future[int] | None
         await future
 
 
-async def test_a_time_limit_that_is_over_does_not_help(nursery: trio.Nursery, autojump_clock: MockClock) -> None:
+async def test_a_time_limit_that_has_passed_does_not_help(nursery: trio.Nursery, autojump_clock: MockClock) -> None:
     async def parent() -> None:
         with trio.move_on_after(1):
             async with trio.open_nursery() as inner:
@@ -621,7 +625,7 @@ async def test_a_time_limit_that_is_over_does_not_help(nursery: trio.Nursery, au
     future.set_result(1)
 
 
-async def test_a_time_limit_of_a_scope_that_is_cancelled_already_does_not_help(nursery: trio.Nursery) -> None:
+async def test_the_time_limit_of_a_scope_that_is_already_cancelled_does_not_help(nursery: trio.Nursery) -> None:
     async def parent() -> None:
         with trio.move_on_after(1000) as scope:
             async with trio.open_nursery() as inner:
@@ -638,7 +642,7 @@ async def test_a_time_limit_of_a_scope_that_is_cancelled_already_does_not_help(n
 
 
 @pytest.mark.parametrize("call", [race, first_success])
-async def test_a_race_goes_on_if_one_of_its_tasks_can(call: Callable[..., Any], nursery: trio.Nursery) -> None:
+async def test_a_race_can_go_on_if_one_of_its_tasks_can(call: Callable[..., Any], nursery: trio.Nursery) -> None:
     assert (await blocked(nursery, call, _stuck, trio.sleep_forever)).verdict == ""
     nursery.start_soon(partial(call, _stuck, _stuck), name="lost")
     nursery.start_soon(partial(gather, _stuck, trio.sleep_forever), name="gathered")
@@ -646,7 +650,9 @@ async def test_a_race_goes_on_if_one_of_its_tasks_can(call: Callable[..., Any], 
     assert only("lost").verdict == only("gathered").verdict == "??"
 
 
-async def test_a_wait_for_the_first_of_several_goes_on_if_one_of_them_can(nursery: trio.Nursery) -> None:
+async def test_a_wait_for_the_first_of_several_results_can_go_on_if_one_of_their_tasks_can(
+    nursery: trio.Nursery,
+) -> None:
     bad = [ResultCapture.start_soon(nursery, _stuck) for _ in range(2)]
     good = ResultCapture.start_soon(nursery, trio.sleep_forever)
     assert (await blocked(nursery, wait_any, [*bad, good])).verdict == ""
@@ -656,7 +662,7 @@ async def test_a_wait_for_the_first_of_several_goes_on_if_one_of_them_can(nurser
     assert only("lost").verdict == only("all").verdict == "??"
 
 
-async def test_a_nursery_waits_for_what_is_starting(nursery: trio.Nursery) -> None:
+async def test_a_parent_cannot_go_on_if_a_task_that_is_being_started_cannot(nursery: trio.Nursery) -> None:
     async def parent() -> None:
         async with trio.open_nursery() as inner:
             nursery.start_soon(inner.start, start)
@@ -669,7 +675,7 @@ async def test_a_nursery_waits_for_what_is_starting(nursery: trio.Nursery) -> No
     assert (await blocked(nursery, parent)).verdict == "??"
 
 
-async def test_a_limiter_has_a_token_if_one_of_its_borrowers_can_go_on(nursery: trio.Nursery) -> None:
+async def test_a_wait_for_a_limiter_can_go_on_if_one_of_its_borrowers_can(nursery: trio.Nursery) -> None:
     async def borrow(fn: Callable[[], Awaitable[None]]) -> None:
         async with limiter:
             await fn()
@@ -711,7 +717,7 @@ async def test_a_task_whose_sleep_could_not_be_aborted_still_sleeps(nursery: tri
     scopes[0].cancel()
 
 
-async def test_a_reader_that_calls_its_own_connection_is_suspected(nursery: trio.Nursery) -> None:
+async def test_a_reader_that_calls_its_own_connection_is_a_suspected_deadlock(nursery: trio.Nursery) -> None:
     requests = FutureMap[int, int]()
 
     async def read() -> None:
@@ -746,7 +752,7 @@ def _hang(wait: Callable[[], Awaitable[object]], look: Callable[[], object]) -> 
 
 
 @pytest.mark.parametrize("wait", [lambda: Future[int]().wait_done(), lambda: trio.Event().wait()])
-def test_a_task_that_nobody_can_help_is_proven_if_there_is_no_other_thread(
+def test_a_task_that_nobody_can_help_is_proven_stuck_if_there_is_no_other_thread(
     wait: Callable[[], Any], alone: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     text = _hang(wait, dumped)
@@ -756,7 +762,7 @@ def test_a_task_that_nobody_can_help_is_proven_if_there_is_no_other_thread(
     assert "?? #1 " in str(_hang(wait, dumped))
 
 
-def test_a_task_that_only_another_thread_could_help_is_suspected(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_task_that_only_another_thread_could_help_is_suspected_to_be_stuck(monkeypatch: pytest.MonkeyPatch) -> None:
     frames = {1: sys._getframe(), threading.get_ident(): sys._getframe()}
     monkeypatch.setattr(sys, "_current_frames", lambda: frames)
     assert "?? #1 " in str(_hang(lambda: Future[int]().wait_done(), dumped))
@@ -767,14 +773,14 @@ def _handle(*_: object) -> None:
 
 
 @pytest.mark.parametrize("handler", [_handle, partial(_handle)])
-def test_a_task_that_only_a_signal_handler_could_help_is_suspected(
+def test_a_task_that_only_a_signal_handler_could_help_is_suspected_to_be_stuck(
     handler: Callable[..., None], alone: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pretend(monkeypatch, {signal.SIGTERM: handler})
     assert "?? #1 " in str(_hang(lambda: Future[int]().wait_done(), dumped))
 
 
-def test_the_handlers_of_python_and_trio_and_the_one_that_dumps_help_nobody(
+def test_the_signal_handlers_of_python_trio_and_the_dump_help_nobody(
     alone: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     debug.register(signal.SIGINT)
@@ -791,7 +797,7 @@ def test_a_task_that_waits_for_time_input_or_a_cancellation_can_go_on(wait: Call
     assert [task.verdict for task in graph.tasks] == [""]
 
 
-async def test_a_chain_of_many_tasks_is_no_problem(nursery: trio.Nursery) -> None:
+async def test_a_chain_of_hundreds_of_tasks_is_found_as_one_deadlock(nursery: trio.Nursery) -> None:
     lock = trio.Lock()
 
     async def link(before: ResultBase[None]) -> None:
@@ -812,7 +818,7 @@ async def test_a_chain_of_many_tasks_is_no_problem(nursery: trio.Nursery) -> Non
 
 
 @pytest.mark.parametrize(("count", "told"), [(5, []), (6, ["   ... and 1 more such group"])])
-async def test_many_deadlocks_are_counted(count: int, told: list[str], nursery: trio.Nursery) -> None:
+async def test_deadlocks_that_are_not_shown_are_counted(count: int, told: list[str], nursery: trio.Nursery) -> None:
     async def wait_for_itself() -> None:
         future = Future[int]()
         with future.must_set():
@@ -857,7 +863,7 @@ async def test_a_thousand_captures_with_large_arguments_fit_on_a_page(nursery: t
     assert "key" not in dumped(args=False)
 
 
-async def test_a_long_list_is_cut_and_what_cannot_go_on_comes_first(nursery: trio.Nursery) -> None:
+async def test_a_long_list_is_cut_and_tasks_that_cannot_go_on_come_first(nursery: trio.Nursery) -> None:
     async def wait_for_itself() -> None:
         future = Future[int]()
         with future.must_set():
@@ -873,7 +879,7 @@ async def test_a_long_list_is_cut_and_what_cannot_go_on_comes_first(nursery: tri
     assert sum(" sleeper " in line for line in lines) == 10
 
 
-async def test_a_list_is_shown_as_a_whole_if_there_is_room(nursery: trio.Nursery) -> None:
+async def test_a_list_is_shown_in_full_if_there_is_room(nursery: trio.Nursery) -> None:
     async def parent() -> None:
         async with trio.open_nursery() as inner:
             for number in range(12):
@@ -949,7 +955,7 @@ async def test_tasks_that_wait_at_the_same_line_are_one_entry_unless_they_wait_d
     assert sorted(counts) == [("", "waiter"), ("", "waiter"), ("2", "waiter"), ("4", "reader")]
 
 
-def test_a_dump_of_a_small_program() -> None:
+def test_a_small_program_is_shown_in_full() -> None:
     async def answer(_question: str) -> None:
         await future
 
@@ -1021,7 +1027,7 @@ async def test_a_run_that_cannot_be_read_causes_no_error(monkeypatch: pytest.Mon
     assert debug.explain(Future[int]()) == "Future: explaining it raised Boom"
 
 
-async def test_an_odd_task_does_not_hide_the_others(nursery: trio.Nursery) -> None:
+async def test_an_argument_that_cannot_be_shown_does_not_hide_its_task(nursery: trio.Nursery) -> None:
     class Odd:
         def __repr__(self) -> str:
             raise Boom
@@ -1039,7 +1045,7 @@ async def test_an_odd_task_does_not_hide_the_others(nursery: trio.Nursery) -> No
     assert "hold(<Odd whose repr() raised Boom>)" in dumped()
 
 
-async def test_names_and_arguments_take_one_line(nursery: trio.Nursery) -> None:
+async def test_names_and_arguments_are_shown_on_one_line(nursery: trio.Nursery) -> None:
     class Table:
         def __repr__(self) -> str:
             return "Table(1\n2)"
@@ -1058,7 +1064,9 @@ async def test_names_and_arguments_take_one_line(nursery: trio.Nursery) -> None:
     assert "work(Table(1 2)): waits for Future 1 (request Table(1 2)), which" in text
 
 
-async def test_a_task_that_cannot_be_read_is_named(nursery: trio.Nursery, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_task_that_cannot_be_inspected_is_still_listed(
+    nursery: trio.Nursery, monkeypatch: pytest.MonkeyPatch
+) -> None:
     nursery.start_soon(trio.sleep_forever, name="odd")
     await wait_all_tasks_blocked()
     monkeypatch.setattr("triores._inspect.steps_of", _fails)
@@ -1120,14 +1128,16 @@ async def test_a_wait_is_found_behind_generators_and_wrappers(nursery: trio.Nurs
     assert only("future").function == "_awaited"
 
 
-async def test_depth_is_bounded(nursery: trio.Nursery, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_search_for_what_a_task_awaits_has_a_limited_depth(
+    nursery: trio.Nursery, monkeypatch: pytest.MonkeyPatch
+) -> None:
     nursery.start_soon(_awaited, Future[int](), name="deep")
     await wait_all_tasks_blocked()
     monkeypatch.setattr(_stacks, "_DEEP", 1)
     assert only("deep").function == "_awaited"
 
 
-async def test_a_thread_that_has_just_ended_has_no_line(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_thread_that_has_just_ended_is_shown_without_a_line(monkeypatch: pytest.MonkeyPatch) -> None:
     frames: dict[int, Any] = {}
     monkeypatch.setattr(sys, "_current_frames", lambda: frames)
     assert _stacks.place_of_thread(threading.current_thread().name) == f" (thread {threading.current_thread().name!r})"
@@ -1135,7 +1145,7 @@ async def test_a_thread_that_has_just_ended_has_no_line(monkeypatch: pytest.Monk
     assert set(_stacks.places_on_stacks()) == set()
 
 
-async def test_a_block_is_found_if_its_end_and_its_object_are_apart() -> None:
+async def test_a_block_is_found_even_if_its_exit_method_and_its_object_are_stored_separately() -> None:
     """From Python 3.14 on, they are on a coroutine's stack."""
     requests = FutureMap[int, int]()
     end = FutureMap[int, int].__exit__
@@ -1143,7 +1153,7 @@ async def test_a_block_is_found_if_its_end_and_its_object_are_apart() -> None:
     assert list(_inspect._entered([requests])) == []
 
 
-def test_what_needs_nothing_can_go_on() -> None:
+def test_only_what_has_its_needs_met_can_go_on() -> None:
     needs: dict[object, Need] = {
         "free": Need([]),
         "all": Need(["free", OUTSIDE]),
@@ -1156,7 +1166,7 @@ def test_what_needs_nothing_can_go_on() -> None:
     assert reached(needs, ["any"]) == {OUTSIDE, ANY_HELPER, "free", "all", "any", "helped"}
 
 
-def test_nothing_is_kept_alive_and_nothing_changes() -> None:
+def test_a_dump_keeps_nothing_alive_and_changes_nothing() -> None:
     async def work(future: Future[int]) -> None:
         with future.must_set():
             await future
@@ -1215,7 +1225,7 @@ async def test_reprs_of_a_snapshot_show_no_private_name() -> None:
     assert not re.search(r"\b_\w+=", repr(debug.snapshot()))
 
 
-async def test_results_that_the_snapshot_does_not_know_have_no_waiters() -> None:
+async def test_results_unknown_to_the_snapshot_have_no_waiters_and_no_owner() -> None:
     graph = debug.snapshot()
     assert graph.waiters_of(Future[int]()) == ()
     assert graph.owner_of(Future[int]()) is None
@@ -1234,7 +1244,7 @@ async def test_a_result_is_not_mistaken_for_an_earlier_one_with_the_same_id(nurs
     "name",
     [name for name in vars(_runs) if name.isupper() and name != "TYPE_CHECKING"],
 )
-async def test_a_dump_shows_less_if_trio_lacks_a_name(
+async def test_a_dump_still_shows_the_tasks_if_trio_lacks_a_name(
     name: str, nursery: trio.Nursery, monkeypatch: pytest.MonkeyPatch, mock_clock: MockClock
 ) -> None:
     async def parent() -> None:
@@ -1249,7 +1259,7 @@ async def test_a_dump_shows_less_if_trio_lacks_a_name(
     assert _runs.all_runs(trio.lowlevel.current_trio_token()) is not None
 
 
-async def test_if_it_is_unknown_which_tasks_sleep_none_is_marked(
+async def test_if_it_is_unknown_which_tasks_sleep_no_task_is_marked(
     nursery: trio.Nursery, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def owe() -> None:
@@ -1265,7 +1275,7 @@ async def test_if_it_is_unknown_which_tasks_sleep_none_is_marked(
     assert only("owe").state.startswith("waits for Future 1")
 
 
-async def test_without_knowing_which_parents_wait_for_their_tasks_none_is_said_to(
+async def test_if_it_is_unknown_which_parents_wait_for_their_tasks_none_is_said_to_wait(
     nursery: trio.Nursery, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def parent() -> None:
@@ -1322,7 +1332,7 @@ def test_a_signal_dumps_while_trio_sleeps(usr1: int) -> None:
 
 
 @pytest.mark.skipif(not hasattr(signal, "SIGUSR1"), reason="there are no such signals")
-def test_unregister_restores_the_first_handler(usr1: int) -> None:
+def test_unregister_restores_the_original_handler(usr1: int) -> None:
     def before(*_args: object) -> None:
         pass
 
@@ -1333,7 +1343,7 @@ def test_unregister_restores_the_first_handler(usr1: int) -> None:
     assert signal.getsignal(usr1) is before
 
 
-def test_a_handler_that_python_does_not_know_becomes_the_default(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unregister_sets_the_default_handler_if_the_original_one_is_unknown(monkeypatch: pytest.MonkeyPatch) -> None:
     handlers: list[object] = []
 
     def set_handler(_signum: int, handler: object) -> None:
@@ -1345,7 +1355,7 @@ def test_a_handler_that_python_does_not_know_becomes_the_default(monkeypatch: py
     assert handlers[-1] == signal.SIG_DFL
 
 
-async def test_a_signal_shows_runs_of_all_threads(usr1: int) -> None:
+async def test_a_signal_dumps_the_runs_of_all_threads(usr1: int) -> None:
     file = io.StringIO()
     debug.register(usr1, file)
     ready, release = threading.Event(), trio.Event()
@@ -1429,7 +1439,7 @@ def test_a_task_of_one_run_can_look_at_another_run() -> None:
 
 
 @pytest.mark.parametrize("other", ["before", "after"])
-def test_of_several_runs_that_do_not_answer_the_right_one_is_shown(other: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_if_several_runs_do_not_answer_the_right_one_is_shown(other: str, monkeypatch: pytest.MonkeyPatch) -> None:
     async def named(name: str, inside: Callable[[], object]) -> None:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(trio.sleep_forever, name=name)
@@ -1456,7 +1466,7 @@ def test_of_several_runs_that_do_not_answer_the_right_one_is_shown(other: str, m
     assert [task.name for graph in found for task in graph.tasks][1:] == [wanted]
 
 
-def test_a_run_that_does_not_return_to_trio_is_looked_at_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_that_blocks_its_thread_is_read_from_another_thread(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(debug, "_PATIENCE", 0)
     found: list[Snapshot] = []
 
@@ -1533,7 +1543,7 @@ def test_a_snapshot_needs_a_run() -> None:
         debug.snapshot(trio_token=trio.run(main))
 
 
-def test_a_run_that_has_crashed_is_no_problem() -> None:
+def test_a_run_that_is_crashing_can_be_dumped() -> None:
     async def crash() -> None:
         raise Boom
 
@@ -1576,13 +1586,13 @@ except trio.TrioInternalError:
 """
 
 
-def test_a_run_whose_loop_has_crashed_can_still_be_looked_at() -> None:
+def test_a_result_of_a_run_whose_loop_has_crashed_can_still_be_explained() -> None:
     # In a process of its own, since what such a run leaves behind complains when it is freed.
     run = subprocess.run([sys.executable, "-c", _CRASH], check=True, capture_output=True, text=True)
     assert "waiter: waits for Future 1, which nobody has promised to settle" in run.stdout
 
 
-def test_a_run_whose_loop_has_crashed_may_be_gone() -> None:
+def test_if_a_crashed_run_cannot_be_found_a_snapshot_raises_an_error() -> None:
     class Token:
         def run_sync_soon(self, *_: object) -> None:
             raise OSError
@@ -1592,7 +1602,7 @@ def test_a_run_whose_loop_has_crashed_may_be_gone() -> None:
         debug.snapshot(trio_token=token)
 
 
-def test_a_run_whose_tasks_are_broken_is_no_problem() -> None:
+def test_a_run_whose_tasks_are_broken_can_be_dumped() -> None:
     async def main() -> None:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(trio.sleep_forever, name="broken")
@@ -1610,7 +1620,7 @@ def test_a_run_whose_tasks_are_broken_is_no_problem() -> None:
     trio.run(main)
 
 
-def test_a_clock_that_fails_leaves_out_the_times() -> None:
+def test_if_the_clock_fails_the_times_are_left_out() -> None:
     class Clock(trio.abc.Clock):
         broken = False
 
@@ -1639,7 +1649,7 @@ def test_a_clock_that_fails_leaves_out_the_times() -> None:
 # ---- watch
 
 
-async def test_watch_dumps_once_when_a_task_has_waited_that_long(
+async def test_watch_dumps_once_when_a_task_has_waited_for_the_given_time(
     nursery: trio.Nursery, autojump_clock: MockClock
 ) -> None:
     file = io.StringIO()
@@ -1658,7 +1668,7 @@ async def test_watch_dumps_once_when_a_task_has_waited_that_long(
     assert file.getvalue() == text
 
 
-async def test_a_task_that_is_about_to_run_does_not_wait(nursery: trio.Nursery, autojump_clock: MockClock) -> None:
+async def test_a_task_that_is_about_to_run_is_not_waiting(nursery: trio.Nursery, autojump_clock: MockClock) -> None:
     future = Future[int]()
     debug.watch(30, io.StringIO())
     nursery.start_soon(future.wait_done, name="waiter")
@@ -1668,13 +1678,13 @@ async def test_a_task_that_is_about_to_run_does_not_wait(nursery: trio.Nursery, 
     assert (only("waiter").state, only("waiter").waited) == ("is about to run", None)
 
 
-async def test_a_task_that_runs_does_not_wait(autojump_clock: MockClock) -> None:
+async def test_a_running_task_is_not_waiting(autojump_clock: MockClock) -> None:
     debug.watch(30, io.StringIO())
     await trio.sleep(20)
     assert [task.waited for task in debug.snapshot().tasks if task.state == "is running"] == [None]
 
 
-async def test_watch_does_not_count_a_wait_that_goes_on_to_another_result(
+async def test_watch_starts_counting_again_when_a_task_waits_for_its_next_result(
     nursery: trio.Nursery, autojump_clock: MockClock
 ) -> None:
     async def read() -> None:
@@ -1756,7 +1766,7 @@ async def test_explain_says_how_a_result_ended() -> None:
     assert "the user left" in debug.explain(cancelled)
 
 
-def test_explain_works_outside_of_a_run() -> None:
+def test_explain_works_outside_a_run() -> None:
     async def main() -> Future[int]:
         return Future[int]()
 
@@ -1802,7 +1812,7 @@ def test_the_command_makes_another_process_dump(tmp_path: Path) -> None:
                 process.kill()
 
 
-def test_the_command_refuses_what_it_cannot_ask(
+def test_the_command_refuses_processes_that_it_cannot_ask(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     here = str(os.getpid())
@@ -1851,7 +1861,7 @@ def test_the_command_says_in_one_line_what_went_wrong(
 
 
 @pytest.mark.skipif(not hasattr(signal, "SIGSTOP"), reason="there are no such signals")
-def test_on_a_newer_python_the_command_makes_the_process_run_a_dump(
+def test_with_remote_exec_the_command_needs_no_handler_in_the_process(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     sent: list[tuple[int, int]] = []
@@ -1886,7 +1896,9 @@ def test_on_a_newer_python_the_command_makes_the_process_run_a_dump(
     assert not Path(scripts[1]).exists()
 
 
-def test_the_command_is_a_module(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command_can_be_run_as_a_module(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.setattr(sys, "argv", ["triores", "0"])
     monkeypatch.delitem(sys.modules, "triores.__main__")
     with pytest.raises(SystemExit, match="1"):
@@ -1894,6 +1906,6 @@ def test_the_command_is_a_module(monkeypatch: pytest.MonkeyPatch, capsys: pytest
     assert "isn't a process ID" in capsys.readouterr().err
 
 
-def test_importing_triores_does_not_load_it() -> None:
+def test_importing_triores_does_not_load_the_debug_module() -> None:
     code = "import sys, triores; assert not {'triores.debug', 'triores._inspect'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -38,7 +38,7 @@ def looked_at(seed: int, mix: dict[str, int]) -> tuple[bool, list[debug.Snapshot
 
 @pytest.mark.leaves_results  # failures that nobody reads are part of the random programs
 @pytest.mark.parametrize("seed", range(2000 if SOAK else 40))
-def test_every_task_that_hangs_is_marked_and_none_that_goes_on(seed: int) -> None:
+def test_every_task_that_hangs_is_marked_and_no_task_that_goes_on_is(seed: int) -> None:
     hangs, snapshots = looked_at(seed, QUIET)
     for snapshot in snapshots[: -1 if hangs else None]:
         assert hangs or not [task for task in snapshot.tasks if task.verdict]
@@ -49,6 +49,6 @@ def test_every_task_that_hangs_is_marked_and_none_that_goes_on(seed: int) -> Non
 
 @pytest.mark.leaves_results  # failures that nobody reads are part of the random programs
 @pytest.mark.parametrize("seed", range(2000 if SOAK else 40))
-def test_a_hanging_program_is_marked_whatever_its_tasks_cancel(seed: int) -> None:
+def test_a_deadlock_is_found_in_every_hanging_program_whatever_its_tasks_cancel(seed: int) -> None:
     hangs, snapshots = looked_at(seed, programs.HOSTILE)
     assert not hangs or snapshots[-1].deadlocks()

@@ -160,7 +160,7 @@ def test_every_code_block_runs_and_prints_what_the_page_says(
 
 
 @pytest.mark.parametrize("page", PAGES, ids=page_id)
-def test_every_link_to_a_file_leads_to_one(page: Path) -> None:
+def test_every_link_to_a_file_leads_to_an_existing_file(page: Path) -> None:
     prose = re.sub(r"^```.*?^```$", "", page.read_text(encoding="utf-8"), flags=re.DOTALL | re.MULTILINE)
     targets = [target.partition("#")[0] for target in re.findall(r"\]\(([^)\s]+)\)", prose)]
     files = [target for target in targets if target and not re.match(r"https?:|mailto:", target)]

@@ -139,7 +139,7 @@ AFTERWARDS = {"FutureMap": call_client}
 IN_A_THREAD = {"run_in_executor", "start_from_thread"}
 
 
-def test_the_examples_are_found() -> None:
+def test_the_docstrings_with_examples_are_found() -> None:
     assert {"ResultCapture", "Future", "as_completed", "gather", "FutureMap", "start_from_thread"} <= set(EXAMPLES)
 
 

@@ -85,7 +85,7 @@ async def test_the_program_succeeds_only_if_the_numbers_add_up(
         (["--callers", "many"], "argument --callers: invalid count value: 'many'"),
     ],
 )
-def test_a_count_below_one_raises_an_error(
+def test_a_wrong_count_raises_an_error(
     arguments: list[str], message: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(sys, "argv", ["rpc", *arguments])

@@ -63,7 +63,7 @@ def test_the_crawler_finds_every_page_and_every_dead_link() -> None:
 
 
 @pytest.mark.parametrize("pages", [1, 2, 50])
-def test_the_crawler_requests_each_path_once_and_never_more_at_once_than_its_limit(pages: int) -> None:
+def test_the_crawler_requests_each_path_once_and_keeps_to_its_limit(pages: int) -> None:
     site = crawler.Site(pages, seed=3)
     asked: list[str] = []
     serving = most = 0

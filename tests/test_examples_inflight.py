@@ -39,7 +39,7 @@ proxying = load_example("caching_proxy.py")
         (proxying, ["--clients", "0"], "argument --clients: must be at least 1, not 0"),
     ],
 )
-def test_a_count_below_one_raises_an_error(
+def test_a_wrong_count_raises_an_error(
     program: Any,
     arguments: list[str],
     message: str,
@@ -97,7 +97,7 @@ async def test_the_client_succeeds_only_if_the_numbers_add_up(
     await far.aclose()
 
 
-def test_messages_are_whole_however_they_arrive() -> None:
+def test_messages_are_split_correctly_however_they_arrive() -> None:
     messages = reconnecting.Messages()
     sent = b"".join(reconnecting.MESSAGE.pack(number, number**2) for number in range(3))
     assert [messages.split(piece) for piece in (b"", sent[:7], sent[7:17], sent[17:])] == [
@@ -162,7 +162,7 @@ async def test_when_the_connection_ends_each_caller_gets_an_error_that_says_how(
         assert not connection.requests
 
 
-async def test_nobody_waits_for_a_client_that_has_ended(autojump_clock: trio.testing.MockClock) -> None:
+async def test_callers_of_a_client_that_has_ended_get_an_error_at_once(autojump_clock: trio.testing.MockClock) -> None:
     client = reconnecting.Client(port=1)
     with trio.move_on_after(0):
         await client.run()
@@ -183,7 +183,7 @@ async def test_a_request_with_neither_answer_nor_exception_counts_as_hanging(
     assert seen == {"left hanging": 3}
 
 
-async def test_a_wrong_answer_counts_as_one() -> None:
+async def test_a_wrong_answer_is_counted_as_wrong() -> None:
     class Wrong:
         async def ask(self, question: int) -> int:
             return 0

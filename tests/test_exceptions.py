@@ -162,7 +162,7 @@ async def test_a_capture_that_awaited_a_cancelled_future_has_failed_and_was_not_
         assert caught.value.__cause__ is capture.exception()
 
 
-def test_a_future_cancelled_exception_has_the_reason() -> None:
+def test_a_future_cancelled_exception_shows_its_reason() -> None:
     assert str(FutureCancelledException()) == "the future was cancelled"
     assert FutureCancelledException().reason is None
     error = FutureCancelledException("too late")

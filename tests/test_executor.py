@@ -218,7 +218,7 @@ async def test_nothing_is_submitted_in_a_cancelled_scope(abandon: bool) -> None:
 
 
 @pytest.mark.parametrize("answer", ["done", Boom()])
-async def test_if_a_call_that_has_begun_is_cancelled_its_end_is_awaited(
+async def test_a_cancelled_call_that_has_begun_is_awaited_to_its_end(
     threads: concurrent.futures.ThreadPoolExecutor, busy: Busy, answer: object
 ) -> None:
     busy.answer = answer
@@ -311,7 +311,7 @@ async def test_a_function_that_cannot_be_pickled_raises_an_error_in_a_process_po
     assert await wrap_future(processes.submit(pow, 2, 5)) == 32
 
 
-async def test_if_a_worker_process_dies_the_pool_is_broken() -> None:
+async def test_if_a_worker_process_dies_its_call_and_later_calls_fail() -> None:
     with concurrent.futures.ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
         with pytest.raises(concurrent.futures.process.BrokenProcessPool):
             await run_in_executor(pool, os._exit, 1)

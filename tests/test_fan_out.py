@@ -51,7 +51,7 @@ if sys.version_info < (3, 11):
 
 
 @each_call
-async def test_if_cancelled_from_outside_it_raises_a_plain_cancelled(call: Call) -> None:
+async def test_a_call_cancelled_from_outside_raises_a_plain_cancelled(call: Call) -> None:
     with trio.CancelScope() as scope:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(cancel_when_blocked, scope)
@@ -62,7 +62,7 @@ async def test_if_cancelled_from_outside_it_raises_a_plain_cancelled(call: Call)
 
 
 @each_call
-async def test_if_cancelled_before_it_begins_it_starts_nothing(call: Call) -> None:
+async def test_a_call_cancelled_before_it_begins_starts_nothing(call: Call) -> None:
     async def never() -> None:
         raise AssertionError
 
@@ -72,7 +72,7 @@ async def test_if_cancelled_before_it_begins_it_starts_nothing(call: Call) -> No
 
 
 @each_call
-async def test_if_cancelled_while_a_function_fails_it_raises_a_group_of_both(call: Call) -> None:
+async def test_a_call_cancelled_while_a_function_fails_raises_a_group_of_both(call: Call) -> None:
     with trio.CancelScope() as scope:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(cancel_when_blocked, scope)
@@ -82,7 +82,7 @@ async def test_if_cancelled_while_a_function_fails_it_raises_a_group_of_both(cal
 
 @each_call
 @pytest.mark.parametrize("kind", [KeyboardInterrupt, SystemExit])
-async def test_only_exceptions_are_collected_or_suppressed(
+async def test_base_exceptions_are_neither_collected_nor_suppressed(
     call: Call, kind: type[BaseException], autojump_clock: MockClock
 ) -> None:
     error = await group_of(call(trio.sleep_forever, partial(fails, 1, kind)))
@@ -118,7 +118,7 @@ def test_a_single_failure_is_in_a_group_even_without_strict_exception_groups(cal
 
 
 @each_call
-def test_it_raises_a_plain_cancelled_even_without_strict_exception_groups(call: Call) -> None:
+def test_a_cancelled_call_raises_a_plain_cancelled_even_without_strict_exception_groups(call: Call) -> None:
     async def main() -> None:
         with trio.CancelScope() as scope:
             async with trio.open_nursery() as nursery:
@@ -130,13 +130,13 @@ def test_it_raises_a_plain_cancelled_even_without_strict_exception_groups(call: 
 
 
 @each_call
-async def test_it_is_a_checkpoint_even_if_no_function_is(call: Call) -> None:
+async def test_a_call_is_a_checkpoint_even_if_no_function_is(call: Call) -> None:
     with assert_checkpoints():
         await call(at_once)
 
 
 @pytest.mark.parametrize("call", named(gather, gather_outcomes, *MAPS))
-async def test_without_functions_it_is_a_checkpoint_and_the_result_is_empty(call: Call) -> None:
+async def test_a_call_without_functions_is_a_checkpoint_and_its_result_is_empty(call: Call) -> None:
     with assert_checkpoints():
         assert len(await call()) == 0
     with trio.CancelScope() as scope:
@@ -152,7 +152,7 @@ async def test_race_and_first_success_need_at_least_one_function(call: Call) -> 
 
 
 @each_call
-def test_outside_a_trio_run_it_says_that_it_needs_trio(call: Call) -> None:
+def test_outside_a_trio_run_a_call_says_that_it_needs_trio(call: Call) -> None:
     with pytest.raises(RuntimeError, match="triores needs Trio"):
         call(at_once).send(None)
 

@@ -114,6 +114,8 @@ async def swallows_everything(trial: Trial) -> None:
         (swallows_everything, "ctrl-c", "Ctrl-C was swallowed"),
     ],
 )
-def test_each_mistake_is_noticed(scenario: Scenario, fault: str, message: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_engine_notices_each_mistake(
+    scenario: Scenario, fault: str, message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with pytest.raises(AssertionError, match=message):
         try_each_moment(scenario, fault, 0, monkeypatch)

@@ -149,7 +149,7 @@ def test_if_the_block_settles_the_future_must_set_changes_nothing() -> None:
     assert future.result() == 3
 
 
-def test_if_the_block_ends_without_settling_the_future_it_fails() -> None:
+def test_if_the_block_ends_without_settling_its_future_the_future_fails() -> None:
     future = Future[int]()
     with future.must_set():
         pass
@@ -221,7 +221,7 @@ async def test_if_a_callback_fails_the_block_still_ends_with_its_own_exception(
     assert isinstance(future.exception(), Boom)
 
 
-async def test_if_the_block_ends_in_another_thread_it_raises_an_error_and_the_future_stays_pending() -> None:
+async def test_a_block_that_ends_in_another_thread_raises_an_error_and_its_future_stays_pending() -> None:
     future = Future[int]()
 
     def use_block(error: BaseException | None) -> None:

@@ -449,7 +449,7 @@ def test_the_mapping_is_read_only() -> None:
         del requests["a"]
 
 
-async def test_its_repr_shows_the_number_of_requests_and_the_state_of_the_reader() -> None:
+async def test_the_repr_of_a_map_shows_the_number_of_requests_and_the_state_of_the_reader() -> None:
     requests = FutureMap[str, int]()
     assert repr(requests) == "FutureMap(in_flight=0, reader='not begun')"
     with requests.expect("a"):

@@ -383,7 +383,7 @@ def test_ctrl_c_during_a_registration_takes_effect_before_or_after_it(name: str,
     at_each_line(program)
 
 
-def test_ctrl_c_while_a_callback_is_added_to_a_done_result_comes_before_the_call_or_after_it() -> None:
+def test_ctrl_c_while_a_callback_is_added_to_a_done_result_takes_effect_before_or_after_the_call() -> None:
     async def program(interrupter: Interrupter) -> None:
         future = Future[int]()
         future.set_result(3)

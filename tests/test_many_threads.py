@@ -54,7 +54,7 @@ def arrived(future: ResultBase[int], number: int) -> bool:
     return future.cancelled()
 
 
-async def test_no_completion_in_eight_busy_threads_is_lost_or_late(
+async def test_no_completion_from_eight_busy_threads_is_lost_or_late(
     many_switches: None, caplog: pytest.LogCaptureFixture
 ) -> None:
     token = trio.lowlevel.current_trio_token()

@@ -237,7 +237,7 @@ async def test_another_run_cannot_start_a_capture() -> None:
     assert runs == [1]
 
 
-async def test_the_ways_that_the_error_message_suggests_work(owned: Owned) -> None:
+async def test_the_ways_suggested_by_the_error_message_work(owned: Owned) -> None:
     future = owned.future
     await in_foreign_thread(lambda: trio.from_thread.run_sync(future.set_result, 3, trio_token=future.trio_token))
     assert future.result() == 3
@@ -416,7 +416,7 @@ def test_a_thread_that_settles_while_a_task_begins_to_wait_gets_an_error_or_wake
 
 
 @each_stepped_wait
-def test_if_a_task_begins_to_wait_while_a_thread_settles_it_is_woken_or_the_thread_gets_an_error(
+def test_a_task_that_begins_to_wait_while_a_thread_settles_is_woken_or_the_thread_gets_an_error(
     wait: Callable[[Future[int]], Awaitable[object]],
 ) -> None:
     async def main(race: Race, line: int) -> bool:

@@ -25,7 +25,7 @@ PACKAGE = Path(triores.__file__).parent
 
 
 @pytest.mark.parametrize("name", triores.__all__)
-def test_every_public_name_has_a_docstring_and_the_public_module(name: str) -> None:
+def test_every_public_name_has_a_docstring_and_belongs_to_the_package(name: str) -> None:
     public = getattr(triores, name)
     assert public.__module__ == "triores"
     assert public.__qualname__ == name
@@ -36,7 +36,7 @@ def test_every_public_name_has_a_docstring_and_the_public_module(name: str) -> N
                 assert inspect.getdoc(value), f"{name}.{member} has no docstring"
 
 
-def test_nothing_else_is_public() -> None:
+def test_only_the_names_in_all_are_public() -> None:
     assert triores.__all__ == sorted(triores.__all__)
     public = {name for name in vars(triores) if not name.startswith("_")}
     modules = {path.stem for path in PACKAGE.glob("[a-z]*.py")}  # users import them by their own names
@@ -77,7 +77,7 @@ def test_importing_the_package_loads_no_other_event_loop_and_no_thread_pool() ->
     assert third_party == {"triores"}
 
 
-def test_the_package_is_marked_as_typed() -> None:
+def test_the_package_is_marked_as_typed_and_its_version_has_three_parts() -> None:
     assert (PACKAGE / "py.typed").exists()
     assert triores.__version__.count(".") == 2
 

@@ -565,7 +565,7 @@ async def test_leaves_a_failure():
 """
 
 
-def test_it_works_with_pytest_trio_and_its_fixtures(run_suite: RunSuite) -> None:
+def test_the_plugin_works_with_pytest_trio_and_its_fixtures(run_suite: RunSuite) -> None:
     run_suite(
         ASYNC
         + """
@@ -586,7 +586,7 @@ async def test_with_a_fixture(server):
     )
 
 
-def test_it_works_with_anyios_plugin(run_suite: RunSuite) -> None:
+def test_the_plugin_works_with_anyios_plugin(run_suite: RunSuite) -> None:
     run_suite(
         """
         pytestmark = pytest.mark.anyio
@@ -616,7 +616,7 @@ def test_it_works_with_anyios_plugin(run_suite: RunSuite) -> None:
     )
 
 
-def test_it_works_with_tests_that_call_trio_run(run_suite: RunSuite) -> None:
+def test_the_plugin_works_with_tests_that_call_trio_run(run_suite: RunSuite) -> None:
     run_suite(
         ASYNC.replace("async def test_", "async def ")
         + """
@@ -639,7 +639,7 @@ class TestCase(unittest.TestCase):
     )
 
 
-def test_it_works_in_worker_processes_of_xdist(run_suite: RunSuite) -> None:
+def test_the_plugin_works_in_worker_processes_of_xdist(run_suite: RunSuite) -> None:
     report = run_suite(ASYNC, "-p", "xdist.plugin", "-n", "1", passed=3, errors=2)
     assert "Future(is_done=False) is pending" in report
 
@@ -705,7 +705,7 @@ async def test_it(request):
 # ---- what it costs
 
 
-def test_it_keeps_no_results_alive(run_suite: RunSuite) -> None:
+def test_the_plugin_keeps_no_results_alive(run_suite: RunSuite) -> None:
     run_suite(
         """
         class Error(Exception):
@@ -740,7 +740,7 @@ def test_it_keeps_no_results_alive(run_suite: RunSuite) -> None:
     )
 
 
-def test_it_runs_the_garbage_collector_only_if_a_pending_result_is_alive(run_suite: RunSuite) -> None:
+def test_the_plugin_runs_the_garbage_collector_only_if_a_pending_result_is_alive(run_suite: RunSuite) -> None:
     run_suite(
         """
         @pytest.fixture(scope="module")

@@ -209,7 +209,7 @@ HARMFUL: list[BaseException] = [
 
 
 @pytest.mark.parametrize("error", HARMFUL, ids=repr)
-async def test_an_exception_that_could_do_harm_in_another_task_is_raised_as_a_cause(error: BaseException) -> None:
+async def test_an_exception_that_could_do_harm_in_another_task_is_raised_only_as_a_cause(error: BaseException) -> None:
     future = failed(error)
     for reading in (read, unwrap, result):
         with pytest.raises(TaskFailedException) as caught:
@@ -251,7 +251,7 @@ def test_a_value_may_be_an_exception_or_an_outcome() -> None:
         assert future.exception() is None
 
 
-async def test_reading_a_stored_cancelled_elsewhere_does_no_harm() -> None:
+async def test_a_stored_cancelled_does_no_harm_when_it_is_read_elsewhere() -> None:
     error = await a_cancelled()
     future = failed(error)
     with trio.CancelScope() as scope:

@@ -68,7 +68,7 @@ class Settlers:
         self.order.append(future)
 
 
-def test_tasks_that_share_as_completed_take_the_results_in_the_order_of_settling(
+def test_tasks_that_share_as_completed_take_the_results_in_the_order_they_were_settled(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     async def program(choose: random.Random) -> None:
@@ -89,7 +89,7 @@ def test_tasks_that_share_as_completed_take_the_results_in_the_order_of_settling
     under_each_seed(program, monkeypatch)
 
 
-def test_a_channel_gets_the_results_in_the_order_of_settling(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_channel_gets_the_results_in_the_order_they_were_settled(monkeypatch: pytest.MonkeyPatch) -> None:
     async def program(choose: random.Random) -> None:
         async with trio.open_nursery() as nursery:
             settlers = Settlers(nursery, choose)
@@ -123,7 +123,7 @@ def test_the_first_to_finish_wins(call: Any, monkeypatch: pytest.MonkeyPatch) ->
     under_each_seed(program, monkeypatch)
 
 
-def test_values_come_in_the_order_given(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_gather_and_amap_return_values_in_the_order_given(monkeypatch: pytest.MonkeyPatch) -> None:
     async def program(choose: random.Random) -> None:
         async def run(n: int) -> int:
             await steps(choose.randrange(4))
@@ -136,7 +136,7 @@ def test_values_come_in_the_order_given(monkeypatch: pytest.MonkeyPatch) -> None
 
 
 @pytest.mark.parametrize("ordered", [False, True])
-def test_a_stream_gives_each_result_to_one_consumer_in_the_order_promised(
+def test_open_amap_gives_each_result_to_one_consumer_in_the_promised_order(
     ordered: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def program(choose: random.Random) -> None:

@@ -958,7 +958,7 @@ async def test_a_base_exception_of_a_task_as_the_block_ends_is_raised_in_a_group
                 await wait_all_tasks_blocked()
 
 
-async def test_the_task_has_the_context_variables_of_the_beginning_of_the_block() -> None:
+async def test_the_task_has_the_context_variables_from_when_the_block_was_entered() -> None:
     async def look() -> str:
         await trio.lowlevel.checkpoint()
         return colour.get()
@@ -990,7 +990,7 @@ async def test_entering_and_leaving_the_block_are_checkpoints() -> None:
     assert scope.cancelled_caught
 
 
-async def test_if_two_tasks_enter_at_once_one_of_them_gets_an_error() -> None:
+async def test_if_two_tasks_enter_the_block_at_once_one_of_them_gets_an_error() -> None:
     flights: SingleFlight[str, object] = SingleFlight()
 
     async def enter() -> None:

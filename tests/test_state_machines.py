@@ -821,7 +821,7 @@ class FutureMapMachine(OnTrio):
         assert not self.requests
 
 
-async def test_maps_of_requests_agree_with_their_model() -> None:
+async def test_future_maps_agree_with_their_model() -> None:
     await play(FutureMapMachine)
 
 
@@ -1023,5 +1023,5 @@ class SingleFlightMachine(OnTrio):
         self.may_close.set()
 
 
-async def test_shared_work_agrees_with_its_model() -> None:
+async def test_single_flights_agree_with_their_model() -> None:
     await play(SingleFlightMachine)

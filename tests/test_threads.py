@@ -97,7 +97,7 @@ async def test_an_exception_is_passed_to_the_thread_unchanged(error: BaseExcepti
     assert future.exception(0) is error
 
 
-async def test_a_cancelled_future_becomes_a_cancelled_future() -> None:
+async def test_if_the_result_is_cancelled_so_is_the_concurrent_future() -> None:
     result = Future[int]()
     future = to_concurrent_future(result)
     result.cancel()
@@ -116,7 +116,7 @@ async def test_the_concurrent_future_of_a_done_result_is_done_at_once() -> None:
     assert not pending()
 
 
-async def test_concurrent_futures_wait_and_as_completed_work() -> None:
+async def test_wait_and_as_completed_of_concurrent_futures_work() -> None:
     results = [Future[int]() for _ in range(4)]
     futures = [to_concurrent_future(result) for result in results]
     results[3].set_result(3)
@@ -489,7 +489,9 @@ async def test_if_the_nursery_is_closed_the_future_fails() -> None:
     assert not pending()
 
 
-async def test_a_refused_start_is_freed_without_the_garbage_collector(no_collector: None) -> None:
+async def test_the_future_of_a_task_that_could_not_start_is_freed_without_the_garbage_collector(
+    no_collector: None,
+) -> None:
     future = start_from_thread(await a_closed_nursery(), three)
     future_ref = weakref.ref(future)
     assert future.done()

@@ -84,7 +84,7 @@ def test_the_time_until_a_woken_task_gets_its_turn_is_not_a_wait() -> None:
     assert {(first.track, 0, 1), (second.track, 0, 1), (first.track, 6, 7)} < waits
 
 
-def test_the_running_time_of_a_call_is_that_of_its_steps() -> None:
+def test_the_running_time_of_a_call_is_the_sum_of_its_steps() -> None:
     async def work() -> None:
         clock.jump(2)
         await trio.sleep(1)
@@ -184,7 +184,7 @@ async def add_all(items: list[float]) -> None:
 
 
 @pytest.mark.parametrize("use", [map_all, read_all, add_all])
-def test_each_item_of_a_map_is_a_call(use: Callable[[list[float]], Awaitable[None]]) -> None:
+def test_each_item_of_a_map_is_recorded_as_a_call(use: Callable[[list[float]], Awaitable[None]]) -> None:
     recorder = record(partial(use, [3, 1, 2]))
     items = {span.name: (span.begin, span.end, span.ended, span.is_row) for span in spans(recorder, "call")}
     assert items == {
@@ -325,7 +325,7 @@ def test_if_a_result_is_settled_outside_any_task_there_is_no_arrow() -> None:
 # ---- the ways to use it
 
 
-def test_a_run_is_recorded_from_adding_the_instrument_to_removing_it() -> None:
+def test_a_run_is_recorded_from_when_the_instrument_is_added_until_it_is_removed() -> None:
     recorder = Recorder()
 
     async def main() -> None:
@@ -347,7 +347,7 @@ def test_a_run_is_recorded_from_adding_the_instrument_to_removing_it() -> None:
     assert len(spans(recorder, "task", "known before")) == 1
 
 
-def test_a_block_is_recorded() -> None:
+def test_a_recorder_can_record_a_block() -> None:
     recorder = Recorder()
 
     async def main() -> None:

@@ -402,7 +402,7 @@ async def test_the_cost_of_a_wait_is_linear(
 # ---- wait_all and wait_any
 
 
-async def test_wait_all_waits_for_the_last_one(nursery: trio.Nursery) -> None:
+async def test_wait_all_waits_for_the_last_result(nursery: trio.Nursery) -> None:
     futures = pending(3)
     capture = ResultCapture.start_soon(nursery, wait_all, [done(), *futures, futures[1]])
     for future in futures:

@@ -100,7 +100,7 @@ async def _sent(results: Sequence[ResultBase[Any]]) -> None:
         await results_to_channel(results, send)
 
 
-async def test_a_task_that_sleeps_in_a_wait_for_one_result_says_so() -> None:
+async def test_the_sleep_data_of_a_task_that_waits_for_one_result_is_that_result() -> None:
     future = Future[int]()
     async with trio.open_nursery() as nursery:
         nursery.start_soon(future.wait_done)
@@ -112,7 +112,7 @@ async def test_a_task_that_sleeps_in_a_wait_for_one_result_says_so() -> None:
         assert task.custom_sleep_data is None
 
 
-async def test_a_task_that_sleeps_in_wait_all_says_for_what() -> None:
+async def test_the_sleep_data_of_a_task_in_wait_all_lists_its_results() -> None:
     done, first, second = Future[int](), Future[int](), Future[int]()
     done.set_result(0)
     async with trio.open_nursery() as nursery:
@@ -126,7 +126,9 @@ async def test_a_task_that_sleeps_in_wait_all_says_for_what() -> None:
 
 
 @pytest.mark.parametrize("wait", [wait_any, _first_of, _sent])
-async def test_a_task_that_sleeps_until_the_next_of_several_says_so(wait: Callable[..., Any]) -> None:
+async def test_the_sleep_data_of_a_task_that_needs_any_one_of_several_results_lists_none(
+    wait: Callable[..., Any],
+) -> None:
     first, second = Future[int](), Future[int]()
     async with trio.open_nursery() as nursery:
         nursery.start_soon(wait, [first, second])
@@ -259,7 +261,7 @@ async def test_two_shared_calls_cannot_ask_for_each_others_keys() -> None:
 
 
 @pytest.mark.parametrize("how", ["in turn", "wait_all", "gather", "flights"])
-async def test_packages_that_need_one_another_cannot_be_built(
+async def test_packages_that_need_one_another_get_an_error_instead_of_hanging(
     how: str, tasks: Tasks, autojump_clock: MockClock, nursery: trio.Nursery
 ) -> None:
     needs = {"app": ["web", "json"], "web": ["json", "log"], "json": ["log"], "log": ["app"], "cli": ["app"]}
@@ -310,7 +312,7 @@ async def test_a_nursery_around_part_of_the_cycle_counts_if_no_other_task_is_in_
 
 
 @pytest.mark.parametrize("depth", [0, 2])
-async def test_a_nursery_counts_too_if_its_task_sleeps_until_the_cycle_has_ended(
+async def test_a_nursery_counts_too_if_its_task_waits_for_the_cycle_to_end(
     tasks: Tasks, autojump_clock: MockClock, nursery: trio.Nursery, depth: int
 ) -> None:
     async def group(depth: int) -> None:
@@ -330,7 +332,7 @@ async def test_a_nursery_counts_too_if_its_task_sleeps_until_the_cycle_has_ended
     assert len(tasks.refused()) == 1
 
 
-async def test_scopes_may_be_nested_to_any_depth(tasks: Tasks, autojump_clock: MockClock) -> None:
+async def test_a_cycle_inside_thousands_of_nested_scopes_is_refused(tasks: Tasks, autojump_clock: MockClock) -> None:
     with ExitStack() as stack:
         for _ in range(3000):  # Trio's own `effective_deadline` recurses
             stack.enter_context(trio.CancelScope())
@@ -407,7 +409,7 @@ async def test_another_task_may_end_part_of_the_cycle(tasks: Tasks, autojump_clo
 
 
 @pytest.mark.parametrize("how", ["deadline", "cancelled by a task in it", "cancelled by its own task"])
-async def test_a_nursery_around_a_part_of_the_cycle_may_end_before_the_cycle(
+async def test_a_nursery_around_part_of_the_cycle_may_end_before_the_cycle(
     tasks: Tasks, autojump_clock: MockClock, nursery: trio.Nursery, how: str
 ) -> None:
     async def group() -> None:
@@ -609,7 +611,7 @@ async def test_a_call_of_open_amap_may_wait_for_the_task_that_leaves_the_block(
     await not_refused(tasks)
 
 
-async def test_a_task_may_need_another_one_by_two_paths(
+async def test_a_task_may_wait_for_another_one_along_two_paths(
     tasks: Tasks, autojump_clock: MockClock, nursery: trio.Nursery
 ) -> None:
     tasks.start(nursery, "top", tasks.waiting_for("left", "right"))
@@ -619,7 +621,7 @@ async def test_a_task_may_need_another_one_by_two_paths(
     await not_refused(tasks)
 
 
-async def test_a_task_that_is_cancelled_already_may_wait(tasks: Tasks, autojump_clock: MockClock) -> None:
+async def test_a_task_that_is_already_cancelled_may_wait(tasks: Tasks, autojump_clock: MockClock) -> None:
     async def wait() -> None:
         await tasks["own"].wait_done()
 
@@ -673,7 +675,7 @@ def test_in_guest_mode_a_cycle_is_refused_and_other_waits_are_not() -> None:
     assert tasks.refused() == ["own"]
 
 
-async def test_a_cycle_of_more_tasks_than_are_looked_at_hangs(tasks: Tasks, autojump_clock: MockClock) -> None:
+async def test_a_cycle_of_more_tasks_than_the_check_looks_at_hangs(tasks: Tasks, autojump_clock: MockClock) -> None:
     async with trio.open_nursery() as nursery:
         for number in range(33):
             tasks.start(nursery, str(number), tasks.waiting_for(str((number + 1) % 33)))
@@ -682,7 +684,7 @@ async def test_a_cycle_of_more_tasks_than_are_looked_at_hangs(tasks: Tasks, auto
     assert tasks.refused() == []
 
 
-async def test_a_cycle_of_as_many_tasks_as_are_looked_at_is_refused(
+async def test_a_cycle_of_as_many_tasks_as_the_check_looks_at_is_refused(
     tasks: Tasks, autojump_clock: MockClock, nursery: trio.Nursery
 ) -> None:
     for number in range(32):
@@ -692,7 +694,7 @@ async def test_a_cycle_of_as_many_tasks_as_are_looked_at_is_refused(
 
 
 @pytest.mark.parametrize(("depth", "refused"), [(20, ["leaf"]), (40, [])])
-async def test_a_few_parents_are_looked_at(
+async def test_the_check_looks_at_only_so_many_parents(
     depth: int, refused: list[str], tasks: Tasks, autojump_clock: MockClock
 ) -> None:
     async def nest(depth: int) -> None:
@@ -845,7 +847,7 @@ NEEDED_OF_TRIO = [name for name, value in vars(_cycles).items() if isinstance(va
 
 @pytest.mark.leaves_results
 @pytest.mark.parametrize("name", NEEDED_OF_TRIO)
-async def test_a_version_of_trio_that_lacks_something_gets_no_error(
+async def test_if_trio_lacks_a_name_that_the_check_needs_no_wait_is_refused(
     name: str, tasks: Tasks, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def parent() -> None:

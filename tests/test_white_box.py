@@ -24,7 +24,7 @@ PRIVATE = re.compile(
 )
 
 
-def test_no_test_uses_the_inside_of_the_package_without_a_reason_listed_here() -> None:
+def test_only_the_files_listed_here_use_private_parts_of_the_package() -> None:
     looking: set[str] = set()
     for path in Path(__file__).parent.glob("*.py"):
         text = re.sub(r"^if TYPE_CHECKING:\n(?:    .*\n|\n)*", "", path.read_text(encoding="utf-8"), flags=re.MULTILINE)
