@@ -471,7 +471,7 @@ def test_a_limit_that_is_not_an_integer_raises_an_error_at_the_call(name: str, c
 
 async def test_without_a_limit_open_amap_runs_all_calls_at_once(autojump_clock: MockClock) -> None:
     captures = await streamed(returns, range(100))
-    assert [capture.result() for capture in captures] == [*range(100)] or trio.current_time() == 1
+    assert sorted(capture.result() for capture in captures) == [*range(100)]
     assert trio.current_time() == 1
 
 
@@ -912,6 +912,8 @@ async def test_a_generator_that_shields_itself_is_cancelled_at_its_next_yield(au
 async def test_results_can_be_taken_only_inside_the_block() -> None:
     async with open_amap(returns_later, [1, 2], limit=1) as results:
         await anext(results)
+        await wait_all_tasks_blocked()
+        assert "1 results ready" in repr(results)
     with pytest.raises(trio.ClosedResourceError, match="open_amap has no more results"):
         await anext(results)
 
@@ -1204,13 +1206,6 @@ async def test_items_added_at_the_beginning_come_before_the_whole_source(kind: A
                 results.add(item)
             assert len([capture async for capture in results]) == 7
         assert begun == [10, 11, 12, 0, 1, 2, 3]
-
-
-async def test_results_that_nobody_took_are_gone_when_the_block_has_ended() -> None:
-    async with open_amap(at_once, [1, 2]) as results:
-        await wait_all_tasks_blocked()
-    with pytest.raises(trio.ClosedResourceError):
-        await anext(results)
 
 
 @each_map

@@ -258,12 +258,24 @@ async def test_what_is_not_suppressed_is_passed_on_unchanged() -> None:
 
 
 async def test_a_capture_is_settled_in_the_step_in_which_its_routine_ends(nursery: trio.Nursery) -> None:
-    capture = ResultCapture.start_soon(nursery, double, 2)
-    seen: list[object] = []
-    capture.add_done_callback(lambda result: seen.append(result.result()))
-    with assert_checkpoints():
-        assert await capture == 4
-    assert seen == [4]
+    class Steps(trio.abc.Instrument):
+        def after_task_step(self, task: trio.lowlevel.Task) -> None:
+            if ended:
+                settled.append(capture.is_done())
+
+    async def routine() -> int:
+        await trio.lowlevel.checkpoint()
+        ended.append(True)
+        return 4
+
+    ended: list[bool] = []
+    settled: list[bool] = []
+    capture = ResultCapture.start_soon(nursery, routine)
+    steps = Steps()
+    trio.lowlevel.add_instrument(steps)
+    assert await capture == 4
+    trio.lowlevel.remove_instrument(steps)
+    assert settled[0]
 
 
 async def test_a_routine_cannot_read_its_own_result() -> None:

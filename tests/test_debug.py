@@ -1131,10 +1131,11 @@ async def test_a_wait_is_found_behind_generators_and_wrappers(nursery: trio.Nurs
 async def test_the_search_for_what_a_task_awaits_has_a_limited_depth(
     nursery: trio.Nursery, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    nursery.start_soon(_awaited, Future[int](), name="deep")
+    nursery.start_soon(_generated, name="deep")
     await wait_all_tasks_blocked()
+    assert only("deep").function == "numbers"
     monkeypatch.setattr(_stacks, "_DEEP", 1)
-    assert only("deep").function == "_awaited"
+    assert only("deep").function == "_generated"
 
 
 async def test_a_thread_that_has_just_ended_is_shown_without_a_line(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -1256,7 +1257,7 @@ async def test_a_dump_still_shows_the_tasks_if_trio_lacks_a_name(
     debug.watch(1, io.StringIO())
     await wait_all_tasks_blocked()
     assert "parent" in dumped()
-    assert _runs.all_runs(trio.lowlevel.current_trio_token()) is not None
+    _runs.all_runs(trio.lowlevel.current_trio_token())  # raises nothing, even if it can't find the run
 
 
 async def test_if_it_is_unknown_which_tasks_sleep_no_task_is_marked(
@@ -1294,13 +1295,14 @@ async def test_if_it_is_unknown_which_parents_wait_for_their_tasks_none_is_said_
 
 @pytest.fixture
 def usr1() -> Generator[int]:
+    if not hasattr(signal, "SIGUSR1"):
+        pytest.skip("this system has no SIGUSR1")
     before = signal.getsignal(signal.SIGUSR1)
     yield signal.SIGUSR1
     debug.unregister(signal.SIGUSR1)
     signal.signal(signal.SIGUSR1, before)
 
 
-@pytest.mark.skipif(not hasattr(signal, "SIGUSR1"), reason="there are no such signals")
 def test_a_signal_dumps_while_trio_sleeps(usr1: int) -> None:
     class WakingFile(io.StringIO):
         def write(self, text: str) -> int:
@@ -1331,7 +1333,6 @@ def test_a_signal_dumps_while_trio_sleeps(usr1: int) -> None:
     assert not debug.unregister(usr1)
 
 
-@pytest.mark.skipif(not hasattr(signal, "SIGUSR1"), reason="there are no such signals")
 def test_unregister_restores_the_original_handler(usr1: int) -> None:
     def before(*_args: object) -> None:
         pass
@@ -1393,7 +1394,7 @@ def test_a_guest_is_shown_while_its_host_runs() -> None:
             main, run_sync_soon_threadsafe=loop.call_soon_threadsafe, done_callback=lambda _: done.set()
         )
         while not tokens or not tokens[0][1].statistics().waiters:
-            await asyncio.sleep(0.001)
+            await asyncio.sleep(0)
         text = dumped()
         tokens[0][0].run_sync_soon(tokens[0][1].set_result, 1)
         await done.wait()
@@ -1555,12 +1556,11 @@ def test_a_run_that_is_crashing_can_be_dumped() -> None:
             texts.append(dumped())
 
     texts: list[str] = []
-    with pytest.raises(trio.TrioInternalError) as info:
+    with pytest.raises(trio.TrioInternalError):
         trio.run(main)
     texts.append(dumped())
-    assert all("Trio run" in text for text in texts[:1])
-    assert "can't be dumped" not in "".join(texts)
-    assert isinstance(info.value, trio.TrioInternalError)
+    assert "main: is running" in texts[0]
+    assert not re.search("raised|failed", "".join(texts))
 
 
 _CRASH = """
@@ -1860,7 +1860,7 @@ def test_the_command_says_in_one_line_what_went_wrong(
     assert refused(capsys, "1234") == f"triores: {line}"
 
 
-@pytest.mark.skipif(not hasattr(signal, "SIGSTOP"), reason="there are no such signals")
+@pytest.mark.skipif(not hasattr(signal, "SIGSTOP"), reason="this system has no SIGSTOP")
 def test_with_remote_exec_the_command_needs_no_handler_in_the_process(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -421,26 +421,6 @@ async def test_if_a_loser_fails_when_cancelled_its_exception_is_raised_and_the_v
     assert discarded == [3]
 
 
-async def test_a_loser_that_fails_by_itself_after_it_was_cancelled_is_dropped(autojump_clock: MockClock) -> None:
-    async def shielded_failure() -> int:
-        with trio.CancelScope(shield=True):
-            await trio.sleep(2)
-        raise Other
-
-    assert await first_success(shielded_failure, returns_three) == 3
-
-
-async def test_a_loser_may_fail_with_an_exception_that_is_in_its_own_context(autojump_clock: MockClock) -> None:
-    async def shielded_failure() -> int:
-        with trio.CancelScope(shield=True):
-            await trio.sleep(2)
-        error, other = Other(), Other()
-        error.__context__, other.__context__ = other, error
-        raise error
-
-    assert await first_success(shielded_failure, returns_three) == 3
-
-
 async def returns_three() -> int:
     await trio.sleep(1)
     return 3

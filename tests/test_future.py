@@ -24,13 +24,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 
-def test_a_future_can_be_made_and_settled_outside_a_trio_run() -> None:
-    future = Future[int]()
-    future.set_result(3)
-    assert future.result() == 3
-    assert future.trio_token is None
-
-
 SETTLING: dict[str, Callable[[Future[Any]], object]] = {
     "set_result": lambda future: future.set_result(4),
     "set_exception": lambda future: future.set_exception(Boom()),

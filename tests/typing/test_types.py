@@ -10,8 +10,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import pytest
-
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
     from typing import Protocol
@@ -257,8 +255,3 @@ if TYPE_CHECKING:
             await flights.run(3, fetch, "http://x", 3)  # type: ignore[arg-type] # the key has another type
         SingleFlight[str, bytes](nursery)
         SingleFlight[str, bytes](group)
-
-
-@pytest.mark.parametrize("name", ["reading", "starting"])
-def test_what_is_written_for_type_checkers_is_not_run(name: str) -> None:
-    assert name not in globals()
