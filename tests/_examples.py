@@ -1,4 +1,4 @@
-"""The example programs: run as a user would, or imported."""
+"""Helpers that run the example programs as a user would, or import them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ TIME_LIMIT = 30  # seconds; if a program takes longer, it hangs
 
 def run_example(name: str, *arguments: str | Path) -> subprocess.CompletedProcess[bytes]:
     """Run a program with warnings as errors."""
-    # Whatever the environment of the tests says: "dumb" keeps colours out of the output, and "strict" raises an error
+    # These override the environment of the tests: "dumb" keeps colours out of the output, and "strict" raises an error
     # for file names that can't be encoded.
     environment = {**os.environ, "TERM": "dumb", "PYTHONIOENCODING": "utf-8:strict"}
     return subprocess.run(

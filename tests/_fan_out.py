@@ -27,7 +27,7 @@ variable = contextvars.ContextVar("variable", default="unset")
 
 
 class Other(Exception):
-    """An exception raised after another one."""
+    """A second exception, raised after `Boom` or because of a cancellation."""
 
 
 async def returns(value: Any, after: float = 1) -> Any:
@@ -122,7 +122,7 @@ async def group_of(awaitable: Awaitable[object]) -> BaseExceptionGroup[BaseExcep
     error = await error_of(awaitable)
     assert isinstance(error, BaseExceptionGroup)
 
-    return cast("Any", error)  # type: ignore[no-any-return]  # the checkers don't know the type inside the group
+    return cast("Any", error)  # type: ignore[no-any-return]  # type checkers don't know what is in the group
 
 
 async def never_called() -> None:

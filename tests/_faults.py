@@ -4,12 +4,12 @@ A scenario is an async function that gets its routines from a `Trial`. The trial
 be in order when the scenario has ended, however it ended. It checks each time that
 
 - no task is left behind, and nothing hangs;
-- nothing is still registered on a result or in flight, and no future is pending that had to be settled;
-- a cancellation takes no time, and leaves each call as a plain `trio.Cancelled`; Ctrl-C leaves the scenario;
-- no exception is lost: the scenario raised it or put it into `reported`, or a result has it; and no other comes out;
-- no value is lost: whatever was opened is closed.
+- nothing is still registered on a result or in flight, and every future that had to be settled is done;
+- a cancellation takes no time, and each call raises it as a plain `trio.Cancelled`; Ctrl-C is not swallowed;
+- no exception is lost: the scenario raised it or added it to `reported`, or a result holds it; no other is raised;
+- no value is lost: everything that was opened has been closed.
 
-All tests check that no task is woken twice, and that no coroutine is left unawaited: `conftest` and pytest do that.
+In all tests, `conftest` checks that no task is woken twice, and pytest checks that no coroutine is left unawaited.
 """
 
 from __future__ import annotations
@@ -36,15 +36,15 @@ EXPECTED = (Boom, TaskFailedException, FutureNeverSetException, KeyboardInterrup
 
 
 class Trial(trio.abc.Instrument):
-    """One run of a scenario. One thing goes wrong, before a step of a task or at a checkpoint of a routine."""
+    """One run of a scenario. One thing goes wrong, either before a step of a task or at a checkpoint of a routine."""
 
     def __init__(self, fault: str, moment: int) -> None:
         self.fault, self.left, self.fired = fault, moment, False
         self.scope = trio.CancelScope()
         self.stopped_at: float | None = None  # when the scope was cancelled
         self.ended_at = 0.0
-        self.watched: list[Any] = []  # results; it may be right to leave them pending
-        self.owed: list[Any] = []  # results and concurrent futures
+        self.watched: list[Any] = []  # results that may be left pending
+        self.owed: list[Any] = []  # results and concurrent futures that must end up done
         self.tables: list[object] = []  # their reprs show what is in flight
         self.raised: list[Boom] = []
         self.reported: list[BaseException | None] = []
@@ -86,12 +86,12 @@ class Trial(trio.abc.Instrument):
     async def connect(self, steps: int = 1, seconds: float = 0) -> object:
         """Open a connection, which the scenario has to remove from `open`."""
         connection = await self.value(object(), steps, seconds)
-        await trio.lowlevel.cancel_shielded_checkpoint()  # so that two can succeed in one tick
+        await trio.lowlevel.cancel_shielded_checkpoint()  # so that two connections can succeed in one tick
         self.open.append(connection)
         return connection
 
     async def call(self, awaitable: Awaitable[T]) -> T:
-        """Make one public call. If it raises only a cancellation, that must not be in a group."""
+        """Make one public call. If it raises nothing but a cancellation, the cancellation must not be in a group."""
         try:
             return await awaitable
         except BaseException as error:
@@ -109,7 +109,7 @@ class Trial(trio.abc.Instrument):
 
     def check(self, error: BaseException | None) -> None:
         for leaf in leaves(error):
-            if not isinstance(leaf, EXPECTED):  # or an assertion of the scenario has failed
+            if not isinstance(leaf, EXPECTED):  # it may be a failed assertion of the scenario
                 raise AssertionError(f"an unexpected exception: {leaf!r}") from leaf
         assert all(map(is_free, filter(isfuture, [*self.watched, *self.owed]))), "something was left registered"
         assert all(result.done() for result in self.owed), "a future was left pending"
@@ -119,31 +119,31 @@ class Trial(trio.abc.Instrument):
         arrived = {id(cause) for error in reported for cause in causes(error)}
         assert all(id(boom) in arrived for boom in self.raised), "a failure was lost"
         interrupted = self.fired and self.fault == "ctrl-c"
-        assert error is None or self.raised or interrupted, "it failed, although nothing went wrong"
+        assert error is None or self.raised or interrupted, "the scenario failed although nothing went wrong"
         assert not interrupted or any(type(leaf) is KeyboardInterrupt for leaf in leaves(error)), "Ctrl-C was swallowed"
 
 
 def system_tasks() -> set[str]:
-    """The names of the run's outermost tasks, except the one with which triores notices the end of the run."""
+    """The names of the run's outermost tasks, except the one that tells triores that the run has ended."""
     root: Any = trio.lowlevel.current_root_task()
     return {task.name for nursery in root.child_nurseries for task in nursery.child_tasks} - {"triores: end of run"}
 
 
 def try_once(scenario: Scenario, fault: str, moment: int) -> bool:
-    """Run the scenario once. Returns whether the fault happened."""
+    """Run the scenario once, and return whether the fault happened."""
     trial = Trial(fault, moment)
 
     async def main() -> None:
         before = system_tasks()
         trio.lowlevel.add_instrument(trial)
-        with trio.move_on_after(86_400) as limit:  # on the mock clock; whatever waits for a day would wait forever
+        with trio.move_on_after(86_400) as limit:  # by the mock clock; what has waited for a day would wait forever
             try:
                 with trial.scope:
                     await scenario(trial)
             finally:
                 trial.ended_at = trio.current_time()
                 trio.lowlevel.remove_instrument(trial)
-                assert not limit.cancel_called, "it hangs"
+                assert not limit.cancel_called, "the scenario hangs"
                 assert system_tasks() == before, "a task was left behind"
                 assert not trial.open, "a value was lost, or a source was left open"
 

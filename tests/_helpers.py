@@ -1,4 +1,4 @@
-"""Helpers for several test modules."""
+"""Helpers that several test modules share."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from triores import ResultBase
 
 T = TypeVar("T")
-SOAK = "TRIORES_SOAK" in os.environ  # set if the tests may take minutes
+SOAK = "TRIORES_SOAK" in os.environ  # if it is set, the tests may take minutes
 
 
 class Boom(Exception):
@@ -30,7 +30,7 @@ class Boom(Exception):
 
 
 def leaves(error: BaseException | None) -> Iterator[BaseException]:
-    """The exceptions in a group, at any depth, or the one exception."""
+    """The exceptions in a group, at any depth; or the exception itself, if it isn't a group."""
     parts: tuple[BaseException, ...] | None = getattr(error, "exceptions", None)
     if parts is not None:
         for part in parts:
@@ -40,10 +40,10 @@ def leaves(error: BaseException | None) -> Iterator[BaseException]:
 
 
 def causes(error: BaseException | None) -> Iterator[BaseException]:
-    """The exceptions in a group, and their causes."""
+    """The exceptions in a group, and the causes of each."""
     for leaf in leaves(error):
         yield leaf
-        # Ctrl-C may come while another exception is being raised, and replaces it.
+        # Ctrl-C may come while another exception is being raised, and then replaces it.
         came_from = leaf.__context__ if isinstance(leaf, KeyboardInterrupt) else leaf.__cause__
         if came_from is not leaf:
             yield from causes(came_from)
@@ -56,13 +56,13 @@ def leaf_types(error: BaseException) -> list[type[BaseException]]:
 
 @contextmanager
 def no_cycles() -> Generator[Callable[[Any], Any]]:
-    """Check that some objects are freed in the block by reference counting alone.
+    """Check that reference counting alone frees some objects before the block ends.
 
-    Pass them to the yielded function, which returns them. By the end of the block, the test must have dropped all its
-    references to them; so put the code into a function, and call it or run it with Trio in the block.
+    Pass each of them to the yielded function, which returns it. By the end of the block, the test must have dropped all
+    of its references to them, so put the code into a function that you call, or run with Trio, inside the block.
     """
     if sys.implementation.name != "cpython":
-        pytest.skip("only CPython frees objects by reference counts")
+        pytest.skip("only CPython frees objects by counting references")
     watched: list[weakref.ref[Any]] = []
 
     def watch(obj: Any) -> Any:
@@ -95,12 +95,12 @@ def no_task_rescheduled_twice() -> Generator[None]:
             raise
 
     before = Runner.reschedule
-    Runner.reschedule = reschedule  # type: ignore[method-assign, assignment] # put back below
+    Runner.reschedule = reschedule  # type: ignore[method-assign, assignment] # restored below
     try:
         yield
     finally:
-        Runner.reschedule = before  # type: ignore[method-assign] # Trio's own method again
-    assert not refused, "a task was rescheduled that wasn't asleep"
+        Runner.reschedule = before  # type: ignore[method-assign] # restores Trio's own method
+    assert not refused, "a task that wasn't asleep was rescheduled"
 
 
 def is_free(result: ResultBase[Any]) -> bool:
@@ -120,7 +120,7 @@ async def in_foreign_run(async_fn: Callable[[], Awaitable[T]]) -> T:
 
 @contextmanager
 def traced_by(trace: Callable[[FrameType, str, Any], Any]) -> Generator[None]:
-    """Trace this thread in the block. After it, the previous trace function continues, such as that of coverage."""
+    """Trace this thread inside the block; afterwards, restore the previous trace function, such as coverage's."""
     before = sys.gettrace()
     sys.settrace(trace)
     try:
@@ -130,6 +130,6 @@ def traced_by(trace: Callable[[FrameType, str, Any], Any]) -> Generator[None]:
 
 
 def seed_scheduler(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Shuffle the order in which Trio runs the tasks of one tick, in a way that depends only on the seed."""
+    """Make the order in which Trio runs the tasks of a tick depend only on the seed."""
     monkeypatch.setattr(trio._core._run, "_ALLOW_DETERMINISTIC_SCHEDULING", True)
     trio._core._run._r.seed(seed)

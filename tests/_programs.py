@@ -1,8 +1,8 @@
-"""Random programs whose tasks wait for one another, to find out in which waits the check for cycles raises an error.
+"""Random programs whose tasks wait for one another, which show for which waits the check for cycles raises an error.
 
-Each task decides by its own random numbers what it does next, so the same seed gives the same program. The check is on,
-but its errors aren't raised, only noted, and the program continues as if the check were off. So the outcome of each
-refused wait can be seen: if it succeeds later, the error would have been a false alarm.
+Each task uses its own random numbers to decide what to do next, so the same seed gives the same program. The check is
+on, but its errors are only noted, not raised, and the program continues as if the check were off. This shows how each
+refused wait ends: if it succeeds later, the error would have been a false alarm.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 
     from triores import ResultBase
 
-# How often tasks take each step. A plain program has only steps that the check understands.
+# How often tasks choose each step. A plain program consists only of steps that the check understands.
 PLAIN = {"pause": 4, "one": 4, "everything": 2, "children": 4, "gathered": 1, "mapped": 1, "fail": 1}
 _HOSTILE_STEPS = {
     "future": 1,
@@ -62,8 +62,8 @@ HOSTILE = PLAIN | _HOSTILE_STEPS
 # The same, but tasks also cancel nurseries that they have nothing to do with.
 OUTSIDERS = HOSTILE | {"cancel_nursery": 2}
 
-_TASKS = 10  # at most
-_NEVER = 1_000_000  # seconds; a task that still waits after that hangs
+_TASKS = 10  # at most; any further tasks do nothing
+_NEVER = 1_000_000  # seconds; a task that is still waiting after that hangs
 
 
 @dataclass
@@ -73,10 +73,10 @@ class Findings:
     ended: int = 0
     hanging: int = 0
     hanging_refused: int = 0  # hanging programs that would have got an error
-    hopeless: int = 0  # hanging programs with a cycle that gets an error if the check runs at the end
+    hopeless: int = 0  # hanging programs with a cycle that the check would find at the end
     hopeless_refused: int = 0
     false_alarms: list[int] = field(default_factory=list[int])  # seeds
-    only_cancelled: int = 0  # refused waits of programs that ended: only a cancellation ended these waits
+    only_cancelled: int = 0  # refused waits that were ended only by a cancellation, in programs that ended
 
     def add(self, program: Program) -> None:
         if program.succeeded:
@@ -104,9 +104,9 @@ def _percent(part: int, whole: int) -> str:
 
 
 def _is_hopeless() -> bool:
-    """Return whether any task sleeps in a wait that would get the error if it only began now.
+    """Return whether any task sleeps in a wait that would get the error if it began now.
 
-    Not all of them got it, since a cycle can become hopeless after its last wait has begun.
+    Not every such wait got it, since a cycle can become hopeless after its last wait has begun.
     """
     root = trio.lowlevel.current_root_task()
     assert root is not None
@@ -183,7 +183,7 @@ class Program:
         limit.cancel()
 
     async def routine(self, path: str, *_args: object) -> None:
-        """Each task runs this: a few random steps."""
+        """Take a few random steps. Every task runs this."""
         self._tasks += 1
         if self._tasks > _TASKS:
             return
@@ -202,7 +202,7 @@ class Program:
         return [partial(self.routine, f"{path}.{number}") for number in range(rng.randint(1, 3))]
 
     def _results(self, rng: random.Random, path: str, most: int, *, futures: bool = False) -> list[ResultBase[None]]:
-        """Results to wait for: mostly those of earlier tasks, as in a correct program, but sometimes any."""
+        """Results to wait for: mostly those of earlier tasks, as in a correct program, but sometimes of any task."""
         known = self._open_futures if futures else self._captures
         paths = [*known]
         if rng.random() < 0.8:
@@ -258,7 +258,7 @@ class Program:
         if rng.random() < 0.3:
             raise Boom
 
-    # ---- other steps
+    # ---- steps of hostile programs
 
     async def future(self, rng: random.Random, path: str) -> None:
         if results := self._results(rng, path, 1, futures=True):

@@ -1,4 +1,4 @@
-"""The scenarios of the fault tests. `SCENARIOS`, at the end, shows which public calls each of them covers."""
+"""The scenarios of the fault tests. `SCENARIOS`, at the end, lists the public calls that each of them covers."""
 
 from __future__ import annotations
 
@@ -115,13 +115,13 @@ async def gathers(trial: Trial) -> None:
 
 
 async def races(trial: Trial) -> None:
-    """The winner is the attempt that the call is waiting for, one of several in the same tick, or a later one."""
+    """The winner is the attempt that the call is waiting for, one of several in the same tick, or a later attempt."""
     hedged: Any = partial(triores.first_success, stagger=2)
     plans: Any = [(triores.race, 1, 1, 2), (triores.first_success, 1, 1, 1), *((hedged, n, 1, n) for n in (1, 3, 5))]
     for call, *waits in plans:
         attempts = [partial(trial.connect, 1, wait) for wait in waits]
         winner = await trial.call(call(*attempts, discard=trial.open.remove))
-        trial.reported += trial.raised  # a success drops the failures
+        trial.reported += trial.raised  # a success drops the failures of other attempts
         trial.open.remove(winner)
 
 
@@ -188,7 +188,7 @@ async def flights(trial: Trial) -> None:
         trial.tables.append(shared)
         await gather(partial(call, 9, 3), partial(call, 0, 3), partial(call, 9, 3))
         await gather(partial(call, 2, 1, 5), partial(call, 3, 1, 5))  # all callers leave
-        trial.reported += trial.raised  # no caller is left to get them
+        trial.reported += trial.raised  # no caller is left to receive them
 
 
 async def executors(trial: Trial) -> None:

@@ -1,6 +1,6 @@
 """A program written for aioresult runs unchanged if it imports triores instead.
 
-Each program here is run with both modules, in a Trio nursery and in an anyio task group, and has to observe the same.
+Each program here runs with both modules, in a Trio nursery and in an anyio task group, and has to observe the same.
 """
 
 from __future__ import annotations
@@ -117,7 +117,7 @@ def state(result: Any) -> list[object]:
 
 
 async def in_nursery(open_nursery: OpenNursery, use: Callable[[Any], Awaitable[object]]) -> list[object]:
-    """Use a nursery, and return the exceptions that came out of it."""
+    """Use a nursery, and return the exceptions that it raised."""
     try:
         async with open_nursery() as nursery:
             await use(nursery)

@@ -56,7 +56,7 @@ if TYPE_CHECKING:
 
 
 class Source:
-    """Counts the items that are taken. It has ``count`` of them, and then raises ``error`` if there is one."""
+    """Yields ``count`` items, counts those that are taken, and finally raises ``error``, if there is one."""
 
     def __init__(self, count: float = math.inf, error: Exception | None = None) -> None:
         self.count = count
@@ -85,14 +85,14 @@ class NoGenerator:
 
 
 class PlainSource(Source):
-    """The same, read by the workers."""
+    """The same, but the workers read it themselves."""
 
     def __iter__(self) -> Iterator[int]:
         return NoGenerator(super().__iter__())
 
 
 class AsyncSource(Source):
-    """The same as an async generator, which notes that it has ended and checks that one task runs it."""
+    """The same as an async generator, which notes that it has ended, and checks that a single task runs it."""
 
     ended = False
     blocks_at: int | None = None
@@ -480,7 +480,7 @@ async def test_a_limit_may_be_any_object_with_an_index() -> None:
         def __index__(self) -> int:
             return 3
 
-    assert await amap(at_once, [1, 2], limit=Three()) == [1, 2]  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]  # numpy's integers are like this
+    assert await amap(at_once, [1, 2], limit=Three()) == [1, 2]  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]  # numpy's integers are such objects
 
 
 @each_map_now
@@ -587,7 +587,7 @@ class Unshowable:
         raise ValueError
 
 
-Unsized: Any = type("deque", (Unshowable,), {})  # up to Python 3.11, reprlib takes it for the real one
+Unsized: Any = type("deque", (Unshowable,), {})  # up to Python 3.11, reprlib takes it for a real deque
 
 
 @each_map
@@ -923,7 +923,7 @@ async def test_results_can_be_taken_only_inside_the_block() -> None:
 async def test_a_consumer_outside_the_block_does_not_wait_forever(
     end: str, ordered: bool, autojump_clock: MockClock
 ) -> None:
-    """Nor does a shielded one. The cancellation of the block reaches neither of them."""
+    """Neither does a shielded one. A cancellation of the block reaches neither of them."""
     ended: list[str] = []
 
     async def consume(results: AsyncIterator[ResultCapture[Any]], who: str, *, shield: bool) -> None:
@@ -1387,7 +1387,7 @@ async def test_all_workers_together_get_one_slice_of_time() -> None:
         await amap(wait_once_then_never, range(120), limit=20)
         nursery.cancel_scope.cancel()
     assert sum(calls_in_turn) == 100
-    assert max(calls_in_turn) <= 30  # two turns of the event loop may fall in between, each with two slices of 2 ms
+    assert max(calls_in_turn) <= 30  # it may cover two turns of the event loop, each with two slices of 2 ms
 
 
 @each_kind
@@ -1493,14 +1493,14 @@ async def test_a_time_limit_around_the_yields_of_an_async_generator_works(
 ) -> None:
     tasks = set[trio.lowlevel.Task]()
 
-    async def for_three_seconds() -> AsyncGenerator[int, None]:
+    async def for_a_while() -> AsyncGenerator[int, None]:
         with trio.move_on_after(2.5):
             for n in range(1000):
                 tasks.add(trio.lowlevel.current_task())
                 yield n
         yield -1
 
-    found = await run_map(returns, for_three_seconds())
+    found = await run_map(returns, for_a_while())
     assert sorted(found) == [-1, *range(9)]
     assert len(tasks) == 1
 
@@ -1512,7 +1512,7 @@ async def test_a_time_limit_around_the_yields_of_a_synchronous_generator_works(
     tasks = set[trio.lowlevel.Task]()
     closed: list[bool] = []
 
-    def for_three_seconds() -> Iterator[int]:
+    def for_a_while() -> Iterator[int]:
         try:
             with trio.move_on_after(2.5):
                 for n in range(1000):
@@ -1521,7 +1521,7 @@ async def test_a_time_limit_around_the_yields_of_a_synchronous_generator_works(
         finally:
             closed.append(True)
 
-    assert sorted(await run_map(returns, for_three_seconds())) == [*range(9)]
+    assert sorted(await run_map(returns, for_a_while())) == [*range(9)]
     assert (len(tasks), closed) == (1, [True])
 
 
@@ -1628,8 +1628,8 @@ async def test_an_async_iterator_that_is_not_a_generator_is_not_read_to_its_end(
 # ---- both maps: context variables
 
 
-class Touchy:
-    """Like a numpy array: the result of its ``==`` has no truth value."""
+class ArrayLike:
+    """Like a numpy array, it can't be compared with ``==``."""
 
     def __eq__(self, other: object) -> Any:
         raise ValueError("ambiguous")
@@ -1643,9 +1643,9 @@ async def test_contexts_are_compared_by_identity(run_map: Any) -> None:
 
     async def replace(_: int) -> None:
         seen.append(variable.get())
-        variable.set(Touchy())  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]  # any object will do
+        variable.set(ArrayLike())  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]  # any object will do
 
-    variable.set(first := Touchy())  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]  # the same
+    variable.set(first := ArrayLike())  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]  # the same
     await run_map(replace, range(6))
     assert all(value is first for value in seen)
 
@@ -1827,7 +1827,7 @@ def press_ctrl_c() -> None:
 @pytest.mark.parametrize("error", [None, ValueError()])
 @pytest.mark.parametrize("cancelled", [False, True])
 def test_ctrl_c_while_the_block_ends_is_not_lost(error: Exception | None, cancelled: bool) -> None:
-    async def clean_up_for_a_second(_: int) -> None:
+    async def clean_up_slowly(_: int) -> None:
         try:
             await trio.sleep_forever()
         finally:
@@ -1838,7 +1838,7 @@ def test_ctrl_c_while_the_block_ends_is_not_lost(error: Exception | None, cancel
 
     async def main() -> None:
         with trio.move_on_after(1 if cancelled else math.inf):
-            async with open_amap(clean_up_for_a_second, [1]):
+            async with open_amap(clean_up_slowly, [1]):
                 with trio.CancelScope(shield=True):
                     await trio.sleep(1.2)
                 if error is not None:

@@ -26,7 +26,7 @@ delays = st.integers(0, 3)
 
 
 class Item(NamedTuple):
-    """An item: how long it takes to arrive, to be processed and to be consumed, and whether its call fails."""
+    """How many seconds an item takes to arrive, to be processed and to be consumed, and whether its call fails."""
 
     number: int
     coming: int
@@ -45,7 +45,7 @@ class Plan(NamedTuple):
         return self.source_fails or any(item.fails for item in self.items)
 
     def outcomes(self) -> list[int | None]:
-        """What a plain loop would get from each item: a value, or None if the call fails."""
+        """What a plain loop would get for each item: a value, or None if the call fails."""
         return [None if item.fails else item.number**2 for item in self.items]
 
 
@@ -100,14 +100,14 @@ class Run:
 
 
 def run(main: Callable[[], Awaitable[None]]) -> float:
-    """Run it, and return how many seconds of its mock clock it took."""
+    """Run ``main``, and return how many seconds it took by its mock clock."""
     clock = MockClock(autojump_threshold=0)
     trio.run(main, clock=clock)
     return clock.current_time()
 
 
 def time_of_pool(plan: Plan) -> float:
-    """How many seconds a pool takes if no worker is idle while there are items."""
+    """How many seconds a pool takes if no worker is ever idle while there are items."""
     read = 0.0
     busy_until: list[float] = []
     for item in plan.items:

@@ -1,4 +1,4 @@
-"""Done callbacks: when they run, in which context, and what becomes of their exceptions."""
+"""Done callbacks: when they run, in which context, and what happens to their exceptions."""
 
 from __future__ import annotations
 
@@ -201,7 +201,7 @@ async def test_a_result_can_be_settled_inside_the_context_of_its_callback(caplog
     future.add_done_callback(call, context=context)
     context.run(future.set_result, 3)
     assert seen == ["in the context"]
-    assert context[variable] == "in the context"  # the callback had a copy
+    assert context[variable] == "in the context"  # the callback ran in a copy
     assert not caplog.records
 
 

@@ -163,7 +163,7 @@ async def test_suppress_exception_takes_only_subclasses_of_exception(wrong: Any,
 
 
 async def fail_in_clean_up(error: BaseException) -> None:
-    """When it is cancelled, it raises a group of a cancellation and another exception."""
+    """When cancelled, raise a group of the cancellation and another exception."""
     async with trio.open_nursery() as inner:
         inner.start_soon(trio.sleep_forever)
         try:
@@ -179,7 +179,7 @@ async def test_if_the_rest_of_a_group_is_suppressed_a_foreign_cancellation_is_pa
             capture = ResultCapture.start_soon(nursery, fail_in_clean_up, error, suppress_exception=Boom)
             await wait_all_tasks_blocked()
             scope.cancel()
-    assert scope.cancelled_caught  # so nothing else came out of the nursery
+    assert scope.cancelled_caught  # so the nursery raised nothing else
     assert set(map(type, leaves(capture.exception()))) == {Boom, trio.Cancelled}
     assert not capture.cancelled()
 
@@ -819,7 +819,7 @@ async def test_passing_anything_but_an_async_function_raises_an_error_at_the_cal
                 ResultCapture(wrong)
             with pytest.raises(TypeError, match=r"^expected an async function"):
                 ResultCapture.capture_start_and_done_results(nursery, wrong)
-        gc.collect()  # Python would warn about a coroutine that wasn't closed
+        gc.collect()  # so that Python warns now about any coroutine that wasn't closed
 
 
 @open_any_nursery
@@ -842,8 +842,11 @@ async def test_a_routine_that_is_not_async_fails_with_an_error_that_shows_the_ri
     cases: list[tuple[Any, str]] = [
         (sync_function, r"'.*sync_function' is synchronous, and returned 3; define it with 'async def', or run "),
         (partial(sync_function), r"'.*sync_function' is synchronous, and returned 3"),
-        (make_proxy, r"'.*make_proxy' is synchronous, and returned <"),  # it seems to have any method
-        (choose_class, r"'.*choose_class' is synchronous, and returned <class"),  # only its instances can be awaited
+        (make_proxy, r"'.*make_proxy' is synchronous, and returned <"),  # it seems to have every method
+        (
+            choose_class,
+            r"'.*choose_class' is synchronous, and returned <class",
+        ),  # only instances of the class can be awaited
         (an_async_generator, r"is an async generator; iterate over it with 'async for'$"),
     ]
     for wrong, message in cases:

@@ -116,7 +116,7 @@ def test_a_dataclass_with_a_result_can_be_converted_to_a_dict_once_the_result_is
 
 
 def raised(read: Callable[[], object]) -> Any:
-    with pytest.raises(Exception) as caught:  # any exception of the library
+    with pytest.raises(Exception) as caught:  # the exceptions of the library have no other base in common
         read()
     return caught.value
 
@@ -175,7 +175,7 @@ def test_exceptions_stored_in_futures_can_be_copied(make: Callable[[Any], Any], 
 
 
 def read_in_a_run() -> None:
-    """Runs in a worker process: a task fails in a separate Trio run."""
+    """Run in a worker process: a task fails in a Trio run of that process, and its result is read."""
 
     async def main() -> None:
         capture = ResultCapture(fetch, "bad", suppress_exception=True)

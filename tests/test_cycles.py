@@ -44,7 +44,7 @@ def raise_boom(_result: object) -> None:
 
 
 async def expect(kind: type[BaseException], awaitable: Awaitable[object]) -> None:
-    """Await something that fails. The exception keeps this frame alive, so it must not refer to the result."""
+    """Await something that fails. The exception keeps this frame alive, so the frame must not refer to the result."""
     with pytest.raises(kind):
         await awaitable
 
@@ -58,7 +58,7 @@ async def expect_group(use: Callable[[trio.Nursery], Awaitable[object]]) -> None
     pytest.fail("not reached")
 
 
-# Each program makes something fail, and passes the exception and the result to `watch`.
+# Each program makes something fail, and passes the exception and the result to `watch`, which returns its argument.
 
 
 async def a_failed_capture(watch: Watch) -> None:
@@ -105,7 +105,7 @@ async def a_capture_whose_routine_returns_a_failed_future(watch: Watch) -> None:
     def routine() -> Future[None]:
         future = watch(Future[None]())
         future.set_exception(watch(Boom()))
-        return future  # type: ignore[no-any-return] # `watch` returns what it gets
+        return future  # type: ignore[no-any-return] # `watch` returns its argument
 
     async with trio.open_nursery() as nursery:
         for scope in (None, trio.CancelScope()):
@@ -118,7 +118,7 @@ async def a_failed_capture_run_by_hand(watch: Watch) -> None:
 
 
 async def cancel_soon(scope: trio.CancelScope) -> None:
-    """Cancel from another task, because a `trio.Cancelled` keeps the frame that called ``cancel`` alive."""
+    """Cancel from another task, since a `trio.Cancelled` keeps the frame that called ``cancel`` alive."""
     await wait_all_tasks_blocked()
     scope.cancel()
 
@@ -196,7 +196,7 @@ def settled(watch: Watch) -> Future[int]:
     future = watch(Future[int]())
     future.add_done_callback(id)
     future.set_result(3)
-    return future  # type: ignore[no-any-return] # watch() returns its argument
+    return future  # type: ignore[no-any-return] # `watch` returns its argument
 
 
 async def a_second_run(watch: Watch) -> None:
@@ -223,8 +223,8 @@ async def serve(end: str, watch: Watch, *, task_status: trio.TaskStatus[None]) -
         raise watch(Boom())
 
 
-# A failure before `started` is part of a cycle that Trio creates: its traceback has a frame of `Nursery.start`, which
-# refers to the function and so to the capture.
+# No routine here raises before `started`, since Trio itself would make its exception part of a cycle: the traceback has
+# a frame of `Nursery.start`, which refers to the function, and so to the capture.
 
 
 async def a_failure_under_nursery_start(watch: Watch) -> None:
@@ -251,7 +251,7 @@ async def a_failed_future_read_many_times(watch: Watch) -> None:
         capture = watch(ResultCapture.start_soon(nursery, fail, watch, suppress_exception=True))
     future = watch(Future[int]())
     future.set_exception(capture.exception())  # an exception with a traceback
-    async with trio.open_nursery() as nursery:  # in other tasks, as a frame keeps its caller's frame alive
+    async with trio.open_nursery() as nursery:  # in other tasks, since a frame keeps its caller's frame alive
         for _ in range(5):
             nursery.start_soon(expect, Boom, read([future]))
             nursery.start_soon(expect, Boom, unwrap([future]))
@@ -372,7 +372,7 @@ async def cancelled_waits(watch: Watch) -> None:
 async def send_into_closed(futures: list[Future[Any]]) -> None:
     channel, _receiver = trio.open_memory_channel[Future[Any]](0)
     channel.close()
-    done = Future[Any]()  # Trio's frames keep the object to send, so it must be another future
+    done = Future[Any]()  # a separate future, since Trio's frames keep the object that is sent
     done.set_result(3)
     await results_to_channel([done, futures.pop()], channel)
 

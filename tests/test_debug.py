@@ -62,21 +62,21 @@ def dumped(**options: Any) -> str:
 
 
 def only(name: str, graph: Snapshot | None = None) -> TaskInfo:
-    """Return the task whose name ends with this."""
+    """Return the only task whose name ends with ``name``."""
     (task,) = (task for task in (graph or debug.snapshot()).tasks if task.name.endswith(name))
     return task
 
 
 @pytest.fixture
 async def nursery() -> AsyncIterator[trio.Nursery]:
-    """Tasks that are cancelled at the end of the test."""
+    """A nursery that is cancelled at the end of the test."""
     async with trio.open_nursery() as nursery:
         yield nursery
         nursery.cancel_scope.cancel()
 
 
 def pretend(monkeypatch: pytest.MonkeyPatch, handlers: dict[int, Any]) -> None:
-    """Make it look as if these were all signal handlers, apart from the one for Ctrl-C, which is Trio's."""
+    """Make it look as if there were no other signal handlers than these and Trio's, which is for Ctrl-C."""
     original: Any = signal.getsignal
 
     def getsignal(signum: int) -> Any:
@@ -87,13 +87,13 @@ def pretend(monkeypatch: pytest.MonkeyPatch, handlers: dict[int, Any]) -> None:
 
 @pytest.fixture
 def alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Make it look as if this process had no other threads and no signal handlers, such as those of the test suite."""
+    """Hide the other threads and the signal handlers that the test suite may have."""
     monkeypatch.setattr(sys, "_current_frames", lambda: {threading.get_ident(): sys._getframe()})
     pretend(monkeypatch, {})
 
 
 async def blocked(nursery: trio.Nursery, fn: Callable[..., Awaitable[object]], *args: Any) -> TaskInfo:
-    """Return what the dump knows about a task that has called this function."""
+    """Return what the dump says about a task that waits in this function."""
     nursery.start_soon(fn, *args, name="blocked")
     await wait_all_tasks_blocked()
     return only("blocked")
@@ -530,7 +530,7 @@ async def test_a_cycle_through_a_lock_is_a_proven_deadlock(nursery: trio.Nursery
 
 
 async def _after(_result: object, fn: Callable[[], Awaitable[None]]) -> None:
-    with trio.CancelScope():  # of its own, so that the wait may be left by it
+    with trio.CancelScope():  # the task's own scope could end the wait, so the check for cycles lets it hang
         for _ in range(5):
             await trio.lowlevel.checkpoint()
         await fn()
@@ -599,7 +599,7 @@ async def test_a_time_limit_outside_a_shield_does_not_help(nursery: trio.Nursery
 
 
 async def _stuck(before: Callable[[], object] = bool, future: Future[int] | None = None) -> None:
-    """Wait for what only this task could do."""
+    """Wait for something that only this task could do."""
     future = Future[int]() if future is None else future
     with future.must_set():
         before()
@@ -734,7 +734,7 @@ async def test_a_reader_that_calls_its_own_connection_is_a_suspected_deadlock(nu
 
 
 def _hang(wait: Callable[[], Awaitable[object]], look: Callable[[], object]) -> object:
-    """Run a program in which nothing is left but one wait, and look at it."""
+    """Run a program in which nothing happens any more but one wait, and return what ``look`` returns then."""
     looked: list[object] = []
 
     async def main() -> None:
@@ -758,7 +758,7 @@ def test_a_task_that_nobody_can_help_is_proven_stuck_if_there_is_no_other_thread
     text = _hang(wait, dumped)
     assert "no known task can help #1 " in str(text)
     assert "!! #1 " in str(text)
-    monkeypatch.setattr(_runs, "IS_GUEST", "_no_such_name")  # it may be a guest then, whose host helps
+    monkeypatch.setattr(_runs, "IS_GUEST", "_no_such_name")  # then it might be a guest, whose host could help
     assert "?? #1 " in str(_hang(wait, dumped))
 
 
@@ -977,7 +977,7 @@ def test_a_small_program_is_shown_in_full() -> None:
     assert where_second.startswith(f'           File "{__file__}", line ')
 
 
-# ---- whatever happens
+# ---- parts that fail
 
 
 class _Broken(io.StringIO):
@@ -1011,7 +1011,7 @@ async def test_a_dump_into_an_ascii_file_draws_the_tree_in_ascii(nursery: trio.N
 
 
 def test_a_dump_without_a_run_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(debug, "all_runs", list)  # the garbage of other tests may hold one that has crashed
+    monkeypatch.setattr(debug, "all_runs", list)  # other tests may have left a crashed run behind as garbage
     assert dumped() == "There is no Trio run in this process.\n"
     monkeypatch.setattr(debug, "all_runs", _fails)
     assert dumped() == "The dump of this program failed: Boom()\n"
@@ -1032,7 +1032,7 @@ async def test_an_argument_that_cannot_be_shown_does_not_hide_its_task(nursery: 
         def __repr__(self) -> str:
             raise Boom
 
-        @property  # type: ignore[misc] # this is the oddity
+        @property  # type: ignore[misc] # this is what is odd
         def __class__(self) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride] # the same
             raise Boom
 
@@ -1147,7 +1147,7 @@ async def test_a_thread_that_has_just_ended_is_shown_without_a_line(monkeypatch:
 
 
 async def test_a_block_is_found_even_if_its_exit_method_and_its_object_are_stored_separately() -> None:
-    """From Python 3.14 on, they are on a coroutine's stack."""
+    """As they are on a coroutine's stack from Python 3.14 on."""
     requests = FutureMap[int, int]()
     end = FutureMap[int, int].__exit__
     assert list(_inspect._entered([end, requests])) == [requests]
@@ -1290,7 +1290,7 @@ async def test_if_it_is_unknown_which_parents_wait_for_their_tasks_none_is_said_
     assert only("parent").state.startswith("sleeps")
 
 
-# ---- from elsewhere
+# ---- dumps and snapshots from elsewhere
 
 
 @pytest.fixture
@@ -1310,7 +1310,7 @@ def test_a_signal_dumps_while_trio_sleeps(usr1: int) -> None:
             return super().write(text)
 
     class Signaller(trio.abc.Instrument):
-        """Sends the signal from another thread, as Trio is about to sleep."""
+        """Sends the signal from another thread just before Trio sleeps."""
 
         def before_io_wait(self, timeout: float) -> None:
             if timeout > 1:
@@ -1411,7 +1411,7 @@ def test_a_snapshot_taken_from_another_thread_is_made_in_the_thread_of_the_run(m
         token = trio.lowlevel.current_trio_token()
         readers.clear()
         graph = await trio.to_thread.run_sync(partial(debug.snapshot, trio_token=token))
-        assert readers == {threading.get_ident()}, "another thread has read the run, which was going on"
+        assert readers == {threading.get_ident()}, "another thread read the run while it was running"
         assert [task.state[:18] for task in graph.tasks] == ["waits for a thread"]
         assert len(debug.snapshot(trio_token=token).tasks) == 1
 
@@ -1587,7 +1587,7 @@ except trio.TrioInternalError:
 
 
 def test_a_result_of_a_run_whose_loop_has_crashed_can_still_be_explained() -> None:
-    # In a process of its own, since what such a run leaves behind complains when it is freed.
+    # In a separate process, since what such a run leaves behind prints complaints when it is freed.
     run = subprocess.run([sys.executable, "-c", _CRASH], check=True, capture_output=True, text=True)
     assert "waiter: waits for Future 1, which nobody has promised to settle" in run.stdout
 

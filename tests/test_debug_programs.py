@@ -10,28 +10,28 @@ from trio.testing import MockClock
 
 from triores import debug
 
-# Nothing is cancelled in these programs, so one that ends does so because everything it waited for has happened.
+# Nothing is cancelled in these programs, so a program ends only because everything that it waited for has happened.
 _OFTEN = ("pause", "one", "everything", "children", "gathered", "mapped")
 _RARELY = ("future", "any_of", "next_of", "started", "locked", "block")
 QUIET: dict[str, int] = {**dict.fromkeys(_OFTEN, 2), **dict.fromkeys(_RARELY, 1)}
 
 
 class Look(trio.abc.Instrument):
-    """Takes a snapshot whenever no task can run."""
+    """Takes a snapshot whenever no task is ready to run."""
 
     def __init__(self) -> None:
         self.snapshots: list[debug.Snapshot] = []
 
     def before_io_wait(self, timeout: float) -> None:  # the signature is Trio's
-        is_over = trio.current_time() > programs._NEVER / 2  # a hanging program is ended by then
+        is_over = trio.current_time() > programs._NEVER / 2  # by then, a hanging program has been ended
         if not trio.lowlevel.current_statistics().tasks_runnable and not is_over:
             self.snapshots.append(debug.snapshot())
 
 
 def looked_at(seed: int, mix: dict[str, int]) -> tuple[bool, list[debug.Snapshot]]:
-    trio._core._run._r.seed(seed)  # so that tasks are scheduled in the same order again
+    trio._core._run._r.seed(seed)  # so that the tasks of a seed always run in the same order
     program, look = programs.Program(seed, mix), Look()
-    with program._noting_refusals():  # so that the check for cycles lets it hang
+    with program._noting_refusals():  # so that the check for cycles lets the program hang
         trio.run(program._main, clock=MockClock(autojump_threshold=0), instruments=[look])
     return program.hangs, look.snapshots
 

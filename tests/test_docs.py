@@ -1,10 +1,10 @@
-"""The documentation: each code block runs and prints what the page says, and each link leads somewhere.
+"""The documentation: each code block runs and prints what the page says, and each link has a target.
 
 The Python blocks of a page run in order and share a namespace, so a page may build up a program piece by piece. A block
 that awaits outside a function runs as it would in ``python -m trio``. An ``output`` block is the expected output of the
 Python block before it, or of each block in the set of tabs before it. Without one, nothing may be printed.
-Trio runs with a mock clock, so sleeping takes no time. If a block prints its own lines, as a dump does, they look as
-if the block were a file ``app.py``.
+Trio runs with a mock clock, so sleeping takes no time. If a block prints its own line numbers, as a dump does, they
+are shown as if the block were a file ``app.py``.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ DOCS = ROOT / "docs"
 PAGES = [ROOT / "README.md", *sorted(path for path in DOCS.rglob("*.md") if "_build" not in path.parts)]
 EXAMPLES = {path.relative_to(ROOT).as_posix() for path in DOCS.glob("examples/*.py")}
 
-# Shell lines aren't run. Only these are allowed: other tests run them, or they need a published package.
+# Shell lines aren't run here. Only these are allowed: other tests run them, or they need a published package.
 SHELL = re.compile(
     r"pip install (\.|triores|tqdm rich)"
     r"|python -m trio"
@@ -45,7 +45,7 @@ SHELL = re.compile(
 class Block(NamedTuple):
     language: str
     source: str
-    line: int  # of its first line, from 1
+    line: int  # the number of its first line, from 1
     output: str = ""
 
 
@@ -82,7 +82,7 @@ def blocks(page: Path) -> list[Block]:
     were_in_tabs = False
     for language, source, line, in_tabs in fences(page):
         if language == "output":
-            assert group, f"{page_id(page)}:{line}: there is no block that prints this"
+            assert group, f"{page_id(page)}:{line}: no block before it could print this"
             for index in group:
                 found[index] = found[index]._replace(output=source)
             group = []
@@ -92,7 +92,7 @@ def blocks(page: Path) -> list[Block]:
             group.append(len(found))
             found.append(Block(language, source, line))
         else:
-            assert language.startswith("{"), f"{page_id(page)}:{line}: nobody runs a block of {language!r}"
+            assert language.startswith("{"), f"{page_id(page)}:{line}: blocks of {language!r} are never run"
         were_in_tabs = in_tabs
     return found
 
@@ -133,7 +133,7 @@ def new_namespace() -> dict[str, Any]:
 
 
 def is_too_new(block: Block) -> bool:
-    """Whether a block uses what is new in Python 3.11: ``except*``, or notes on exceptions."""
+    """Whether a block needs Python 3.11, because it uses ``except*`` or notes on exceptions."""
     return sys.version_info < (3, 11) and ("except*" in block.source or "__notes__" in block.source)
 
 
@@ -144,13 +144,13 @@ def test_every_code_block_runs_and_prints_what_the_page_says(
 ) -> None:
     monkeypatch.chdir(tmp_path)  # some blocks save files
     if any(map(is_too_new, blocks(page))):
-        pytest.skip("the page uses what came with Python 3.11")
+        pytest.skip("the page needs Python 3.11")
     namespace = new_namespace()
     for block in blocks(page):
         where = f"{page_id(page)}:{block.line}"
         if block.language == "sh":
             for command in block.source.splitlines():
-                assert SHELL.fullmatch(command), f"{where}: nobody runs {command!r}"
+                assert SHELL.fullmatch(command), f"{where}: no test runs {command!r}"
         else:
             printed = run(block.source, str(page), block.line, namespace)
             assert printed == block.output, f"{where} printed something else"
@@ -165,7 +165,7 @@ def test_every_link_to_a_file_leads_to_an_existing_file(page: Path) -> None:
     targets = [target.partition("#")[0] for target in re.findall(r"\]\(([^)\s]+)\)", prose)]
     files = [target for target in targets if target and not re.match(r"https?:|mailto:", target)]
     missing = [target for target in files if not (page.parent / target).exists()]
-    assert not missing, f"{page_id(page)} links to what is not there: {missing}"
+    assert not missing, f"{page_id(page)} links to files that do not exist: {missing}"
 
 
 def test_the_readme_links_to_each_part_of_the_documentation() -> None:

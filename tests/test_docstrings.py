@@ -1,4 +1,4 @@
-"""The examples in the package's docstrings are run, with stand-ins for what they leave out: a page, a connection."""
+"""The examples in the package's docstrings run, with stand-ins for what they leave out, such as a connection."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ async def stand_ins(nursery: trio.Nursery) -> dict[str, Any]:
     future: triores.Future[Any] = triores.Future()
     result: triores.Future[str] = triores.Future()
     result.set_result("a result")
-    # Threads instead of processes, which take long to start.
+    # Threads instead of processes, which take a long time to start.
     pools = SimpleNamespace(futures=SimpleNamespace(ProcessPoolExecutor=thread_pool))
     return {
         **{name: getattr(triores, name) for name in triores.__all__},
@@ -119,7 +119,7 @@ class Requests(dict[int, triores.Future[bytes]]):
 
 
 async def call_client(namespace: dict[str, Any]) -> None:
-    """The example of FutureMap is two functions of a client."""
+    """Call the two functions that the example of FutureMap defines."""
 
     async def send(number: int, question: str) -> None:
         await trio.lowlevel.checkpoint()

@@ -21,7 +21,7 @@ from _examples import EXAMPLES, load_example, run_example
 from triores import ResultCapture, TaskFailedException
 
 TESTS = Path(__file__).parent
-SHORT = 5  # seconds of a mock clock: if nothing can happen any more, they pass at once
+SHORT = 5  # seconds by the mock clock, which pass at once if nothing else can happen
 
 
 def test_each_program_is_named_in_exactly_one_test_file() -> None:
@@ -29,7 +29,7 @@ def test_each_program_is_named_in_exactly_one_test_file() -> None:
     for program in sorted(EXAMPLES.glob("*.py")):
         name = re.compile(rf"(?<!\w){re.escape(program.name)}")
         naming = [test for test, text in tests.items() if name.search(text)]
-        assert len(naming) == 1, f"exactly one test file has to name and run {program.name}; those that do: {naming}"
+        assert len(naming) == 1, f"exactly one test file has to name and run {program.name}, not {naming}"
 
 
 # ---- concurrent requests on one connection
@@ -168,18 +168,18 @@ async def test_however_the_connection_ends_every_caller_gets_an_exception(
     async with trio.open_nursery() as nursery:
         running = ResultCapture.start_soon(nursery, client.run, suppress_exception=True)
         for _ in range(3):
-            nursery.start_soon(call_in_vain, client)
+            nursery.start_soon(call_and_lose_connection, client)
         await trio.testing.wait_all_tasks_blocked()
         await far.receive_some()
         await trio.testing.wait_all_tasks_blocked()
-        # Now the first caller waits for its answer, the second one is sending, and the third one waits to send.
+        # Now the first caller is waiting for its answer, the second is sending, and the third is waiting to send.
         if sent:
             await far.send_all(sent)
         await far.aclose()
     error = running.exception()
     assert [type(leaf) for leaf in getattr(error, "exceptions", ())] == raised
     assert not client._in_flight
-    await call_in_vain(client)
+    await call_and_lose_connection(client)
 
 
 async def test_cancelling_the_client_fails_its_callers(autojump_clock: trio.testing.MockClock) -> None:
@@ -187,7 +187,7 @@ async def test_cancelling_the_client_fails_its_callers(autojump_clock: trio.test
     client = rpc.Client(near)
     async with trio.open_nursery() as nursery:
         running = ResultCapture.start_soon(nursery, client.run, cancel_scope=trio.CancelScope())
-        nursery.start_soon(call_in_vain, client)
+        nursery.start_soon(call_and_lose_connection, client)
         await trio.testing.wait_all_tasks_blocked()
         assert running.cancel_scope is not None
         running.cancel_scope.cancel()
@@ -210,11 +210,11 @@ async def test_if_the_connection_is_reset_only_its_callers_fail(
     client = rpc.Client(near)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(client.run)
-        nursery.start_soon(call_in_vain, client)
-        nursery.start_soon(call_in_vain, client)
+        nursery.start_soon(call_and_lose_connection, client)
+        nursery.start_soon(call_and_lose_connection, client)
 
 
-async def call_in_vain(client: Any) -> None:
+async def call_and_lose_connection(client: Any) -> None:
     with trio.fail_after(SHORT), pytest.raises(rpc.ConnectionLostError):
         await client.call(3)
 

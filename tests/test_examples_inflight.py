@@ -173,13 +173,13 @@ async def test_callers_of_a_client_that_has_ended_get_an_error_at_once(autojump_
 async def test_a_request_with_neither_answer_nor_exception_counts_as_hanging(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
-    class Deaf:
+    class Silent:
         async def ask(self, question: int) -> int:
             await trio.sleep_forever()
             return 0
 
     seen: Counter[str] = Counter()
-    await reconnecting.keep_asking(Deaf(), iter(range(3)), seen)
+    await reconnecting.keep_asking(Silent(), iter(range(3)), seen)
     assert seen == {"left hanging": 3}
 
 

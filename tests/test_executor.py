@@ -74,7 +74,7 @@ class Busy:
 def busy() -> Iterator[Busy]:
     function = Busy()
     yield function
-    function.may_end.set()  # otherwise a failed test would wait for its thread
+    function.may_end.set()  # otherwise a failing test would wait for its thread forever
 
 
 @pytest.fixture
@@ -125,7 +125,7 @@ async def test_a_failed_call_is_freed_without_the_garbage_collector(
         raise AssertionError
 
     error = await failure()
-    await run_in_executor(threads, int)  # the pool's thread keeps a call until it takes the next one
+    await run_in_executor(threads, int)  # the pool's thread keeps its last call until it takes the next one
     assert error() is None
 
 
@@ -157,7 +157,7 @@ async def test_a_thread_pool_runs_the_function_in_a_copy_of_the_context(
 
 
 class AtOnce(concurrent.futures.Executor):
-    """An executor that runs the call inside ``submit``, and keeps the function."""
+    """An executor that runs each call inside ``submit``, and notes the functions it was given."""
 
     def __init__(self) -> None:
         self.given: list[object] = []
@@ -178,7 +178,7 @@ async def test_any_other_executor_gets_the_bare_function() -> None:
 
 async def test_an_interpreter_pool_gets_the_bare_function(monkeypatch: pytest.MonkeyPatch) -> None:
     class InterpreterPoolExecutor(AtOnce, concurrent.futures.ThreadPoolExecutor):
-        """As in Python 3.14: it is a thread pool, but no context can be passed to it."""
+        """Like that of Python 3.14: a thread pool to which no context can be passed."""
 
     module = types.ModuleType("concurrent.futures.interpreter")
     module.InterpreterPoolExecutor = InterpreterPoolExecutor  # type: ignore[attr-defined] # modules take any attribute
@@ -247,7 +247,7 @@ async def test_with_abandon_on_cancel_a_call_that_has_begun_is_abandoned(
     assert scope.cancelled_caught
     busy.may_end.set()
     await run_in_executor(threads, int)
-    await wait_all_tasks_blocked()  # by now, the value of the abandoned call has arrived and was dropped
+    await wait_all_tasks_blocked()  # by now, the value of the abandoned call has arrived and been dropped
 
 
 def test_if_an_abandoned_call_ends_after_the_run_nothing_is_logged(
@@ -319,11 +319,11 @@ async def test_if_a_worker_process_dies_its_call_and_later_calls_fail() -> None:
             await run_in_executor(pool, os.getpid)
 
 
-# ---- other executors, and what isn't one
+# ---- other executors, and objects that aren't executors
 
 
 class Submits:
-    """An object that has only the ``submit`` method of an executor."""
+    """An object that has only one method of an executor, ``submit``."""
 
     def __init__(self, submit: Callable[..., Any]) -> None:
         self.submit = submit
@@ -349,7 +349,7 @@ async def test_passing_an_object_without_submit_or_a_class_raises_an_error(wrong
 
 
 async def refused(submit: Callable[..., Any], executor_type: type[Submits] = Submits) -> str:
-    """The message of the error for an executor with this ``submit``."""
+    """The rest of the error message for an executor with this ``submit``."""
     with pytest.raises(TypeError) as caught:
         await run_in_executor(executor_type(submit), int)
     start = "run_in_executor takes an executor whose 'submit' returns a concurrent.futures.Future, but Submits().submit"
@@ -364,7 +364,7 @@ async def test_an_executor_with_an_async_submit_raises_an_error_and_its_coroutin
     message = await refused(submit)
     assert message.startswith(" returned <coroutine object ")
     assert message.endswith("; its 'submit' is async, so call that: 'await executor.submit(fn, ...)'")
-    gc.collect()  # a coroutine never awaited would warn when it is freed, and warnings are errors
+    gc.collect()  # a coroutine that was never awaited would warn when it is freed, and warnings are errors
 
 
 async def test_an_executor_that_returns_an_asyncio_future_raises_an_error() -> None:

@@ -1,4 +1,4 @@
-"""Many tasks at once: gather, gather_outcomes, race, first_success, amap, open_amap."""
+"""What all fan-out calls have in common, and what gather, gather_outcomes, race and first_success return."""
 
 from __future__ import annotations
 
@@ -512,7 +512,7 @@ def test_no_attempt_starts_if_one_succeeds_in_the_tick_in_which_the_latest_fails
         assert await first_success(succeeding, failing, attempt(never_called), stagger=5) == 3
         return attempt.started
 
-    for seed in range(10):  # the two end in either order
+    for seed in range(10):  # the two may end in either order
         seed_scheduler(seed, monkeypatch)
         assert trio.run(main, clock=MockClock(autojump_threshold=0)) == [0, 5]
 

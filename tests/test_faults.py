@@ -107,7 +107,7 @@ async def swallows_everything(trial: Trial) -> None:
         (leaves_a_future_pending, "cancel", "a future was left pending"),
         (loses_a_value, "cancel", "a value was lost"),
         (swallows_a_cancellation, "cancel", "the cancellation was swallowed"),
-        (hangs, "fail", "it hangs"),
+        (hangs, "fail", "the scenario hangs"),
         (raises_something_else, "fail", "an unexpected exception: ValueError"),
         (cancels_in_a_group, "cancel", "cancelled by"),
         (swallows_everything, "fail", "a failure was lost"),

@@ -60,7 +60,7 @@ async def test_the_wrapper_gets_the_value_of_a_concurrent_future(where: Callable
     future = wrap_future(source)
     assert type(future) is Future
     where(source.set_result, 3)
-    assert not future.is_done()  # it is settled by the Trio loop, after this step of the task
+    assert not future.is_done()  # the Trio loop settles it, after this step of the task
     assert await future == 3
 
 
@@ -233,7 +233,7 @@ async def test_wrap_future_returns_a_result_unchanged(nursery: trio.Nursery) -> 
 class AllEqual(concurrent.futures.Future[int]):
     """A future that equals everything, and can't be hashed."""
 
-    __hash__ = None  # type: ignore[assignment] # the class says that it can't be hashed
+    __hash__ = None  # type: ignore[assignment] # how a class says that its objects can't be hashed
 
     def __eq__(self, other: object) -> bool:
         return True
@@ -311,7 +311,7 @@ def weak_references() -> int:
     return sum(type(obj) is weakref.ref for obj in gc.get_objects())
 
 
-@pytest.mark.skipif(sys.implementation.name != "cpython", reason="only CPython frees objects by reference counts")
+@pytest.mark.skipif(sys.implementation.name != "cpython", reason="only CPython frees objects by counting references")
 async def test_no_entries_are_kept_for_futures_that_are_gone() -> None:
     wrap_future(concurrent.futures.Future[int]())
     gc.collect()
@@ -340,10 +340,12 @@ def test_wrapping_keeps_neither_side_alive() -> None:
         trio.run(main)
 
 
-# ---- Dask futures; this class stands in for Dask's
+# ---- Dask futures
 
 
 class DaskFuture:
+    """Stands in for Dask's own class."""
+
     def __await__(self) -> Generator[Any, Any, None]:
         raise AssertionError("this would block the Trio thread")
 
@@ -444,7 +446,7 @@ async def test_if_the_nursery_is_closed_ensure_future_closes_the_coroutine() -> 
         ensure_future(async_three(), nursery)
     with pytest.raises(RuntimeError, match="Nursery is closed to new arrivals"):
         ensure_future(OurAwaitable(), nursery)
-    gc.collect()  # a coroutine never awaited would warn when it is freed, and warnings are errors
+    gc.collect()  # a coroutine that was never awaited would warn when it is freed, and warnings are errors
 
 
 async def test_without_a_nursery_ensure_future_closes_the_coroutine() -> None:

@@ -42,7 +42,7 @@ class LoopInThread:
 
     def __init__(self) -> None:
         self.loop = asyncio.new_event_loop()
-        self.loop.set_debug(True)  # then it raises an error if another thread calls it
+        self.loop.set_debug(True)  # so that it raises an error if another thread calls it
         self.loop.set_exception_handler(lambda _, context: self.complaints.append(context))
         self.complaints: list[dict[str, Any]] = []
         self.thread = threading.Thread(target=self.loop.run_forever)
@@ -129,7 +129,7 @@ async def test_an_exception_from_a_loop_in_another_thread_arrives_unchanged(othe
         await future
     assert failed.value is error
     del source
-    gc.collect()  # asyncio would complain now if nobody had read the exception
+    gc.collect()  # now asyncio would complain if nobody had read the exception
 
 
 async def test_if_the_asyncio_future_is_cancelled_so_is_the_wrapper(other: LoopInThread) -> None:
@@ -189,7 +189,7 @@ async def test_the_reason_for_cancelling_a_wrapped_task_reaches_both_trio_and_as
 
     task = other.call(lambda: asyncio.get_running_loop().create_task(sleep()))
     future = wrap_future(task)
-    other.call(int)  # by now, the wrapper's callback is registered first
+    other.call(int)  # so that the wrapper's callback is registered first
     waits = asyncio.run_coroutine_threadsafe(wait(task), other.loop)
     other.call(int)
     other.call(task.cancel, "the user left")
@@ -494,7 +494,7 @@ CALLS: dict[str, list[Callable[[trio.Nursery], Any]]] = {
         lambda _: triores.results_to_channel([], Channel()),
         lambda _: triores.results_to_channel([Future[int]()], Channel()),
     ],
-    "run_in_executor": [lambda _: run_in_executor(triores, print)],  # type: ignore[arg-type] # the missing run is noticed first
+    "run_in_executor": [lambda _: run_in_executor(triores, print)],  # type: ignore[arg-type] # the missing Trio run is noticed first
     "start_from_thread": [lambda nursery: start_from_thread(nursery, nothing)],
     "to_concurrent_future": [
         lambda _: to_concurrent_future(Future[int]()),
@@ -507,7 +507,7 @@ CALLS: dict[str, list[Callable[[trio.Nursery], Any]]] = {
         lambda _: wrap_future(asyncio.get_running_loop().create_future()),
     ],
 }
-# A future may be made and settled outside a Trio run, and done results may be read there.
+# Futures may be made and settled outside a Trio run, and done results may be read there.
 NEED_NO_TRIO = {
     "AmapResults",
     "FutureMap",
@@ -529,7 +529,7 @@ def test_under_asyncio_without_trio_each_public_call_says_that_it_needs_trio(nam
         for call in CALLS[name]:
             with pytest.raises(RuntimeError, match=r"^triores needs Trio"):
                 returned = call(nursery)
-                assert inspect.iscoroutine(returned)  # a call that isn't awaited has to raise by itself
+                assert inspect.iscoroutine(returned)  # a call that returns no coroutine has to raise the error itself
                 await returned
 
     asyncio.run(main())

@@ -58,7 +58,7 @@ def kinds(error: BaseException | None) -> list[type[BaseException]]:
 @pytest.fixture
 def no_collector() -> Iterator[None]:
     if sys.implementation.name != "cpython":
-        pytest.skip("only CPython frees objects by reference counts")
+        pytest.skip("only CPython frees objects by counting references")
     gc.collect()
     gc.disable()
     yield
@@ -247,7 +247,7 @@ def test_the_end_of_an_old_block_does_not_remove_a_newer_request_with_its_key() 
 
 
 class Download(Future[int]):
-    """A future with an attribute of its own."""
+    """A user's future, which has an additional attribute."""
 
     def __init__(self, progress: list[int]) -> None:
         super().__init__()
@@ -413,7 +413,9 @@ def test_the_cost_of_a_request_does_not_grow_with_the_number_in_flight(in_flight
         for key in reversed(keys):
             assert requests.set_result(key, 1)
     assert not requests
-    assert lookups == {"hash": 5 * in_flight}  # two to register, one to settle, and two to remove only its own entry
+    assert lookups == {
+        "hash": 5 * in_flight
+    }  # two to register it, one to settle it, and two to remove its own entry only
 
 
 # ---- the mapping
@@ -548,7 +550,7 @@ def test_set_outcome_without_an_outcome_raises_an_error_even_if_nobody_waits(key
     requests: FutureMap[str, Any] = FutureMap()
     with requests.expect("a") as future:
         with pytest.raises(TypeError, match=r"^set_outcome takes an outcome\.Value or an outcome\.Error, not 3; "):
-            requests.set_outcome(key, 3)  # type: ignore[arg-type]  # this mistake is what is tested
+            requests.set_outcome(key, 3)  # type: ignore[arg-type]  # this is the mistake
         assert not future.is_done()
 
 
@@ -789,7 +791,7 @@ def test_lost_has_to_be_a_synchronous_function(wrong: Any) -> None:
 
 
 def depth(error: BaseException) -> int:
-    """How many frames the traceback of an exception has."""
+    """The number of frames in the traceback of an exception."""
     return len(list(traceback.walk_tb(error.__traceback__)))
 
 
@@ -867,7 +869,7 @@ async def test_the_readers_block_can_be_entered_only_once(ended: bool) -> None:
             requests.__enter__()
         if not ended:
             with requests.expect("a") as future:
-                assert requests.set_result("a", 1)  # nothing was changed
+                assert requests.set_result("a", 1)  # nothing has changed
                 assert future.result() == 1
 
 
@@ -981,7 +983,7 @@ async def test_after_the_reader_has_ended_answers_return_false() -> None:
 
 
 class Interrupting:
-    """A key during whose lookup Ctrl-C is pressed, after the given number of lookups."""
+    """A key that presses Ctrl-C while it is being looked up, after the given number of earlier lookups."""
 
     def __init__(self, lookups: int) -> None:
         self.lookups = lookups
@@ -993,7 +995,7 @@ class Interrupting:
         return 1
 
 
-@pytest.mark.parametrize("lookups", [0, 1, 2, 3])  # those of registering, and those of removing the entry
+@pytest.mark.parametrize("lookups", [0, 1, 2, 3])  # those that register the entry, and those that remove it
 def test_ctrl_c_cannot_interrupt_the_registration_or_the_removal_of_a_request(lookups: int) -> None:
     requests = FutureMap[Interrupting, int]()
     steps: list[str] = []
@@ -1053,7 +1055,7 @@ def test_entering_the_readers_block_is_protected_from_ctrl_c() -> None:
 
 
 def raised_elsewhere() -> CutError:
-    """An exception whose traceback doesn't refer to anything of the test."""
+    """An exception whose traceback refers to nothing in the test."""
     try:
         raise CutError
     except CutError as error:
@@ -1098,7 +1100,7 @@ def fail_late(requests: FutureMap[str, int]) -> None:
 
 
 def failure_of(call: Callable[[FutureMap[Any, int]], object], held: list[FutureMap[Any, int]]) -> BaseException:
-    """The exception that a call raises. Neither this frame nor the call's keeps the map; only the library's could."""
+    """The exception that a call raises. Neither this frame nor the call's holds the map; only the library's could."""
     try:
         call(held.pop())
     except BaseException as error:

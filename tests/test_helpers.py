@@ -1,4 +1,4 @@
-"""A check that guards the whole test suite."""
+"""The check that `conftest` makes around every test."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def test_rescheduling_a_task_twice_fails_the_test_even_if_the_error_is_hidden(ti
             trio.run(main)
     else:
         with (
-            pytest.raises(AssertionError, match=r"^a task was rescheduled that wasn't asleep"),
+            pytest.raises(AssertionError, match=r"^a task that wasn't asleep was rescheduled"),
             no_task_rescheduled_twice(),
         ):
             trio.run(main)

@@ -1,4 +1,4 @@
-"""Ctrl-C at each line of the calls that change a result: it takes effect before the change or after it.
+"""Ctrl-C at each line of the calls that change a result: it takes effect either before the change or after it.
 
 The tests call the signal handler that Trio installed, with the frame that is about to run that line, just as Python
 would. If the code is protected, Trio holds the interrupt back until the main task's next checkpoint.
@@ -43,18 +43,18 @@ EVENTS = trio.Event.set.__code__.co_filename
 
 
 class Interrupter:
-    """Presses Ctrl-C before the nth line that runs in triores, or in Trio's events, while `pressing` is active.
+    """Presses Ctrl-C just before the n-th line that runs in triores, or in Trio's events, while it is active.
 
-    Each line counts only once.
+    Each line is counted only once.
     """
 
     def __init__(self) -> None:
         self.active = False
-        self.left_out: tuple[str, ...] = ()  # lines that begin like this aren't counted
+        self.left_out: tuple[str, ...] = ()  # lines that begin with these aren't counted
         self.start(1)
 
     def start(self, line: int) -> None:
-        self.left = line  # how many lines are left until then
+        self.left = line  # how many more lines run until then
         self.seen = set[tuple[object, int]]()
         self.pressed_in: str | None = None
 
@@ -72,7 +72,7 @@ class Interrupter:
         while frame.f_back is not None:
             frame = frame.f_back
             if frame.f_code.co_filename.startswith(PACKAGE):
-                frame.f_trace = self.trace  # it was entered before tracing began
+                frame.f_trace = self.trace  # the frame was entered before tracing began
         sys.settrace(self.trace)
 
     def end(self) -> None:
@@ -97,10 +97,10 @@ class Interrupter:
 
 
 def at_each_line(program: Callable[[Interrupter], Awaitable[None]]) -> None:
-    """Run a program in the main task once for each of its lines, with Ctrl-C there, which must never get lost."""
+    """Run a program in the main task once for each of its lines, with Ctrl-C at that line, which must never be lost."""
     tracing = sys.gettrace()
     sys.settrace(None)
-    handler = signal.signal(signal.SIGINT, signal.default_int_handler)  # Trio replaces only this one
+    handler = signal.signal(signal.SIGINT, signal.default_int_handler)  # the only handler that Trio replaces
     try:
         trio.run(at_each_line_here, program)
     finally:
@@ -244,7 +244,7 @@ def test_ctrl_c_while_callbacks_fail_loses_no_failure(caplog: pytest.LogCaptureF
 ENDS: list[tuple[object, bool]] = [(3, False), (Boom(), False), (Boom(), True)]
 
 
-@pytest.mark.filterwarnings("ignore:coroutine .* was never awaited")  # if Ctrl-C comes just before that
+@pytest.mark.filterwarnings("ignore:coroutine .* was never awaited")  # if Ctrl-C comes just before it would be
 @pytest.mark.parametrize(("end", "suppress"), ENDS)
 @pytest.mark.leaves_results
 def test_ctrl_c_while_a_capture_is_run_leaves_no_reader_asleep(end: object, suppress: bool) -> None:
@@ -266,13 +266,13 @@ def test_ctrl_c_while_a_capture_is_run_leaves_no_reader_asleep(end: object, supp
                 assert not suppress
             finally:
                 with trio.CancelScope(shield=True):
-                    if not capture.is_done():  # it hadn't begun, so it can still be run
+                    if not capture.is_done():  # the run hadn't begun, so the capture can still be run
                         await ResultCapture(capture.run, suppress_exception=True).run()
                     await reader.wait_done()
                     assert is_free(capture)
 
     at_each_line(program)
-    gc.collect()  # so that the warning is raised here
+    gc.collect()  # so that the warning comes in this test
 
 
 @pytest.mark.parametrize(("end", "suppress"), ENDS)
@@ -308,7 +308,7 @@ def test_ctrl_c_while_a_task_ends_leaves_no_reader_asleep(end: object, suppress:
     at_each_line(program)
 
 
-@pytest.mark.filterwarnings("ignore:coroutine .* was never awaited")  # if Ctrl-C comes just before that
+@pytest.mark.filterwarnings("ignore:coroutine .* was never awaited")  # if Ctrl-C comes just before it would be
 def test_ctrl_c_while_a_task_is_started_leaves_neither_of_its_results_pending() -> None:
     async def routine(task_status: trio.TaskStatus[int]) -> None:
         task_status.started(3)
@@ -324,7 +324,7 @@ def test_ctrl_c_while_a_task_is_started_leaves_neither_of_its_results_pending() 
             assert all(result.is_done() for result in results)
 
     at_each_line(program)
-    gc.collect()  # so that the warning is raised here
+    gc.collect()  # so that the warning comes in this test
 
 
 def test_a_real_signal_in_a_callback_is_held_back_until_the_last_callback_has_returned() -> None:
@@ -395,7 +395,7 @@ def test_ctrl_c_while_a_callback_is_added_to_a_done_result_takes_effect_before_o
             called = [*calls]
             other = Future[int]()
             other.add_done_callback(id)
-            other.set_result(3)  # would call whatever was left
+            other.set_result(3)  # would run any callback that was left over
             assert calls == called
 
     at_each_line(program)
@@ -484,7 +484,7 @@ def generated(items: range) -> Generator[int]:
     yield from items
 
 
-@pytest.mark.filterwarnings("ignore:coroutine .* was never awaited")  # Ctrl-C came right after it was made
+@pytest.mark.filterwarnings("ignore:coroutine .* was never awaited")  # if Ctrl-C comes right after it was made
 @pytest.mark.parametrize("as_source", [list, generated])
 def test_ctrl_c_in_a_worker_of_amap_ends_the_call(as_source: Any) -> None:
     async def program(interrupter: Interrupter) -> None:
@@ -495,10 +495,10 @@ def test_ctrl_c_in_a_worker_of_amap_ends_the_call(as_source: Any) -> None:
             interrupter.end()
 
     at_each_line(program)
-    gc.collect()  # so that the warning is raised here
+    gc.collect()  # so that the warning comes in this test
 
 
-@pytest.mark.filterwarnings("ignore:coroutine .* was never awaited")  # Ctrl-C came right after it was made
+@pytest.mark.filterwarnings("ignore:coroutine .* was never awaited")  # if Ctrl-C comes right after it was made
 @pytest.mark.parametrize("ordered", [False, True])
 def test_ctrl_c_in_a_worker_of_open_amap_leaves_no_consumer_waiting(ordered: bool) -> None:
     async def program(interrupter: Interrupter) -> None:
@@ -508,7 +508,7 @@ def test_ctrl_c_in_a_worker_of_open_amap_leaves_no_consumer_waiting(ordered: boo
                     await anext(results)
                     await anext(results)
                     interrupter.end()
-                    await anext(results)  # nothing is left, but more may be added
+                    await anext(results)  # no item is left, but more could be added
                 except (StopAsyncIteration, trio.ClosedResourceError):
                     pass
 
@@ -524,4 +524,4 @@ def test_ctrl_c_in_a_worker_of_open_amap_leaves_no_consumer_waiting(ordered: boo
                 interrupter.end()
 
     at_each_line(program)
-    gc.collect()  # so that the warning is raised here
+    gc.collect()  # so that the warning comes in this test

@@ -1,4 +1,4 @@
-"""Many completions from many threads at once; 200,000 if TRIORES_SOAK is set."""
+"""Thousands of completions from many threads at once; 200,000 if TRIORES_SOAK is set."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class OurError(Exception):
 
 @pytest.fixture
 def many_switches() -> Iterator[None]:
-    """Make threads take turns a thousand times as often as usual."""
+    """Make Python switch between threads a thousand times as often as usual."""
     before = sys.getswitchinterval()
     sys.setswitchinterval(5e-6)
     yield
@@ -67,7 +67,7 @@ async def test_no_completion_from_eight_busy_threads_is_lost_or_late(
 
     async def check(all_sent: trio.Event, share: list[tuple[int, Future[int]]]) -> None:
         nonlocal done
-        await all_sent.wait()  # it was sent after all the completions, so it must arrive after them
+        await all_sent.wait()  # it was sent after all of the completions, so it must arrive after them
         done += sum(arrived(future, number) for number, future in share)
 
     for _ in range(ROUNDS):

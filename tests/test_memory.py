@@ -40,15 +40,17 @@ if sys.version_info < (3, 11):
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
 
-pytestmark = pytest.mark.skipif(sys.implementation.name != "cpython", reason="only CPython counts its blocks of memory")
+pytestmark = pytest.mark.skipif(
+    sys.implementation.name != "cpython", reason="only CPython counts the memory blocks it has allocated"
+)
 
 TIMES = 10_000
 FEWER = 10_000 if SOAK else 1_000  # for tests that take longer
 
 
 async def check_no_growth(use: Callable[[], Awaitable[object]], times: int = TIMES) -> None:
-    """Use something many times, with the garbage collector off, and check that no memory is leaked."""
-    for _ in range(30):  # until all caches are filled
+    """Call ``use`` many times with the garbage collector off, and check that it leaks no memory."""
+    for _ in range(30):  # to fill all caches
         await use()
     gc.collect()
     gc.disable()
@@ -56,7 +58,7 @@ async def check_no_growth(use: Callable[[], Awaitable[object]], times: int = TIM
         before = sys.getallocatedblocks()
         for _ in range(times):
             await use()
-        # The interpreter's own caches take some blocks.
+        # The interpreter's own caches may take some blocks.
         assert sys.getallocatedblocks() - before < 600 + times / 10
     finally:
         gc.enable()
@@ -131,7 +133,7 @@ async def test_failed_captures_leak_nothing() -> None:
 
 
 async def read_failure(futures: list[Future[int]]) -> None:
-    """Read in a frame that doesn't refer to the future, since the exception keeps the frames it passes."""
+    """Read in a frame that doesn't refer to the future, since the exception keeps the frames that it passes through."""
     with contextlib.suppress(Exception):
         await futures.pop()
 
@@ -141,7 +143,7 @@ async def test_failed_futures_leak_nothing() -> None:
         for end in ((None, None, None), (Boom, Boom(), None)):
             future = Future[int]()
             await cancelled(future.wait_done)
-            # Raised in no block of this function, as this frame refers to the future.
+            # Not in a `with` block, where the exception would keep this frame, which refers to the future.
             future.must_set().__exit__(*end)
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(read_failure, [future])
@@ -271,7 +273,7 @@ async def test_closed_channels_leak_nothing() -> None:
 
 
 class AtOnce(concurrent.futures.Executor):
-    """An executor that runs a call inside ``submit``."""
+    """An executor that runs each call inside ``submit``."""
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> concurrent.futures.Future[Any]:
         future = concurrent.futures.Future[Any]()

@@ -111,7 +111,7 @@ def test_a_result_made_outside_any_run_belongs_to_the_first_run_that_uses_it(
             assert future.trio_token is trio.lowlevel.current_trio_token()
             nursery.cancel_scope.cancel()
         with pytest.raises(RuntimeError, match="belongs to another Trio run, and can't be settled from here"):
-            await in_foreign_thread(partial(future.set_result, 4))  # even now that nobody waits
+            await in_foreign_thread(partial(future.set_result, 4))  # even though nobody is waiting any more
         future.set_result(3)
 
     trio.run(main)
@@ -256,7 +256,7 @@ async def test_the_ways_suggested_by_the_error_message_work(owned: Owned) -> Non
 
 
 def left_pending(*, waiting: bool, calls: list[object]) -> Future[int]:
-    """A pending future of a run that has ended, with a callback, and perhaps with an iterator that waits."""
+    """A pending future of a run that has ended, with a callback, and with an iterator that waits if ``waiting``."""
 
     async def main() -> Future[int]:
         future = Future[int]()
@@ -268,7 +268,7 @@ def left_pending(*, waiting: bool, calls: list[object]) -> Future[int]:
     return trio.run(main)
 
 
-iterators: list[object] = []  # they outlive their runs
+iterators: list[object] = []  # iterators that outlive their runs
 
 
 @pytest.mark.parametrize("waiting", [False, True])
@@ -328,8 +328,8 @@ def test_once_its_run_has_ended_a_capture_can_be_run_in_another_one() -> None:
 # ---- a thread that settles a future just as a task begins to wait for it
 #
 # Only a future made outside any run can be settled by a thread at that moment. Either the call has to raise an error,
-# or the task has to be woken. Each test stops one side before the n-th line that it runs of the package, lets the
-# other side run to its end, and then continues; it does so for every n, until there are no more lines.
+# or the task has to be woken. Each test stops one side before the n-th line of the package that it runs, lets the other
+# side run to its end, and then continues. It does this for every n, until there are no more lines.
 
 PACKAGE = str(Path(triores.__file__).parent)
 
@@ -412,7 +412,7 @@ def test_a_thread_that_settles_while_a_task_begins_to_wait_gets_an_error_or_wake
     refused: set[bool] = set()
     lines = next(line for line in itertools.count(1) if trio.run(main, Race(wait), line))
     assert lines > 10
-    assert refused == {True, False}  # it depends on the line
+    assert refused == {True, False}  # which one depends on the line
 
 
 @each_stepped_wait
@@ -452,13 +452,13 @@ def test_a_task_that_begins_to_wait_while_a_thread_settles_is_woken_or_the_threa
 
 
 class ClaimedMeanwhile(Exception):
-    """An exception that makes a call while a future is being settled with it."""
+    """An exception that makes a call while it is being stored in a future."""
 
     def __init__(self, call: Callable[[], object]) -> None:
         self.call = call
 
     @property
-    def __traceback__(self) -> None:  # type: ignore[override] # a property, so that reading it makes the call
+    def __traceback__(self) -> None:  # type: ignore[override] # a property, since reading it has to make the call
         self.call()
 
 
@@ -546,7 +546,7 @@ async def test_if_two_runs_claim_a_result_at_once_one_gets_an_error(monkeypatch:
     other_run = threading.Thread(target=trio.run, args=(register_and_stay,))
 
     class OtherRunComesFirst:
-        """Replaces the lock: just before this run takes it, another run begins to wait."""
+        """Replaces the lock: just before this run takes it, another run claims the result."""
 
         def __enter__(self) -> None:
             monkeypatch.undo()
@@ -612,6 +612,6 @@ except trio.TrioInternalError:
 
 
 def test_once_its_run_has_crashed_a_result_can_be_settled_anywhere() -> None:
-    # In a process of its own, since what such a run leaves behind complains when it is freed.
+    # In a separate process, since what such a run leaves behind prints complaints when it is freed.
     run = subprocess.run([sys.executable, "-c", _CRASH], check=True, capture_output=True, text=True)
     assert run.stdout == "Future(result=3) ResultStatistics(waiters=0, callbacks=0)\n"

@@ -1,4 +1,4 @@
-"""The public names, the cost of the import, and the memory that a future takes."""
+"""The public names, what importing the package loads, and how much memory a future takes."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def test_results_have_no_dict() -> None:
 
 def bytes_each(make: Callable[[], object]) -> float:
     """How many bytes one object takes, together with everything that only it keeps alive."""
-    count = 20_000  # so many that other allocations don't matter
+    count = 20_000  # enough that other allocations don't matter
     kept = [make() for _ in range(count)]
     kept.clear()
     gc.collect()
@@ -107,9 +107,9 @@ def bytes_each(make: Callable[[], object]) -> float:
 
 @pytest.mark.skipif(
     sys.implementation.name != "cpython" or sys.version_info[:2] not in {(3, 11), (3, 13)},
-    reason="the figures are those of CPython 3.11 and 3.13; other versions have objects of other sizes",
+    reason="the figures are for CPython 3.11 and 3.13; objects have other sizes in other versions",
 )
-@pytest.mark.leaves_results  # the plugin's notes about results would take memory too
+@pytest.mark.leaves_results  # what the plugin notes about results would take memory too
 def test_a_future_takes_little_memory() -> None:
     def make_done() -> triores.Future[object]:
         future = triores.Future[object]()
@@ -128,7 +128,7 @@ def test_a_future_takes_little_memory() -> None:
 
 
 def imported_modules() -> set[str]:
-    """The top-level modules that the package imports at run time, on any version of Python."""
+    """The top-level modules that the package imports at run time on some version of Python."""
     names: set[str] = set()
     for path in PACKAGE.glob("*.py"):
         for node in walk_runtime(ast.parse(path.read_text(encoding="utf-8"))):
@@ -140,7 +140,7 @@ def imported_modules() -> set[str]:
 
 
 def walk_runtime(node: ast.AST) -> Iterator[ast.AST]:
-    """All nodes except those that only type checkers see."""
+    """All nodes except those that are only for type checkers."""
     if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
         return
     yield node

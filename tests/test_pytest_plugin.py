@@ -14,7 +14,7 @@ from triores import ResultCapture, debug
 from triores._result import ResultBase
 
 pytest_plugins = ["pytester"]
-pytestmark = pytest.mark.leaves_results  # the small suites do, in this process, which may run under the plugin too
+pytestmark = pytest.mark.leaves_results  # the small suites do so in this process, which may run under the plugin itself
 
 HEAD = """import concurrent.futures, contextlib, copy, gc, unittest, weakref
 from functools import partial
@@ -56,12 +56,12 @@ class RunSuite(Protocol):
 @pytest.fixture
 def run_suite(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> RunSuite:
     """Run tests under the plugin, check their outcomes, and return the report."""
-    monkeypatch.setenv("PYTHONWARNINGS", "ignore")  # in worker processes, coverage hooks may warn
+    monkeypatch.setenv("PYTHONWARNINGS", "ignore")  # coverage's hooks may warn in worker processes
 
     def run_suite(source: str, *args: str, runner: str = TRIO, **outcomes: int) -> str:
         pytester.makeini(INI.format(runner))
         pytester.makepyfile(test_it=HEAD + textwrap.dedent(source))
-        # Without the summary, which repeats a failure's whole text when the variable CI is set.
+        # Without the summary, which repeats the whole text of a failure if the variable CI is set.
         ran = pytester.runpytest_inprocess("-p", "triores.pytest_plugin", "-rN", *args)
         ran.assert_outcomes(**outcomes)
         return ran.stdout.str()

@@ -30,21 +30,21 @@ LIMIT = 30  # seconds to wait for a thread that should have been woken
 
 @pytest.fixture
 def many_switches() -> Iterator[None]:
-    """Make threads take turns a thousand times as often as usual."""
+    """Make Python switch between threads a thousand times as often as usual."""
     before = sys.getswitchinterval()
     sys.setswitchinterval(5e-6)
     yield
     sys.setswitchinterval(before)
 
 
-class Desk:
+class Shared:
     """The state shared by the Trio run and the threads."""
 
     def __init__(self) -> None:
         self.run: tuple[trio.Nursery, trio.lowlevel.TrioToken] | None = None  # of the current run, or of the latest one
         self.handed_out: deque[concurrent.futures.Future[int]] = deque()
         self.to_complete: deque[concurrent.futures.Future[int]] = deque()
-        self.closed = False
+        self.is_over = False
         self.seen: Counter[str] = Counter()
         self.wrong: list[object] = []
 
@@ -57,61 +57,61 @@ async def work(n: int) -> int:
     return n
 
 
-def use(desk: Desk, choose: random.Random) -> None:
-    """Start, complete, cancel and await futures until the desk is closed."""
+def use_bridges(shared: Shared, choose: random.Random) -> None:
+    """Start, complete, cancel and await futures until the test is over."""
     mine: list[tuple[int, concurrent.futures.Future[int]]] = []
-    while not desk.closed:
+    while not shared.is_over:
         n = choose.randrange(100)
-        if desk.run is not None:
-            nursery, token = desk.run
+        if shared.run is not None:
+            nursery, token = shared.run
             mine.append((n, start_from_thread(nursery, work, n, trio_token=token)))
         with suppress(IndexError):
-            desk.to_complete.pop().set_result(n)
+            shared.to_complete.pop().set_result(n)
         with suppress(IndexError):
-            mine.append((1, desk.handed_out.pop()))
+            mine.append((1, shared.handed_out.pop()))
         if n % 5 == 0 and mine:
             choose.choice(mine)[1].cancel()
         while len(mine) > 9:
-            look(desk, *mine.pop(choose.randrange(len(mine))))
+            note_end(shared, *mine.pop(choose.randrange(len(mine))))
     for n, future in mine:
-        look(desk, n, future)
+        note_end(shared, n, future)
 
 
-def look(desk: Desk, n: int, future: concurrent.futures.Future[int]) -> None:
+def note_end(shared: Shared, n: int, future: concurrent.futures.Future[int]) -> None:
     """Wait for a future, and note how it ended."""
     try:
         value = future.result(LIMIT)
     except concurrent.futures.CancelledError:
-        desk.seen["cancelled"] += 1
+        shared.seen["cancelled"] += 1
     except trio.RunFinishedError:
-        desk.seen["the run ended"] += 1
+        shared.seen["the run ended"] += 1
     except ValueError as error:
-        desk.seen["failed"] += 1
+        shared.seen["failed"] += 1
         if error.args != (n,):
-            desk.wrong.append(error)
+            shared.wrong.append(error)
     except RuntimeError as error:  # the nursery was closed, or the run was over
-        desk.seen["refused"] += 1
+        shared.seen["refused"] += 1
         if "closed to new arrivals" not in str(error) and "another Trio run" not in str(error):
-            desk.wrong.append(error)
+            shared.wrong.append(error)
     except BaseException as error:
-        desk.wrong.append(error)
+        shared.wrong.append(error)
     else:
-        desk.seen["value"] += 1
+        shared.seen["value"] += 1
         if value not in (n, 1):
-            desk.wrong.append((n, value))
+            shared.wrong.append((n, value))
 
 
-async def run(desk: Desk, choose: random.Random) -> None:
+async def run(shared: Shared, choose: random.Random) -> None:
     async with trio.open_nursery() as nursery:
-        desk.run = nursery, trio.lowlevel.current_trio_token()
+        shared.run = nursery, trio.lowlevel.current_trio_token()
         for _ in range(choose.randrange(20)):
             pending: Future[int] = Future()
-            desk.handed_out.append(to_concurrent_future(pending))
+            shared.handed_out.append(to_concurrent_future(pending))
             capture: ResultCapture[int] = ResultCapture.start_soon(nursery, work, 1, cancel_scope=trio.CancelScope())
-            desk.handed_out.append(to_concurrent_future(capture))
+            shared.handed_out.append(to_concurrent_future(capture))
             theirs: concurrent.futures.Future[int] = concurrent.futures.Future()
             wrap_future(theirs).add_done_callback(partial(settle, pending))
-            desk.to_complete.append(theirs)
+            shared.to_complete.append(theirs)
             for _ in range(choose.randrange(4)):
                 await trio.to_thread.run_sync(bool)  # gives the threads a chance to run
         if choose.random() < 0.5:
@@ -126,21 +126,21 @@ def settle(ours: Future[int], theirs: Future[int]) -> None:
 def test_no_thread_waits_forever_while_the_run_starts_ends_and_starts_again(
     many_switches: None, caplog: pytest.LogCaptureFixture
 ) -> None:
-    desk = Desk()
+    shared = Shared()
     choose = random.Random(1)
-    threads = [threading.Thread(target=use, args=(desk, random.Random(n))) for n in range(THREADS)]
+    threads = [threading.Thread(target=use_bridges, args=(shared, random.Random(n))) for n in range(THREADS)]
     for thread in threads:
         thread.start()
     try:
         for _ in range(RUNS):
             with suppress(ExceptionGroup):  # from tasks that failed while their futures were cancelled
-                trio.run(run, desk, choose)
+                trio.run(run, shared, choose)
     finally:
-        desk.closed = True
+        shared.is_over = True
         for thread in threads:
             thread.join(LIMIT)
     assert not any(thread.is_alive() for thread in threads)
-    assert not desk.wrong
+    assert not shared.wrong
     assert not caplog.records
-    assert desk.seen["value"]
-    assert desk.seen["the run ended"] or not SOAK
+    assert shared.seen["value"]
+    assert shared.seen["the run ended"] or not SOAK

@@ -152,7 +152,7 @@ async def test_unwrap_and_await_raise_the_original_exception_and_its_traceback_d
         assert original.__cause__ is None
     assert len(lengths) == 1
     assert traceback.format_tb(original.__traceback__)[-len(before) :] == before
-    future.outcome  # resets the traceback to what it was when the result was settled
+    future.outcome  # sets the traceback back to what it was when the result was settled
     assert traceback.format_tb(original.__traceback__) == before
 
 
@@ -433,7 +433,7 @@ async def test_waiting_for_a_pending_result_is_a_checkpoint() -> None:
             future = Future[int]()
             nursery.start_soon(set_later, future, error)
             with assert_checkpoints():
-                await future.wait_done()  # raises nothing
+                await future.wait_done()  # this raises nothing
             assert future.exception() is error
 
 
@@ -611,8 +611,8 @@ def test_outside_a_trio_run_a_wait_says_that_it_needs_trio() -> None:
 
 # ---- finalizers
 #
-# The garbage collector may run finalizers, and with them anybody's code, whenever a function begins or has returned. So
-# each test does one thing as the n-th function of the package begins or returns, for every n.
+# The garbage collector may run finalizers, and so any code at all, whenever a function begins or has returned. So each
+# test does one thing just as the n-th function of the package begins or returns, for every n.
 
 PACKAGE = str(Path(triores.__file__).parent)
 

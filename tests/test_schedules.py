@@ -1,4 +1,4 @@
-"""Order and sharing don't depend on the order in which Trio runs the tasks of a tick: tests run under many seeds."""
+"""Each program runs under many seeds: its results don't depend on the order in which Trio runs the tasks of a tick."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ async def steps(count: int) -> None:
         await checkpoint()
 
 
-class Settlers:
+class SettledByTasks:
     """Futures, each settled by its own task after a few steps, and the order in which they were settled."""
 
     def __init__(self, nursery: trio.Nursery, choose: random.Random, count: int = 6) -> None:
@@ -80,11 +80,11 @@ def test_tasks_that_share_as_completed_take_the_results_in_the_order_they_were_s
                 await steps(choose.randrange(3))
 
         async with trio.open_nursery() as nursery:
-            settlers = Settlers(nursery, choose)
-            results = as_completed(settlers.futures)
+            settled = SettledByTasks(nursery, choose)
+            results = as_completed(settled.futures)
             for _ in range(3):
                 nursery.start_soon(take, results)
-        assert taken == settlers.order
+        assert taken == settled.order
 
     under_each_seed(program, monkeypatch)
 
@@ -92,7 +92,7 @@ def test_tasks_that_share_as_completed_take_the_results_in_the_order_they_were_s
 def test_a_channel_gets_the_results_in_the_order_they_were_settled(monkeypatch: pytest.MonkeyPatch) -> None:
     async def program(choose: random.Random) -> None:
         async with trio.open_nursery() as nursery:
-            settlers = Settlers(nursery, choose)
+            settled = SettledByTasks(nursery, choose)
             send, receive = trio.open_memory_channel[Future[int]](choose.randrange(3))
             received: list[Future[int]] = []
 
@@ -102,8 +102,8 @@ def test_a_channel_gets_the_results_in_the_order_they_were_settled(monkeypatch: 
                     await steps(choose.randrange(3))
 
             nursery.start_soon(take)
-            await results_to_channel(settlers.futures, send)
-        assert received == settlers.order
+            await results_to_channel(settled.futures, send)
+        assert received == settled.order
 
     under_each_seed(program, monkeypatch)
 

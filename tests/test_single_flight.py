@@ -39,7 +39,7 @@ class OurBaseError(BaseException):
 
 
 class Work:
-    """An async function that ends when ``go_on`` is set, and counts its calls."""
+    """An async function whose calls end when ``go_on`` is set, and are counted."""
 
     def __init__(self) -> None:
         self.begun = 0
@@ -77,7 +77,7 @@ def work() -> Work:
 
 @contextlib.asynccontextmanager
 async def open_flights() -> AsyncGenerator[tuple[SingleFlight[Any, Any], trio.Nursery, trio.Nursery], None]:
-    """Flights, their nursery, and a nursery for callers around it."""
+    """Flights, their nursery, and the nursery of their callers, which is around it."""
     async with trio.open_nursery() as callers, trio.open_nursery() as nursery:
         yield SingleFlight[Any, Any](nursery), nursery, callers
 
@@ -85,17 +85,17 @@ async def open_flights() -> AsyncGenerator[tuple[SingleFlight[Any, Any], trio.Nu
 @pytest.fixture
 def no_collector() -> Iterator[None]:
     if sys.implementation.name != "cpython":
-        pytest.skip("only CPython frees objects by reference counts")
+        pytest.skip("only CPython frees objects by counting references")
     gc.collect()
     gc.disable()
     yield
     gc.enable()
 
 
-async def call_in_vain(
+async def call_and_fail(
     flights: SingleFlight[str, Any], fn: Callable[[], Awaitable[Any]], error: type[Exception]
 ) -> None:
-    """Call `run`, and expect this exception."""
+    """Call `run`, which has to raise this exception."""
     with pytest.raises(error) as caught:
         await flights.run("a", fn)
     assert type(caught.value) is error
@@ -171,20 +171,20 @@ async def test_a_caller_that_arrives_in_the_tick_in_which_a_flight_ends_starts_a
     seed: int, work: Work, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seed_scheduler(seed, monkeypatch)
-    landed = trio.Event()
+    ended = trio.Event()
 
-    async def land() -> int:
+    async def end() -> int:
         await wait_all_tasks_blocked()
-        landed.set()
+        ended.set()
         return 0
 
     async def arrive() -> object:
-        await landed.wait()
+        await ended.wait()
         return await flights.run("a", work)
 
     work.go_on.set()
     async with open_flights() as (flights, _, callers):
-        first = [ResultCapture.start_soon(callers, flights.run, "a", land) for _ in range(3)]
+        first = [ResultCapture.start_soon(callers, flights.run, "a", end) for _ in range(3)]
         late = ResultCapture.start_soon(callers, arrive)
         await late.wait_done()
     assert [result.result() for result in first] == [0] * 3
@@ -459,7 +459,7 @@ async def test_no_caller_sees_the_frames_of_another_in_the_traceback_of_a_failur
 @pytest.mark.parametrize("grouped", [False, True])
 async def test_a_failure_after_the_last_caller_has_left_does_not_reach_the_nursery(grouped: bool, work: Work) -> None:
     async def work_in_a_nursery() -> None:
-        async with trio.open_nursery() as nursery:  # it raises a group of a cancellation and a failure
+        async with trio.open_nursery() as nursery:  # so that a group of a cancellation and a failure is raised
             nursery.start_soon(trio.sleep_forever)
             await work()
 
@@ -578,7 +578,9 @@ async def _swallowed(flights: SingleFlight[str, object], work: Work) -> None:
 
 
 async def test_a_cancelled_caller_raises_a_plain_cancelled(work: Work) -> None:
-    raised: list[type[BaseException]] = []  # checked because a cancel scope would catch a group of cancellations too
+    raised: list[
+        type[BaseException]
+    ] = []  # checked here, since a cancel scope would catch a group of cancellations too
     async with open_flights() as (flights, _, _):
         with trio.CancelScope() as scope:
             scope.cancel()
@@ -629,7 +631,7 @@ async def test_passing_a_coroutine_raises_an_error_and_changes_nothing() -> None
         coroutine: Any = fetch()
         with pytest.raises(TypeError, match=r"the coroutine that 'fetch' returned; call 'flights\.run\(key, fetch,"):
             await flights.run("a", coroutine)
-        assert coroutine.cr_frame is None  # it was closed: otherwise Python would warn about it
+        assert coroutine.cr_frame is None  # it was closed; otherwise, Python would warn about it
         assert is_idle(flights)
         assert not nursery.child_tasks
 
@@ -641,7 +643,7 @@ async def test_passing_anything_but_an_async_function_raises_an_error_even_if_th
         result = ResultCapture.start_soon(callers, flights.run, "a", work)
         await wait_all_tasks_blocked()
         with pytest.raises(TypeError, match=r"^expected an async function, but got 3; call "):
-            await flights.run("a", 3)  # type: ignore[arg-type]  # this mistake is what is tested
+            await flights.run("a", 3)  # type: ignore[arg-type]  # this is the mistake
         work.go_on.set()
     assert result.result() == (1,)
 
@@ -664,7 +666,7 @@ async def test_an_unhashable_key_raises_an_error_and_changes_nothing(work: Work)
 
 async def test_passing_anything_but_a_nursery_raises_an_error() -> None:
     with pytest.raises(TypeError, match=r"^expected a nursery"):
-        SingleFlight[str, int](trio.open_nursery())  # type: ignore[arg-type]  # this mistake is what is tested
+        SingleFlight[str, int](trio.open_nursery())  # type: ignore[arg-type]  # this is the mistake
 
 
 def test_outside_a_trio_run_flights_with_a_nursery_can_be_neither_made_nor_used(work: Work) -> None:
@@ -821,37 +823,39 @@ async def test_with_a_nursery_inside_the_block_callers_finish_first(work: Work) 
     assert result.result() == (1,)
 
 
-@pytest.mark.parametrize("flying", [False, True])
+@pytest.mark.parametrize("in_flight", [False, True])
 @pytest.mark.parametrize("error", [OurError(), OurBaseError(), BaseExceptionGroup("two", [OurError(), OurBaseError()])])
 async def test_an_exception_raised_in_the_block_is_passed_on_unchanged(
-    error: BaseException, flying: bool, work: Work
+    error: BaseException, in_flight: bool, work: Work
 ) -> None:
     flights: SingleFlight[str, object] = SingleFlight()
     async with trio.open_nursery() as callers:
         with pytest.raises(type(error)) as caught:
             async with flights:
-                if flying:
-                    callers.start_soon(call_in_vain, flights, work, TaskCancelledException)
+                if in_flight:
+                    callers.start_soon(call_and_fail, flights, work, TaskCancelledException)
                     await wait_all_tasks_blocked()
                 raise error
     assert caught.value is error
-    assert len(work.reasons) == flying
+    assert len(work.reasons) == in_flight
 
 
 @pytest.mark.parametrize("seed", range(5))  # Trio runs the tasks of one tick in random order
-@pytest.mark.parametrize("flying", [False, True])
+@pytest.mark.parametrize("in_flight", [False, True])
 async def test_a_cancellation_in_the_block_is_raised_as_a_plain_cancelled(
-    flying: bool, seed: int, work: Work, monkeypatch: pytest.MonkeyPatch
+    in_flight: bool, seed: int, work: Work, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seed_scheduler(seed, monkeypatch)
-    raised: list[type[BaseException]] = []  # checked because a cancel scope would catch a group of cancellations too
+    raised: list[
+        type[BaseException]
+    ] = []  # checked here, since a cancel scope would catch a group of cancellations too
     flights: SingleFlight[str, object] = SingleFlight()
     async with trio.open_nursery() as callers:
         with trio.CancelScope() as scope:
             with pytest.raises(BaseException) as caught:
                 async with flights:
-                    if flying:
-                        callers.start_soon(call_in_vain, flights, work, TaskCancelledException)
+                    if in_flight:
+                        callers.start_soon(call_and_fail, flights, work, TaskCancelledException)
                         await wait_all_tasks_blocked()
                     scope.cancel()
                     await trio.sleep_forever()
@@ -859,30 +863,32 @@ async def test_a_cancellation_in_the_block_is_raised_as_a_plain_cancelled(
             raise caught.value
     assert raised == [trio.Cancelled]
     assert scope.cancelled_caught
-    assert len(work.reasons) == flying
+    assert len(work.reasons) == in_flight
 
 
 @pytest.mark.parametrize("seed", range(5))  # Trio runs the tasks of one tick in random order
-@pytest.mark.parametrize("flying", [False, True])
+@pytest.mark.parametrize("in_flight", [False, True])
 async def test_a_cancellation_as_the_block_ends_is_raised_as_a_plain_cancelled(
-    flying: bool, seed: int, work: Work, monkeypatch: pytest.MonkeyPatch
+    in_flight: bool, seed: int, work: Work, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seed_scheduler(seed, monkeypatch)
-    raised: list[type[BaseException]] = []  # checked because a cancel scope would catch a group of cancellations too
+    raised: list[
+        type[BaseException]
+    ] = []  # checked here, since a cancel scope would catch a group of cancellations too
     flights: SingleFlight[str, object] = SingleFlight()
     async with trio.open_nursery() as callers:
         with trio.CancelScope() as scope:
             with pytest.raises(BaseException) as caught:
                 async with flights:
-                    if flying:
-                        callers.start_soon(call_in_vain, flights, work, TaskCancelledException)
+                    if in_flight:
+                        callers.start_soon(call_and_fail, flights, work, TaskCancelledException)
                         await wait_all_tasks_blocked()
                     scope.cancel()
             raised.append(type(caught.value))
             raise caught.value
     assert raised == [trio.Cancelled]
     assert scope.cancelled_caught
-    assert len(work.reasons) == flying
+    assert len(work.reasons) == in_flight
 
 
 async def test_a_task_cancelled_by_the_end_of_the_block_does_not_get_another_exception_as_its_context() -> None:
@@ -899,7 +905,7 @@ async def test_a_task_cancelled_by_the_end_of_the_block_does_not_get_another_exc
     async with trio.open_nursery() as callers:
         with pytest.raises(OurError):
             async with flights:
-                callers.start_soon(call_in_vain, flights, note, TaskCancelledException)
+                callers.start_soon(call_and_fail, flights, note, TaskCancelledException)
                 await wait_all_tasks_blocked()
                 raise OurError
     assert contexts == [None]
@@ -912,7 +918,7 @@ async def test_a_base_exception_of_a_task_cancels_the_block_and_is_raised_in_a_g
     async with trio.open_nursery() as callers:
         with pytest.RaisesGroup(OurBaseError):
             async with flights:
-                callers.start_soon(call_in_vain, flights, work, TaskFailedException)
+                callers.start_soon(call_and_fail, flights, work, TaskFailedException)
                 await trio.sleep_forever()
     async with flights:
         pass
@@ -924,7 +930,7 @@ async def test_a_base_exception_of_a_task_is_not_lost_if_the_block_fails_too(wor
     async with trio.open_nursery() as callers:
         with pytest.RaisesGroup(OurError, OurBaseError):
             async with flights:
-                callers.start_soon(call_in_vain, flights, work, TaskFailedException)
+                callers.start_soon(call_and_fail, flights, work, TaskFailedException)
                 await wait_all_tasks_blocked()
                 raise OurError
 
@@ -939,7 +945,7 @@ async def test_if_a_base_exception_cancels_the_block_and_the_block_fails_both_ar
     async with trio.open_nursery() as callers:
         with pytest.RaisesGroup(OurBaseError, OurError, flatten_subgroups=True):
             async with flights:
-                callers.start_soon(call_in_vain, flights, work, TaskFailedException)
+                callers.start_soon(call_and_fail, flights, work, TaskFailedException)
                 try:
                     await trio.sleep_forever()
                 except trio.Cancelled as cancelled:
@@ -954,7 +960,7 @@ async def test_a_base_exception_of_a_task_as_the_block_ends_is_raised_in_a_group
     async with trio.open_nursery() as callers:
         with pytest.RaisesGroup(OurBaseError):
             async with flights:
-                callers.start_soon(call_in_vain, flights, work, TaskFailedException)
+                callers.start_soon(call_and_fail, flights, work, TaskFailedException)
                 await wait_all_tasks_blocked()
 
 
@@ -1012,7 +1018,7 @@ def test_ctrl_c_in_the_only_caller_cancels_the_task() -> None:
 
     async def press_ctrl_c() -> None:
         await wait_all_tasks_blocked()
-        signal.raise_signal(signal.SIGINT)  # interrupts the main task, as this one is protected
+        signal.raise_signal(signal.SIGINT)  # interrupts the main task, since this one is protected
 
     async def main() -> None:
         works.append(Work())
@@ -1032,7 +1038,7 @@ def test_ctrl_c_in_the_only_caller_cancels_the_task() -> None:
 
 
 class Interrupting:
-    """A key during whose lookup Ctrl-C is pressed, after the given number of lookups."""
+    """A key that presses Ctrl-C while it is being looked up, after the given number of earlier lookups."""
 
     def __init__(self, lookups: int) -> None:
         self.lookups = lookups

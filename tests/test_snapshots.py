@@ -29,7 +29,7 @@ async def work(seconds: float, text: str = "") -> None:
 
 
 async def few(clock: MockClock) -> None:
-    """A row for each ending, an arrow, long names, and times in all units."""
+    """A row for each way to end, an arrow, long names, and times in all units."""
     future = Future[int]()
     async with trio.open_nursery() as nursery:
         nursery.start_soon(future.wait_done)
@@ -80,7 +80,7 @@ def test_a_saved_file_looks_like_its_snapshot(
 
 
 if __name__ == "__main__":
-    import test_snapshots  # as itself, since the files show the names of its functions
+    import test_snapshots  # under its own name, since the files show the names of its functions
 
     with pytest.MonkeyPatch.context() as patch:
         for main, name, limit in test_snapshots.RUNS:

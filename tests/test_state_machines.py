@@ -1,7 +1,7 @@
 """Future, ResultCapture, FutureMap and SingleFlight compared with simple models, in random sequences of calls.
 
-Hypothesis runs each sequence in a thread. Steps of the Trio run are called there, through `trio.from_thread`; steps of
-a foreign thread are called directly.
+Hypothesis runs each sequence in a thread. That thread calls the steps of the Trio run through `trio.from_thread`, and
+the steps of a foreign thread directly.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator
 
 T = TypeVar("T")
-Outcome = Any  # in a model: a value, or an exception object, or None while pending
+Outcome = Any  # in a model: a value or an exception object, or None while pending
 
 thoroughly = settings(
     max_examples=600 if SOAK else 20,
@@ -77,7 +77,7 @@ def log() -> Iterator[None]:
     handler = Handler()
     logger = logging.getLogger("triores")
     logger.addHandler(handler)
-    logger.propagate = False  # or pytest would keep it all
+    logger.propagate = False  # otherwise, pytest would keep all of it
     try:
         yield
     finally:
@@ -136,7 +136,7 @@ class Wait:
 
 
 class WaitForSeveral(Wait):
-    """A task that waits for several futures, and what it must find."""
+    """A task that waits for several futures, and what it has to find."""
 
     def __init__(self, models: list[FutureModel], how: Any) -> None:
         self.models = list(dict.fromkeys(models))  # a result that is given twice counts once
@@ -227,7 +227,7 @@ class Callback:
 
 
 class FutureModel:
-    """What a future has to be like."""
+    """A future, and the state that it has to be in."""
 
     def __init__(self) -> None:
         self.future = Future[int]()
@@ -248,7 +248,7 @@ class FutureModel:
                 wait.must_be_over = True
 
     def settle(self, outcome: Outcome, log: list[Callback]) -> int:
-        """Settle it, record the calls of its callbacks, and return how many of them raise."""
+        """Settle the model, record the calls of its callbacks, and return how many of them raise."""
         self.done(outcome)
         return call_all(self.due(), log)
 
@@ -482,7 +482,7 @@ def must_set(future: Future[int], error: Exception | None) -> None:
 
 
 class CaptureModel:
-    """A capture, the task that runs it, and what has to become of them."""
+    """A capture, the task that runs it, and how both have to end."""
 
     def __init__(self, suppress: bool, scope: trio.CancelScope | None, raising: int) -> None:
         self.suppress = suppress
@@ -492,7 +492,7 @@ class CaptureModel:
         self.scope = trio.CancelScope()  # around the nursery
         self.raised: list[BaseException] = []  # by the nursery
         self.ended = False
-        self.raising = raising  # how many of the callbacks raise
+        self.raising = raising  # how many of its callbacks raise
         self.settles = Future[int]()  # a future that another callback settles
         self.running = False
         self.outcome: Outcome = None
@@ -533,7 +533,7 @@ class CaptureModel:
 
 
 class CaptureMachine(OnTrio):
-    captures = Bundle("captures")  # that aren't running yet
+    captures = Bundle("captures")  # those that aren't running yet
     running = Bundle("running")
     ended = Bundle("ended")
     kinds = st.tuples(st.booleans(), st.booleans(), st.integers(0, 2))
@@ -654,12 +654,12 @@ class LostError(Exception):
 
 
 class Request:
-    """A task that makes one request and leaves when it may, and what has to become of it."""
+    """A task that makes one request and leaves when it may, and how it has to end."""
 
     def __init__(self, requests: FutureMap[int, int], key: int, given: list[Future[int]]) -> None:
         self.requests = requests
         self.key = key
-        self.given = given  # a future to register, or nothing
+        self.given = given  # the future to register, if there is one
         self.future: Future[int] | None = None
         self.scope = trio.CancelScope()
         self.may_leave = trio.Event()
@@ -687,7 +687,7 @@ class Request:
 
 
 def check_end(end: object, model: Outcome) -> None:
-    """Compare how something ended with the model: an object, or the type of an exception, alone or with its cause."""
+    """Compare how something ended with the model: an object, or the type of an exception, or that and its cause."""
     if isinstance(model, tuple):
         assert isinstance(end, BaseException)
         assert (type(end), *(end.args if isinstance(end, LostError) else (end.__cause__,))) == model

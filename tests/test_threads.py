@@ -71,7 +71,7 @@ def no_collector() -> Iterator[None]:
 
 
 def pending() -> int:
-    """How many futures would fail if the run ended now."""
+    """How many concurrent futures would fail if the run ended now."""
     run_end = triores._threads._run_end.get()
     return 0 if run_end is None else len(run_end.pending)
 
@@ -214,7 +214,7 @@ async def test_a_result_cancelled_and_set_at_the_same_time_is_settled_once(
 class AllEqual(Future[int]):
     """A future that equals everything, and can't be hashed."""
 
-    __hash__ = None  # type: ignore[assignment] # the class says that it can't be hashed
+    __hash__ = None  # type: ignore[assignment] # how a class says that its objects can't be hashed
 
     def __eq__(self, other: object) -> bool:
         return True
@@ -459,7 +459,7 @@ async def test_a_task_cancelled_before_it_has_begun_never_runs(nursery: trio.Nur
     async def run() -> None:
         ran.append(3)
 
-    def start_and_cancel() -> None:  # meanwhile the Trio thread waits, so the task can't begin
+    def start_and_cancel() -> None:  # the Trio thread is blocked meanwhile, so the task can't begin
         assert start_from_thread(nursery, run, trio_token=token).cancel()
 
     thread = threading.Thread(target=start_and_cancel)

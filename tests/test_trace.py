@@ -520,7 +520,7 @@ class Value:
     pass
 
 
-@pytest.mark.skipif(sys.implementation.name != "cpython", reason="it counts references")
+@pytest.mark.skipif(sys.implementation.name != "cpython", reason="only CPython frees objects by counting references")
 def test_tasks_results_and_values_are_not_kept_alive() -> None:
     gone: list[weakref.ref[Any]] = []
 
@@ -547,7 +547,7 @@ def test_tasks_results_and_values_are_not_kept_alive() -> None:
     assert len(gone) == 3
 
 
-@pytest.mark.skipif(sys.implementation.name != "cpython", reason="it counts references")
+@pytest.mark.skipif(sys.implementation.name != "cpython", reason="only CPython frees objects by counting references")
 def test_a_removed_recorder_does_not_keep_results_that_tasks_waited_for() -> None:
     recorder = Recorder()
 
@@ -576,7 +576,7 @@ def test_a_removed_recorder_does_not_keep_results_that_tasks_waited_for() -> Non
 
 
 def check_format(path: Path) -> dict[str, Any]:
-    """Check a file against the trace event format, as far as this project writes it."""
+    """Check a file against those parts of the trace event format that the recorder writes."""
     written: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     stacks: dict[int, list[tuple[int, int]]] = {}
     arrows: dict[int, list[dict[str, Any]]] = {}
@@ -608,7 +608,7 @@ def check_format(path: Path) -> dict[str, Any]:
         for arrow in (start, finish):
             steps = [event for event in written["traceEvents"] if event.get("cat") == "run"]
             slices = [event for event in steps if event["tid"] == arrow["tid"]]
-            assert any(holds(event, arrow["ts"]) for event in slices), "an arrow begins or ends outside any slice"
+            assert any(holds(event, arrow["ts"]) for event in slices), "an arrow begins or ends outside all slices"
     return written
 
 
@@ -623,7 +623,7 @@ def holds(event: dict[str, Any], time: float) -> bool:
 
 
 async def busy() -> None:
-    """A run with some of everything."""
+    """A run with a bit of everything."""
     future = Future[int]()
 
     async def settle() -> None:

@@ -56,7 +56,9 @@ async def set_all(futures: Iterable[Future[int]]) -> None:
 
 async def iterate(results: Iterable[Future[int]]) -> list[Future[int]]:
     iterated: list[Future[int]] = []
-    async for result in as_completed(results):  # up to 3.11, a comprehension's frame would keep the iterator alive
+    async for result in as_completed(
+        results
+    ):  # up to Python 3.11, the frame of a comprehension would keep the iterator alive
         iterated.append(result)
     return iterated
 
@@ -149,7 +151,7 @@ async def test_a_wait_never_raises_the_exception_of_a_result(
     wait: Callable[[Iterable[Future[int]]], Awaitable[object]], nursery: trio.Nursery
 ) -> None:
     capture = ResultCapture.start_soon(nursery, fail, suppress_exception=True)
-    await wait([capture])  # type: ignore[list-item]  # only this test's annotation is so narrow
+    await wait([capture])  # type: ignore[list-item]  # only the annotation in this test is so narrow
     assert isinstance(capture.exception(), Boom)
 
 
@@ -179,7 +181,7 @@ async def test_a_cancelled_wait_raises_a_plain_cancelled_and_leaves_nothing_regi
         nursery.start_soon(plain_cancelled, partial(wait, futures * 2))
         await wait_all_tasks_blocked()
         assert not any(map(is_free, futures))
-        assert trio.lowlevel.current_statistics().tasks_living < 10  # no wait starts a task
+        assert trio.lowlevel.current_statistics().tasks_living < 10  # so no wait has started a task
         nursery.cancel_scope.cancel()
     assert [is_free(future) for future in futures] == [True, True, False, True, True]
     futures[2].remove_done_callback(id)
@@ -205,7 +207,7 @@ async def test_a_hundred_cancelled_waits_leave_nothing_registered(
 async def test_a_wait_kept_alive_by_its_exception_leaves_nothing_registered(
     wait: Callable[[Iterable[Future[int]]], Awaitable[object]],
 ) -> None:
-    """The capture keeps the exception, and the traceback keeps the frames of the wait."""
+    """The capture keeps the exception, whose traceback keeps the frames of the wait."""
     future = Future[int]()
     async with trio.open_nursery() as nursery:
         capture = ResultCapture.start_soon(nursery, wait, [future])
@@ -274,7 +276,7 @@ async def test_passing_anything_but_a_result_raises_an_error_that_shows_the_righ
     with pytest.raises(TypeError, match=r"not a single Future\(.*\); call '\w+\(\[result\]\)'$"):
         await wait(wrong)
     assert is_free(future)
-    gc.collect()  # Python would warn about a coroutine that wasn't closed
+    gc.collect()  # so that Python warns now about any coroutine that wasn't closed
 
 
 @each_wait
@@ -292,7 +294,7 @@ async def test_an_exception_raised_by_the_iterable_is_passed_on(
 
 
 class Same(Future[int]):
-    """Results that are all equal, and can't be hashed."""
+    """Futures that are all equal, and can't be hashed."""
 
     def __eq__(self, other: object) -> bool:
         return True
@@ -340,7 +342,7 @@ async def test_a_result_of_another_run_raises_an_error_and_nothing_is_registered
             await wait([before, mine, after])
         assert is_free(before)
         assert is_free(after)
-        del caught  # until here, its traceback keeps the frames of the wait
+        del caught  # until now, its traceback kept the frames of the wait
 
     await in_foreign_run(wait_in_another_run)
     mine.set_result(3)
@@ -455,7 +457,7 @@ async def test_a_result_passed_twice_counts_once(nursery: trio.Nursery) -> None:
 
 
 def random_rounds(seed: int) -> list[list[int]]:
-    """Some results are done at first; in each later round, others are settled together."""
+    """The results to settle in each round. Those of the first round are done before the waits begin."""
     chance = random.Random(seed)
     numbers = list(range(chance.randint(1, 12)))
     chance.shuffle(numbers)
@@ -534,7 +536,7 @@ async def listed(iterator: AsyncIterator[ResultBase[int]]) -> list[ResultBase[in
 
 
 async def pull(results: list[ResultBase[int]]) -> list[ResultBase[int]]:
-    """Wait for one result after the other, while others may be settled too."""
+    """Wait for one result after another, while others may be settled too."""
     pulled: list[ResultBase[int]] = []
     while results:
         pulled.append(await wait_any(results))
@@ -634,7 +636,7 @@ async def test_a_task_cancelled_in_the_same_tick_as_its_result_does_not_take_a_r
             nursery.start_soon(take)
             nursery.start_soon(take)
             await wait_all_tasks_blocked()
-            futures[0].set_result(3)  # wakes both tasks: one of them would find the other future
+            futures[0].set_result(3)  # both tasks are woken, and one of them would find the other future
             scope.cancel()
             futures[1].cancel()
     assert scope.cancelled_caught
@@ -832,7 +834,7 @@ async def test_sending_ends_quietly_when_the_receiver_is_closed() -> None:
         receive.close()
 
 
-@pytest.mark.filterwarnings("ignore::ResourceWarning")  # anyio warns about streams left open
+@pytest.mark.filterwarnings("ignore::ResourceWarning")  # anyio warns about streams that were left open
 async def test_results_can_be_sent_to_an_anyio_stream() -> None:
     futures = [done(), *pending(1)]
     send, receive = anyio.create_memory_object_stream[Future[int]](2)

@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 
 
 class Tasks(dict[str, ResultCapture[Any]]):
-    """Captured tasks by name. Their exceptions are kept away from the nursery."""
+    """Captured tasks by name. Their exceptions don't reach the nursery."""
 
     def start(self, nursery: trio.Nursery, name: str, fn: Callable[[], Awaitable[object]], **kwargs: Any) -> None:
         self[name] = ResultCapture.start_soon(nursery, fn, name=name, suppress_exception=True, **kwargs)
@@ -58,7 +58,7 @@ class Tasks(dict[str, ResultCapture[Any]]):
         return wait
 
     def refused(self) -> list[str]:
-        """The names of those that got the error."""
+        """The names of the tasks that got the error."""
         return [name for name, task in self.items() if WaitCycleError in leaf_types(task.exception() or ValueError())]
 
 
@@ -69,7 +69,7 @@ def make_tasks() -> Tasks:
 
 @pytest.fixture(name="nursery")
 async def open_nursery() -> AsyncIterator[trio.Nursery]:
-    """A nursery with a time limit, after which nothing hangs any more."""
+    """A nursery with a time limit, so that no test hangs."""
     async with trio.open_nursery() as nursery:
         nursery.cancel_scope.deadline = trio.current_time() + 1000
         yield nursery
@@ -80,7 +80,7 @@ async def call(fn: Callable[[], Awaitable[None]]) -> None:
 
 
 async def all_ended(tasks: Tasks) -> None:
-    """Wait until all tasks have ended, or fail if they hang."""
+    """Wait until all tasks have ended; fail if they hang."""
     with trio.fail_after(500):
         while not all(task.is_done() for task in tasks.values()):
             await trio.sleep(1)
@@ -136,7 +136,7 @@ async def test_the_sleep_data_of_a_task_that_needs_any_one_of_several_results_li
         (task,) = nursery.child_tasks
         slept_on: Any = task.custom_sleep_data
         assert type(slept_on).__name__ == "Arrivals"
-        assert not hasattr(slept_on, "_awaited")  # it needs only one of them
+        assert not hasattr(slept_on, "_awaited")  # since the task needs only one of them
         assert first._registered() == second._registered() == [slept_on]
         first.set_result(1)
         second.set_result(2)
@@ -285,7 +285,7 @@ async def test_packages_that_need_one_another_get_an_error_instead_of_hanging(
         shared: Any = partial(flights.run, package)
         tasks.start(nursery, package, partial(shared, build, package) if how == "flights" else partial(build, package))
     await all_ended(tasks)
-    assert len(tasks.refused()) == len(needs) or how == "wait_all"  # `await` raises what another task ended with
+    assert len(tasks.refused()) == len(needs) or how == "wait_all"  # with `await`, the error spreads to other tasks
     assert tasks.refused()
 
 
@@ -803,7 +803,7 @@ def test_the_error_keeps_nothing_alive(how: str) -> None:
 
         tasks = Tasks()
         trio.run(main)
-        tasks.clear()  # each of them holds the function that looks here for the other one
+        tasks.clear()  # each task holds a function that refers to this
 
     with no_cycles() as watch:
         run(watch)
@@ -812,10 +812,10 @@ def test_the_error_keeps_nothing_alive(how: str) -> None:
             if frame.f_globals["__name__"] != __name__:
                 assert not [value for value in frame.f_locals.values() if isinstance(value, HELD)]
             del frame
-        error.__traceback__ = None  # which holds the frame of the test that waited
+        error.__traceback__ = None  # it holds the frame of the function that waited
 
 
-# ---- when there is no check
+# ---- without the check
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""Tests use only the public API, so that the inside of the package can change. The exceptions are listed here."""
+"""Tests use only the public API, so that the private parts can change. This file lists the exceptions, with reasons."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """Bridges to the event loop of trio-asyncio, which runs in the Trio thread.
 
-Importing trio-asyncio makes asyncio itself run on Trio, permanently. So this file is run in a separate session, and its
+Importing trio-asyncio makes asyncio itself run on Trio permanently. So this file runs in a separate session, and its
 name is one that pytest doesn't collect.
 """
 

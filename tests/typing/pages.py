@@ -1,10 +1,10 @@
-"""Writes the code of the documentation's pages into a folder, as modules for a type checker: nox -s types.
+"""Write the code of the documentation's pages into a folder, as modules for type checkers: nox -s types.
 
     python tests/typing/pages.py FOLDER
 
-A module has its code in the same lines as its page. The blocks of a page are one program, in which each new `main`
-replaces the one before, so the mains are numbered here. The pages about migrating show pairs of programs instead, and
-the README's code has no types, to be short.
+A module has its code on the same lines as its page. The blocks of a page form one program, in which each new `main`
+replaces the one before, so the mains are numbered here. Two kinds of pages are left out: those about migrating, which
+show pairs of programs, and the README, whose code has no types, to be short.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ DOCS = Path(__file__).parents[2] / "docs"
 
 
 def code_of(page: str) -> str:
-    """The Python lines of a page, and an empty line for each other one."""
+    """The Python lines of a page, with an empty line in place of any other line."""
     lines: list[str] = []
     blocks = 0
     in_block = False
@@ -33,7 +33,7 @@ def code_of(page: str) -> str:
 
 def main(folder: Path) -> None:
     for module in folder.glob("*.py"):
-        module.unlink()  # its page may be gone
+        module.unlink()  # its page may no longer exist
     for page in DOCS.rglob("*.md"):
         code = code_of(page.read_text(encoding="utf-8"))
         if code.strip() and not page.name.startswith("from-"):

@@ -1,6 +1,6 @@
-"""The types of fan-out, for mypy and pyright to check; nothing here is run.
+"""The types of the fan-out calls, for mypy and pyright to check; nothing here runs.
 
-Each suppressed error has to be one, in both.
+Each suppressed error has to be an error for both checkers.
 """
 
 # pyright: reportUnnecessaryTypeIgnoreComment=true

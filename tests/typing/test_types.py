@@ -1,7 +1,7 @@
-"""What type checkers make of results. mypy and pyright read this; when it is run, it only has to import cleanly.
+"""The types of results, for mypy and pyright to check. When pytest imports this, nothing of it runs.
 
-Each wrong call carries the code of the error that it has to give. Both checkers warn of a ``type: ignore`` that is not
-needed, so a wrong call that either of them lets pass is found.
+Each wrong call has the code of the error that it must cause. Both checkers warn about an unnecessary ``type: ignore``,
+so a wrong call that either of them accepts is found.
 """
 
 # pyright: reportUnnecessaryTypeIgnoreComment=true
@@ -141,7 +141,7 @@ if TYPE_CHECKING:
         ResultCapture.start_soon(fetch, nursery)  # type: ignore[arg-type]
 
     class StubNursery(Protocol):
-        """Trio's nursery as the stub package trio-typing declares it."""
+        """Trio's nursery, as the stub package trio-typing declares it."""
 
         @property
         def child_tasks(self) -> frozenset[trio.lowlevel.Task]: ...
