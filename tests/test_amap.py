@@ -240,7 +240,7 @@ async def test_once_a_source_has_ended_it_is_not_read_again(run_map: Any) -> Non
 @each_map
 @each_kind
 @pytest.mark.parametrize("count", [0, 2, 7])
-async def test_if_a_source_raises_the_map_ends_with_its_exception(run_map: Any, kind: Any, count: int) -> None:
+async def test_if_a_source_fails_the_map_ends_with_its_exception(run_map: Any, kind: Any, count: int) -> None:
     async def work(n: int) -> None:
         assert n < 7
         if n == 6:
@@ -532,7 +532,7 @@ async def test_a_failure_has_a_note_with_the_position_and_the_item(run_map: Any,
 
 
 @each_map
-async def test_a_failed_group_has_a_note_on_every_python(run_map: Any) -> None:
+async def test_a_group_raised_by_a_call_has_a_note_on_every_version_of_python(run_map: Any) -> None:
     error = await group_of(run_map(fail_with, [ExceptionGroup("", [Boom()])]))
     assert [note[:8] for note in notes_of(error.exceptions[0])] == ["item 0: "]
 
@@ -699,7 +699,7 @@ async def test_while_nobody_takes_results_at_most_limit_calls_are_made(kind: Any
 
 
 @pytest.mark.parametrize("ordered", [False, True])
-async def test_each_step_is_a_checkpoint(ordered: bool) -> None:
+async def test_each_step_of_open_amap_is_a_checkpoint(ordered: bool) -> None:
     async with open_amap(at_once, [1, 2], limit=3, ordered=ordered) as results:
         with assert_checkpoints():
             await anext(results)
@@ -820,7 +820,7 @@ async def test_no_result_is_lost_if_a_consumer_is_cancelled(ready: bool, autojum
         assert sorted([capture.result() async for capture in results]) == [0, 1, 2]
 
 
-async def test_no_result_is_lost_if_a_consumer_is_cancelled_as_it_arrives() -> None:
+async def test_no_result_is_lost_if_a_consumer_is_cancelled_as_the_result_arrives() -> None:
     go = trio.Event()
 
     async def work(n: int) -> int:
@@ -1884,7 +1884,7 @@ async def test_a_generator_that_shields_its_yields_does_not_hold_up_the_end(
     assert trio.current_time() == (1 if end == "cancellation" else 0)
 
 
-async def test_maps_share_one_slice_of_time() -> None:
+async def test_nested_maps_share_one_slice_of_time() -> None:
     turns = [0]
 
     async def inner(_: int) -> None:

@@ -817,8 +817,8 @@ async def test_a_chain_of_hundreds_of_tasks_is_found_as_one_deadlock(nursery: tr
     assert " 291 more tasks -> #" in dumped()
 
 
-@pytest.mark.parametrize(("count", "told"), [(5, []), (6, ["   ... and 1 more such group"])])
-async def test_deadlocks_that_are_not_shown_are_counted(count: int, told: list[str], nursery: trio.Nursery) -> None:
+@pytest.mark.parametrize(("count", "shown"), [(5, []), (6, ["   ... and 1 more such group"])])
+async def test_deadlocks_that_are_not_shown_are_counted(count: int, shown: list[str], nursery: trio.Nursery) -> None:
     async def wait_for_itself() -> None:
         future = Future[int]()
         with future.must_set():
@@ -827,11 +827,11 @@ async def test_deadlocks_that_are_not_shown_are_counted(count: int, told: list[s
     for _ in range(count):
         nursery.start_soon(wait_for_itself)
     await wait_all_tasks_blocked()
-    assert [line for line in dumped().splitlines() if "more such group" in line] == told
+    assert [line for line in dumped().splitlines() if "more such group" in line] == shown
 
 
-@pytest.mark.parametrize(("count", "told"), [(12, ""), (13, "2 more tasks -> ")])
-async def test_a_long_cycle_is_cut(count: int, told: str, nursery: trio.Nursery) -> None:
+@pytest.mark.parametrize(("count", "shown"), [(12, ""), (13, "2 more tasks -> ")])
+async def test_a_long_cycle_is_cut(count: int, shown: str, nursery: trio.Nursery) -> None:
     async def promise(n: int) -> None:
         with futures[n].must_set():
             await futures[n - 1].wait_done()
@@ -842,8 +842,8 @@ async def test_a_long_cycle_is_cut(count: int, told: str, nursery: trio.Nursery)
     await wait_all_tasks_blocked()
     (line,) = (line for line in dumped().splitlines() if "a cycle: " in line)
     assert line.count(" -> ") == 12
-    assert ("more tasks" in line) is bool(told)
-    assert told in line
+    assert ("more tasks" in line) is bool(shown)
+    assert shown in line
 
 
 # ---- the text
@@ -921,7 +921,7 @@ async def test_a_wide_and_deep_tree_is_cut(nursery: trio.Nursery) -> None:
     assert len(text.splitlines()) < 320
 
 
-async def test_equal_subtrees_are_one_entry(nursery: trio.Nursery) -> None:
+async def test_equal_subtrees_are_shown_as_one_entry(nursery: trio.Nursery) -> None:
     async def parent() -> None:
         await gather(trio.sleep_forever, trio.sleep_forever)
 
@@ -933,7 +933,7 @@ async def test_equal_subtrees_are_one_entry(nursery: trio.Nursery) -> None:
     assert text.count("2 tasks like #") == 1
 
 
-async def test_tasks_that_wait_for_tasks_of_different_names_are_different_entries(nursery: trio.Nursery) -> None:
+async def test_tasks_that_wait_for_tasks_with_different_names_are_separate_entries(nursery: trio.Nursery) -> None:
     for name in ("a", "a", "b", "b"):
         owner = ResultCapture(trio.sleep_forever, name=name)
         nursery.start_soon(owner.run)

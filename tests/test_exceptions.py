@@ -32,7 +32,7 @@ ABOUT_A_RESULT = [TaskNotDoneException, TaskFailedException, TaskCancelledExcept
 
 
 @pytest.mark.parametrize("kind", ABOUT_A_RESULT)
-def test_the_result_is_the_only_argument(kind: Callable[[Future[int]], Exception]) -> None:
+def test_the_result_is_the_only_argument_of_an_exception(kind: Callable[[Future[int]], Exception]) -> None:
     future = Future[int]()
     error = kind(future)
     assert error.args == (future,)
@@ -142,7 +142,7 @@ def test_the_message_about_a_cancellation_is_short_whatever_the_reason_is() -> N
     assert len(str(caught.value)) < 300
 
 
-async def test_a_capture_that_awaited_a_cancelled_future_has_failed_and_was_not_cancelled() -> None:
+async def test_a_capture_that_awaited_a_cancelled_future_counts_as_failed_not_as_cancelled() -> None:
     future = Future[int]()
     future.cancel("why")
 

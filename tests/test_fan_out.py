@@ -317,7 +317,7 @@ def test_returned_values_are_not_kept_alive(call: Call) -> None:
 # ---- gather and gather_outcomes
 
 
-async def test_functions_run_concurrently_and_values_come_in_their_order(autojump_clock: MockClock) -> None:
+async def test_gather_runs_functions_concurrently_and_returns_values_in_their_order(autojump_clock: MockClock) -> None:
     assert await gather(partial(returns, "a", 3), partial(returns, 2, 1), partial(returns, None, 2)) == ("a", 2, None)
     assert trio.current_time() == 3
 
@@ -340,7 +340,9 @@ async def test_gather_outcomes_returns_each_outcome_and_no_exception_cancels_the
 
 
 @pytest.mark.parametrize("value", [3, None])
-async def test_the_first_to_finish_wins_and_the_others_are_cancelled(value: object, autojump_clock: MockClock) -> None:
+async def test_in_a_race_the_first_to_finish_wins_and_the_others_are_cancelled(
+    value: object, autojump_clock: MockClock
+) -> None:
     cleaned_up: list[float] = []
 
     async def loser() -> None:
@@ -370,7 +372,7 @@ async def test_a_loser_is_cancelled_with_a_reason(call: Call, autojump_clock: Mo
     assert reasons == [f"another function of {call.__name__} finished first"]
 
 
-async def test_an_exception_can_win_too(autojump_clock: MockClock) -> None:
+async def test_an_exception_can_win_a_race_too(autojump_clock: MockClock) -> None:
     error = await error_of(race(partial(returns, 3, 2), fails))
     assert pytest.RaisesGroup(Boom).matches(error)
     assert trio.current_time() == 1

@@ -201,7 +201,7 @@ async def test_when_a_block_ends_its_entry_is_removed_before_callbacks_run() -> 
     assert found == [[]]
 
 
-def test_with_must_set_the_future_of_a_caller_that_leaves_gets_its_exception() -> None:
+def test_with_must_set_the_future_of_a_caller_that_fails_gets_its_exception() -> None:
     requests = FutureMap[str, int]()
     with pytest.raises(CutError), requests.expect("a") as future, future.must_set():
         raise CutError
@@ -749,7 +749,9 @@ async def test_lost_may_be_an_exception_class() -> None:
 
 
 @pytest.mark.parametrize("kind", [OurError, KeyboardInterrupt])
-async def test_if_lost_raises_an_exception_the_request_gets_that_one(kind: type[BaseException], ending: str) -> None:
+async def test_if_lost_raises_an_exception_the_request_gets_that_exception(
+    kind: type[BaseException], ending: str
+) -> None:
     def lost(cause: BaseException | None) -> LostError:
         raise kind("lost") from cause
 

@@ -143,7 +143,7 @@ async def test_failed_futures_leak_nothing() -> None:
         for end in ((None, None, None), (Boom, Boom(), None)):
             future = Future[int]()
             await cancelled(future.wait_done)
-            # Not in a `with` block, where the exception would keep this frame, which refers to the future.
+            # Called directly: in a `with` block, the exception would keep this frame, which refers to the future.
             future.must_set().__exit__(*end)
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(read_failure, [future])

@@ -1,4 +1,4 @@
-"""Each wrong use raises its error, and changes nothing; the table is in `misuse`."""
+"""Each misuse raises its error, and changes nothing. The table of misuses is in `misuse`."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ pytestmark = pytest.mark.usefixtures("no_garbage_collector")
 
 @pytest.fixture
 def no_garbage_collector() -> Iterator[None]:
-    """In an endless recursion, no stack is left for the finalizers that a collection would run."""
+    """A collection would run finalizers, for which an endless recursion leaves no room on the stack."""
     gc.disable()
     yield
     gc.enable()
@@ -56,7 +56,7 @@ class Awkward:
 
 
 class NoThreads(concurrent.futures.Executor):
-    """An executor that must never get a call."""
+    """An executor that must never be given a call."""
 
     def __init__(self) -> None:
         self.calls: list[Any] = []
@@ -80,7 +80,7 @@ def sync(n: int) -> int:
 
 @asynccontextmanager
 async def names() -> AsyncGenerator[dict[str, Any]]:
-    """The names that an entry's code can use."""
+    """The names that the code of an entry can use."""
     seen: list[object] = []
     pending, done, failed, cancelled, waited = (Future[int]() for _ in range(5))
     done.set_result(1)
@@ -155,12 +155,12 @@ STATES: list[tuple[Any, Callable[[Any], object]]] = [
 
 
 def state_of(obj: object) -> object:
-    """What could have been changed about an object."""
+    """Everything about an object that a misuse could have changed."""
     return next((show(obj) for kind, show in STATES if isinstance(obj, kind)), None)
 
 
 def run_in_thread(fn: Any) -> BaseException:
-    """Call a function in a thread that Trio knows nothing about, and return what it raises."""
+    """Call a function in a thread that Trio didn't start, and return the exception that it raises."""
     raised: list[BaseException] = []
 
     def run() -> None:
@@ -204,7 +204,7 @@ def as_async(fn: Any) -> Any:
 
 
 @pytest.mark.parametrize("misuse", [pytest.param(misuse, id=f"{misuse.code} {misuse.where}") for misuse in MISUSES])
-async def test_a_wrong_use_raises_its_error_and_changes_nothing(misuse: Misuse) -> None:
+async def test_each_misuse_raises_its_error_and_changes_nothing(misuse: Misuse) -> None:
     async with names() as found:
         before = {name: state_of(obj) for name, obj in found.items()}
         error = await raised_by(misuse, found)

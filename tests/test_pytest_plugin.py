@@ -106,7 +106,7 @@ def test_a_pending_result_that_nothing_refers_to_is_allowed(run_suite: RunSuite)
     )
 
 
-def test_a_result_that_is_settled_later_in_the_test_is_allowed(run_suite: RunSuite) -> None:
+def test_a_result_that_is_settled_or_read_later_in_the_test_is_allowed(run_suite: RunSuite) -> None:
     run_suite(
         """
         async def test_it():
@@ -296,7 +296,7 @@ def test_each_way_to_read_a_failure_counts(run_suite: RunSuite) -> None:
     )
 
 
-def test_a_failure_may_be_read_in_a_callback(run_suite: RunSuite) -> None:
+def test_a_failure_that_is_read_in_a_callback_counts_as_read(run_suite: RunSuite) -> None:
     run_suite(
         """
         async def test_it():

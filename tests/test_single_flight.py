@@ -341,7 +341,7 @@ async def test_a_cancelled_task_does_not_get_an_exception_of_the_last_caller_as_
 
 
 @pytest.mark.parametrize("seed", range(5))  # Trio runs the tasks of one tick in random order
-async def test_a_caller_that_arrives_in_the_tick_in_which_the_last_other_one_leaves_gets_a_value(
+async def test_a_caller_that_arrives_in_the_tick_in_which_the_only_other_caller_leaves_gets_a_value(
     seed: int, work: Work, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seed_scheduler(seed, monkeypatch)
@@ -371,7 +371,7 @@ async def test_the_task_runs_in_the_nursery_and_outside_the_first_callers_cancel
             assert await flights.run("a", look) == (nursery, math.inf)
 
 
-async def test_the_task_has_the_context_variables_of_the_flights_not_those_of_its_callers() -> None:
+async def test_the_task_has_the_context_variables_from_when_the_flights_were_made() -> None:
     async def change() -> str:
         seen = colour.get()
         colour.set("changed by the task")
@@ -814,7 +814,7 @@ async def test_the_end_of_the_block_cancels_running_tasks_and_callers_outside_ge
     assert "the block of 'async with flights' has ended" in str(error)
 
 
-async def test_with_a_nursery_inside_the_block_callers_finish_first(work: Work) -> None:
+async def test_callers_in_a_nursery_inside_the_block_finish_first(work: Work) -> None:
     flights: SingleFlight[str, object] = SingleFlight()
     async with flights, trio.open_nursery() as callers:
         result = ResultCapture.start_soon(callers, flights.run, "a", work)

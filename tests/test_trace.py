@@ -237,7 +237,7 @@ def test_captures_inside_captures_are_nested() -> None:
     ]
 
 
-def test_a_wait_says_what_it_waits_for() -> None:
+def test_a_wait_shows_what_its_task_waits_for() -> None:
     async def main() -> None:
         first, second = Future[int](), Future[int]()
 

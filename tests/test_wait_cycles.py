@@ -360,7 +360,9 @@ async def test_a_future_may_be_set_by_a_task_that_waits_for_the_one_that_waits_f
     await not_refused(tasks)
 
 
-async def test_wait_any_may_have_a_way_out(tasks: Tasks, autojump_clock: MockClock, nursery: trio.Nursery) -> None:
+async def test_a_cycle_through_wait_any_may_have_a_way_out(
+    tasks: Tasks, autojump_clock: MockClock, nursery: trio.Nursery
+) -> None:
     async def first() -> None:
         await wait_any([tasks["second"], way_out])
 
@@ -566,7 +568,7 @@ async def test_a_parent_with_two_nurseries_waits_only_for_the_tasks_of_the_inner
     await not_refused(tasks)
 
 
-async def test_a_task_that_is_being_started_does_not_hold_its_parent(
+async def test_a_parent_does_not_wait_for_the_end_of_a_task_that_it_is_starting(
     tasks: Tasks, autojump_clock: MockClock, nursery: trio.Nursery
 ) -> None:
     async def helper(task_status: trio.TaskStatus[None]) -> None:

@@ -17,7 +17,7 @@ DOCS = Path(__file__).parents[2] / "docs"
 
 
 def code_of(page: str) -> str:
-    """The Python lines of a page, with an empty line in place of any other line."""
+    """The Python lines of a page. All other lines are emptied."""
     lines: list[str] = []
     blocks = 0
     in_block = False
