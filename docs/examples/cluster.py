@@ -62,7 +62,7 @@ def count_primes_or_die(victim: str, start: int) -> int:
 
 
 async def on_cluster(executor: Executor, fn: Callable[[int], int], starts: list[int]) -> list[int]:
-    """What the function gives for each block, in their order; the first exception cancels the rest."""
+    """Return the function's result for each block, in order; the first exception cancels the rest."""
 
     async def one(start: int) -> int:
         return await run_in_executor(executor, fn, start)
