@@ -62,8 +62,8 @@ ASK_FIRST = (
 )
 ELSEWHERE = (
     "Future(is_done=False) belongs to another Trio run, and can't be {} from here; nothing was changed. Put the call "
-    "into a function fn: another thread can then call 'trio.from_thread.run_sync(fn, trio_token=result.trio_token)'; "
-    "another Trio run, or another event loop, 'result.trio_token.run_sync_soon(fn)'"
+    "into a function fn: another thread can then call 'trio.from_thread.run_sync(fn, trio_token=result.trio_token)', "
+    "and another Trio run or event loop can call 'result.trio_token.run_sync_soon(fn)'"
 )
 FROM_THREAD = "Go through the result's own run: `trio.from_thread.run_sync(fn, trio_token=result.trio_token)`."
 NO_TRIO = "triores needs Trio: call this from inside trio.run(...)"
@@ -628,7 +628,7 @@ MISUSES = (
         FAN_OUT,
         "async with open_amap(fetch, [1]) as pages:\n    pass\npages.add(2)",
         "ClosedResourceError",
-        "open_amap(fetch, ...): ended, so you can't add 2; add items while its block runs",
+        "the block of open_amap(fetch, ...) has ended, so you can't add 2; add items while it runs",
         "Add items while the block runs: in its loop, or in a call.",
     ),
     Misuse(
@@ -774,8 +774,8 @@ MISUSES = (
         REQUESTS,
         "with requests:\n    pass",
         "RuntimeError",
-        "FutureMap(in_flight=1, reader='not begun') belongs to another Trio run, and can't be read here; nothing "
-        "was changed. Make a new FutureMap() in this run instead",
+        "FutureMap(in_flight=1, reader='not begun') belongs to another Trio run, and can't be entered here; "
+        "nothing was changed. Make a new FutureMap() in this run instead",
         "Read the responses in the run that makes the requests.",
         "in another run",
     ),

@@ -944,7 +944,7 @@ async def test_the_readers_block_cannot_be_entered_if_a_request_belongs_to_anoth
     requests = FutureMap[str, int]()
 
     async def read() -> None:
-        with pytest.raises(RuntimeError, match=r"belongs to another Trio run, and can't be read here; nothing was"):
+        with pytest.raises(RuntimeError, match=r"belongs to another Trio run, and can't be entered here; nothing"):
             requests.__enter__()
 
     with requests.expect("a") as future:

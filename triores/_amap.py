@@ -549,7 +549,10 @@ class _Stream(_Engine[ItemT], Generic[ItemT, T]):
     def add(self, item: ItemT) -> None:
         self.check_run()
         if self.closed:
-            raise trio.ClosedResourceError(f"{self}, so you can't add {shown(item)}; add items while its block runs")
+            raise trio.ClosedResourceError(
+                f"the block of open_amap({name_of(self._fn)}, ...) has ended, so you can't add {shown(item)}; add "
+                "items while it runs"
+            )
         if not self.stopped:
             self._added.append(item)
             self._call_worker()

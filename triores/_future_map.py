@@ -208,7 +208,7 @@ class FutureMap(Mapping[K, Future[T]]):
                     "make a new FutureMap() for the next connection"
                 )
             if any(not future.is_done() and future.trio_token not in (None, token) for future in self.values()):
-                self._refuse_elsewhere("be read")
+                self._refuse_elsewhere("be entered")
             self._token = token
             return self
         finally:

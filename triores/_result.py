@@ -455,7 +455,7 @@ class ResultBase(Generic[T_co]):
         raise RuntimeError(
             f"{shown_here} belongs to another Trio run, and can't be {what} from here; nothing was changed. Put the "
             "call into a function fn: another thread can then call 'trio.from_thread.run_sync(fn, "
-            "trio_token=result.trio_token)'; another Trio run, or another event loop, "
+            "trio_token=result.trio_token)', and another Trio run or event loop can call "
             "'result.trio_token.run_sync_soon(fn)'"
         )
 
