@@ -476,12 +476,13 @@ async def test_the_reader_of_a_connection_owes_the_responses(nursery: trio.Nurse
             await answer
 
     task = await blocked(nursery, ask, "secret")
-    assert task.state == "waits for Future 1 (request 'secret'), which nobody reads"
+    assert task.state == "waits for Future 1 (request 'secret'), which nobody reads responses for"
     nursery.start_soon(read)
     await wait_all_tasks_blocked()
     answer = requests["secret"]
     graph = debug.snapshot()
-    assert only("blocked").state == f"waits for Future 1 (request 'secret'), which task #{only('read').number} reads"
+    reader = only("read").number
+    assert only("blocked").state == (f"waits for Future 1 (request 'secret'), which task #{reader} reads responses for")
     assert graph.owner_of(answer) == only("read", graph)
     assert "secret" not in dumped(args=False)
     assert "(a request)" in dumped(args=False)
@@ -730,7 +731,7 @@ async def test_a_reader_that_calls_its_own_connection_is_a_suspected_deadlock(nu
     ((task,),) = graph.deadlocks()
     assert (task, task.verdict) == (only("read", graph), "??")
     assert f"a cycle: #{task.number} {task.name} -> #{task.number}\n" in dumped()
-    assert "?? 1 task can't go on, unless another thread or something unknown helps\n" in dumped()
+    assert "?? 1 task can't go on, unless another thread or some other code helps\n" in dumped()
 
 
 def _hang(wait: Callable[[], Awaitable[object]], look: Callable[[], object]) -> object:

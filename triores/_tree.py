@@ -43,7 +43,7 @@ def _head(snapshot: Snapshot, title: str) -> Iterator[str]:
     if proven:
         yield f"!! {_number(proven)} can't go on: only a cancellation can help"
     if suspected:
-        yield f"?? {_number(suspected)} can't go on, unless another thread or something unknown helps"
+        yield f"?? {_number(suspected)} can't go on, unless another thread or some other code helps"
     deadlocks = snapshot.deadlocks()
     for group in deadlocks[:_DEADLOCKS]:
         yield f"   {_described(group)}"
