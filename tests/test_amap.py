@@ -723,6 +723,22 @@ async def test_with_suppress_exception_failures_are_results_like_any_other(autoj
     assert [type(capture.exception()) for capture in captures] == [type(None), Boom] * 3
 
 
+@pytest.mark.parametrize("suppressed", [Boom, (OSError, Boom)])
+async def test_suppress_exception_may_name_the_exceptions_to_suppress(
+    suppressed: type[Exception] | tuple[type[Exception], ...],
+) -> None:
+    [capture] = await streamed(fail_with, [Boom()], suppress_exception=suppressed)
+    assert type(capture.exception()) is Boom
+    error = await group_of(streamed(fail_with, [ValueError()], suppress_exception=suppressed))
+    assert leaf_types(error) == [ValueError]
+
+
+@pytest.mark.parametrize("wrong", ["yes", None, BaseException, trio.Cancelled, Boom(), (Boom, 3)])
+def test_open_amap_takes_only_types_of_exceptions_to_suppress(wrong: Any) -> None:
+    with pytest.raises(TypeError, match=r"^suppress_exception must be True, False, a subclass of Exception or a tuple"):
+        open_amap(at_once, [1], suppress_exception=wrong)
+
+
 async def test_suppress_exception_does_not_suppress_a_keyboard_interrupt() -> None:
     error = await group_of(streamed(partial(fails, 0), [KeyboardInterrupt], limit=1, suppress_exception=True))
     assert leaf_types(error) == [KeyboardInterrupt]

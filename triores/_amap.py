@@ -31,7 +31,7 @@ from trio.lowlevel import ParkingLot, checkpoint_if_cancelled, disable_ki_protec
 
 from . import _capture
 from ._capture import ResultCapture
-from ._checks import close_coroutines, name_of, refuse_uncallable, shown, task_name
+from ._checks import close_coroutines, exception_types, name_of, refuse_uncallable, shown, task_name
 from ._exceptions import is_cancellation, parts
 from ._gather import FanOutNursery, checked
 from ._result import current_trio_token
@@ -100,7 +100,7 @@ def open_amap(
     *,
     limit: int | None = None,
     ordered: bool = False,
-    suppress_exception: bool = False,
+    suppress_exception: bool | type[Exception] | tuple[type[Exception], ...] = False,
 ) -> AbstractAsyncContextManager[AmapResults[ItemT, T]]:
     """Call an async function with each item, many at once, and get the results as they come.
 
@@ -119,13 +119,15 @@ def open_amap(
             however it ends.
         limit: How many items may be in progress, or done and not taken yet; None for no limit.
         ordered: Iterate over the captures in the order of the items; by default, in the order of completion.
-        suppress_exception: If a call fails with an `Exception`, don't stop, but include its capture in the iteration.
+        suppress_exception: Which failures of calls don't stop the others, and come as captures like any other result:
+            True for any `Exception`, or only those of some type, or of one of several types.
 
     Returns:
         An async context manager.
 
     Raises:
-        TypeError: If ``fn`` isn't callable, ``items`` isn't iterable, or ``limit`` isn't an integer.
+        TypeError: If ``fn`` isn't callable, ``items`` isn't iterable, or ``limit`` or ``suppress_exception`` has the
+            wrong type.
         ValueError: If ``limit`` is less than 1.
         RuntimeError: If you enter the block a second time.
         BaseExceptionGroup: From the block, with what the calls or the source raised; an `ExceptionGroup` if each of
@@ -521,10 +523,16 @@ class _Stream(_Engine[ItemT], Generic[ItemT, T]):
     """The calls of `open_amap`, and their captures until the consumer takes them."""
 
     def __init__(
-        self, fn: Callable[[ItemT], Awaitable[T]], items: Any, limit: object, *, ordered: bool, suppress: bool
+        self,
+        fn: Callable[[ItemT], Awaitable[T]],
+        items: Any,
+        limit: object,
+        *,
+        ordered: bool,
+        suppress: bool | type[Exception] | tuple[type[Exception], ...],
     ) -> None:
         super().__init__("open_amap", fn, items, limit)
-        self._suppress = suppress
+        self._suppress = suppress is not False and exception_types(suppress, "suppress_exception")
         self._token: trio.lowlevel.TrioToken | None = None
         self._in_order: deque[ItemCapture[ItemT, T]] | None = deque() if ordered else None  # begun, not taken
         self.arrivals: Arrivals[ItemCapture[ItemT, T]] = Arrivals()

@@ -176,6 +176,8 @@ async def streamed() -> None:
         assert_type(results, AmapResults[str, int])
     async with open_amap(length, ["a"], limit=None, ordered=True, suppress_exception=True) as results:
         assert_type([capture.result() async for capture in results], list[int])
+    open_amap(length, suppress_exception=(ValueError, OSError))
+    open_amap(length, suppress_exception=BaseException)  # type: ignore[arg-type]  # Ctrl-C is never suppressed
 
 
 async def raced() -> None:
