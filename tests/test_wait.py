@@ -238,6 +238,28 @@ async def test_a_wait_settled_and_cancelled_in_the_same_tick_leaves_nothing_regi
         assert is_free(future)
 
 
+async def first_of(results: Iterable[Future[int]]) -> Future[int]:
+    return await anext(as_completed(results))
+
+
+@pytest.mark.parametrize("wait", [wait_all, wait_any, first_of])
+async def test_a_wait_settled_and_cancelled_in_the_same_tick_ends_with_whichever_came_first(
+    wait: Callable[[Iterable[Future[int]]], Awaitable[object]],
+) -> None:
+    for settle_first in (True, False):
+        future = Future[int]()
+        async with trio.open_nursery() as nursery:
+            waiting = ResultCapture.start_soon(nursery, wait, [future], cancel_scope=trio.CancelScope())
+            await wait_all_tasks_blocked()
+            assert waiting.cancel_scope is not None
+            if settle_first:
+                future.set_result(3)
+            waiting.cancel_scope.cancel()
+            if not settle_first:
+                future.set_result(3)
+        assert waiting.cancelled() is not settle_first
+
+
 async def fetch(url: str) -> int:
     return len(url)
 
@@ -623,7 +645,7 @@ async def test_several_tasks_can_share_one_iterator() -> None:
     assert sorted(map(id, got)) == sorted(map(id, futures))
 
 
-async def test_a_task_cancelled_in_the_same_tick_as_its_result_does_not_take_a_result() -> None:
+async def test_a_cancelled_task_whose_result_another_task_took_does_not_take_the_next_one() -> None:
     futures = pending(2)
     iterator = as_completed(futures)
     got: list[Future[int]] = []
@@ -636,12 +658,12 @@ async def test_a_task_cancelled_in_the_same_tick_as_its_result_does_not_take_a_r
             nursery.start_soon(take)
             nursery.start_soon(take)
             await wait_all_tasks_blocked()
-            futures[0].set_result(3)  # both tasks are woken, and one of them would find the other future
+            futures[0].set_result(3)  # wakes both tasks: one takes it, and the other would find the other future
             scope.cancel()
             futures[1].cancel()
     assert scope.cancelled_caught
-    assert not got
-    assert [await anext(iterator), await anext(iterator)] == futures
+    assert got == futures[:1]
+    assert await anext(iterator) is futures[1]
 
 
 async def test_leaving_as_completed_early_leaves_nothing_registered() -> None:

@@ -180,7 +180,8 @@ class AmapResults(AsyncIterator[ItemCapture[ItemT, T]], Generic[ItemT, T]):
             await trio.lowlevel.checkpoint()
         while not stream.has_answer():
             await stream.arrivals.wait()
-            await checkpoint_if_cancelled()  # another task may have taken the capture that woke this one
+            if not stream.arrivals.ready:  # the block is being cancelled, or another task has taken the capture
+                await checkpoint_if_cancelled()
         if stream.arrivals.ready:
             return stream.give_out()
         if not stream.stopped:

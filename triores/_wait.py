@@ -283,10 +283,12 @@ class _AsCompleted(AsyncIterator[ResultT]):
         arrivals = self._arrivals
         try:
             while self.left and not arrivals.ready:
+                count = len(self.left)
                 await arrivals.wait()
-                # Another task may have taken the result that woke this one, and the next result may have been cancelled
-                # together with this task. Then this task must be cancelled too, instead of reading it.
-                await trio.lowlevel.checkpoint_if_cancelled()
+                if len(self.left) < count:
+                    # Another task has taken the result that woke this one, and the next result may have been cancelled
+                    # together with this task. Then this task must be cancelled too, instead of reading it.
+                    await trio.lowlevel.checkpoint_if_cancelled()
         finally:
             del self, arrivals
 
