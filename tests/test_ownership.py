@@ -22,6 +22,7 @@ from trio.testing import wait_all_tasks_blocked
 import triores
 from triores import (
     Future,
+    FutureSetAgainException,
     ResultBase,
     ResultCapture,
     ResultStatistics,
@@ -345,7 +346,10 @@ each_stepped_wait = pytest.mark.parametrize("wait", STEPPED.values(), ids=STEPPE
 
 
 class Stop:
-    """A trace function that makes a call just before this thread runs its n-th line of the package."""
+    """A trace function that makes a call just before this thread runs its n-th line of the package.
+
+    Lines that run while this thread holds the lock don't count: another thread would have to wait there.
+    """
 
     def __init__(self, line: int, call: Callable[[], object]) -> None:
         self.left = line
@@ -354,7 +358,7 @@ class Stop:
     def __call__(self, frame: FrameType, event: str, _argument: object) -> Any:
         if not frame.f_code.co_filename.startswith(PACKAGE):
             return None
-        if event == "line":
+        if event == "line" and not triores._result._claiming._is_owned():  # type: ignore[attr-defined] # as `threading.Condition` does
             self.left -= 1
             if self.left == 0:
                 self.call()
@@ -582,6 +586,25 @@ def test_two_threads_may_notice_at_once_that_the_run_of_a_result_has_ended(monke
     monkeypatch.setattr(triores._result, "_claiming", OtherThreadComesFirst())
     future.set_result(3)
     assert calls == [future]
+
+
+def test_if_two_threads_settle_a_result_of_no_run_at_once_one_gets_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    class OtherThreadComesFirst:
+        """Replaces the lock: just before this thread takes it, another one settles the result."""
+
+        def __enter__(self) -> None:
+            monkeypatch.undo()
+            thread = threading.Thread(target=future.set_result, args=(2,))
+            thread.start()
+            thread.join()
+
+        def __exit__(self, *_: object) -> None: ...
+
+    future = Future[int]()
+    monkeypatch.setattr(triores._result, "_claiming", OtherThreadComesFirst())
+    with pytest.raises(FutureSetAgainException):
+        future.set_result(1)
+    assert future.result() == 2
 
 
 _CRASH = """

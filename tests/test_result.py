@@ -6,6 +6,7 @@ import asyncio
 import concurrent.futures
 import itertools
 import sys
+import threading
 import traceback
 from functools import partial
 from pathlib import Path
@@ -21,6 +22,7 @@ import triores
 from triores import (
     Future,
     FutureCancelledException,
+    FutureSetAgainException,
     ResultBase,
     ResultCapture,
     ResultStatistics,
@@ -700,6 +702,51 @@ async def test_a_callback_runs_even_if_a_finalizer_settles_the_result_as_it_is_r
         assert calls == [future]
         if finalizer.left > 0:
             return
+
+
+async def test_a_result_is_settled_once_even_if_a_finalizer_settles_it_meanwhile() -> None:
+    def set_result() -> bool:
+        try:
+            future.set_result(3)
+        except FutureSetAgainException:
+            return False
+        return True
+
+    def cancel() -> bool:
+        return future.cancel()
+
+    def finalize() -> None:
+        settled["finalizer"] = cancel()
+
+    for settle in (set_result, cancel):
+        for number in itertools.count(1):
+            future = Future[int]()
+            outcomes: list[str] = []
+            future.add_done_callback(lambda result: outcomes.append(repr(result)))
+            settled = {"finalizer": False}
+            finalizer = Finalizer(number, finalize)
+            settled["call"] = finalizer.run(settle)
+            assert sum(settled.values()) == 1
+            assert outcomes == [repr(future)]
+            if finalizer.left > 0:
+                break
+
+
+def test_a_finalizer_may_settle_another_result_of_a_run_that_has_ended() -> None:
+    async def made() -> Future[int]:
+        return Future[int]()
+
+    for number in itertools.count(1):
+        future, other = trio.run(made), trio.run(made)
+        finalizer = Finalizer(number, partial(other.set_result, 3))
+        # If the thread waited for itself, that would be forever.
+        thread = threading.Thread(target=finalizer.run, args=[partial(future.set_result, 3)], daemon=True)
+        thread.start()
+        thread.join(timeout=5)
+        assert future.is_done()
+        if finalizer.left > 0:
+            return
+        assert other.is_done()
 
 
 async def test_callbacks_run_even_if_a_finalizer_settles_another_result_as_they_begin() -> None:

@@ -8,7 +8,7 @@ from outcome import Error, Value
 from trio.lowlevel import enable_ki_protection
 
 from ._checks import check_exception, check_outcome, check_reason
-from ._exceptions import FutureCancelledException, FutureNeverSetException
+from ._exceptions import FutureCancelledException, FutureNeverSetException, FutureSetAgainException
 from ._result import ResultBase
 
 if TYPE_CHECKING:
@@ -89,7 +89,10 @@ class Future(ResultBase[T]):
         check_reason(reason)
         if self.is_done():
             return False
-        self._settle(Error(FutureCancelledException(reason)))
+        try:
+            self._settle(Error(FutureCancelledException(reason)))
+        except FutureSetAgainException:  # a finalizer, or another thread, has settled it since the check
+            return False
         return True
 
     def must_set(self) -> AbstractContextManager[Self]:

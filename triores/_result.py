@@ -57,7 +57,7 @@ if TYPE_CHECKING:
 
 T_co = TypeVar("T_co", covariant=True)
 
-_claiming = threading.Lock()
+_claiming = threading.RLock()  # reentrant, as the garbage collector may run finalizers while it is held
 _set_context: Any = BaseException.__dict__["__context__"].__set__  # works even if an exception class forbids it
 
 
@@ -337,25 +337,32 @@ class ResultBase(Generic[T_co]):
     @enable_ki_protection
     def _settle(self, outcome: Outcome[Any]) -> None:
         """The one transition from pending to done."""
-        if self._outcome is not None:
-            raise FutureSetAgainException(self)
         token = self._token
-        if token is not None and token is not current_run():
+        if self._outcome is None and token is not None and token is not current_run():
             try:
                 self._refuse_elsewhere(token, "settled")
             except RuntimeError:
                 del self  # the traceback keeps this frame alive, and the exception may end up in this very result
                 raise
             token = None
-        if type(outcome) is Error:
-            self._traceback = outcome.error.__traceback__
-        self._outcome = outcome
+        traceback = outcome.error.__traceback__ if type(outcome) is Error else None
+        if token is None:
+            with _claiming:  # another thread may be about to settle it too
+                self._store(outcome, traceback)
+        else:
+            self._store(outcome, traceback)
         if token is None and self._token is not None:
             # A task in another thread has just begun to wait. It may have registered before the outcome was stored;
             # if not, it sees the outcome, because it checks again after claiming the result for its run.
             call_soon(self._token, self._tell)
         elif self._waiter is not None:
             self._tell()
+
+    def _store(self, outcome: Outcome[Any], traceback: TracebackType | None) -> None:
+        if self._outcome is not None:  # checked last: any call may run finalizers, which may settle the result
+            raise FutureSetAgainException(self)
+        self._traceback = traceback
+        self._outcome = outcome
 
     @enable_ki_protection
     def _tell(self) -> None:
