@@ -310,6 +310,28 @@ async def test_if_a_callback_fails_its_exception_is_logged_and_everything_else_c
     assert is_free(future)
 
 
+async def test_if_logging_fails_its_exception_is_raised_once_all_callbacks_have_run() -> None:
+    errors = [ValueError(1), ValueError(2)]
+
+    class Handler(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            raise errors[len(calls)]
+
+    logger, handler = logging.getLogger("triores"), Handler()
+    calls: list[object] = []
+    future = Future[int]()
+    for _ in errors:
+        future.add_done_callback(raise_boom)
+        future.add_done_callback(calls.append)
+    logger.addHandler(handler)
+    try:
+        with pytest.raises(ValueError, match="1"):
+            future.set_result(3)
+    finally:
+        logger.removeHandler(handler)
+    assert calls == [future, future]
+
+
 async def test_a_callback_cannot_settle_its_own_result_again(caplog: pytest.LogCaptureFixture) -> None:
     future = Future[int]()
     future.add_done_callback(lambda _: future.set_result(4))

@@ -37,13 +37,16 @@ class Callback:
         self.result = result
         calls.made_now.append(self)
 
-    def call(self) -> None:
-        """Call the function in its context."""
+    def call(self, logged: type[BaseException]) -> None:
+        """Call the function in its context, and log any exceptions of this type."""
         try:
             self.context.run(nothing)
         except RuntimeError:  # the code that settles the result runs in this context, so it can't be entered again
             self.context = self.context.copy()
-        self.context.run(self.fn, self.result)
+        try:
+            self.context.run(self.fn, self.result)
+        except logged:
+            _logger.exception("callback %s of %s failed", name_of(self.fn), repr(self.result))
 
 
 class _Calls(threading.local):
@@ -70,12 +73,9 @@ class _Calls(threading.local):
                     self._queue.appendleft(self.made_now.pop())
                 callback = self._queue.popleft()
                 try:
-                    callback.call()
-                except BaseException as error:  # noqa: ASYNC103 # logged, or raised once all callbacks have run
-                    if leaving is None and not isinstance(error, Exception):
-                        leaving = error
-                    else:
-                        _logger.exception("callback %s of %s failed", name_of(callback.fn), repr(callback.result))
+                    callback.call(logged=Exception if leaving is None else BaseException)
+                except BaseException as error:  # noqa: ASYNC103, BLE001 # raised once all callbacks have run
+                    leaving = error if leaving is None else leaving  # a log handler may raise any number of them
                 del callback  # a traceback keeps this frame alive
             if leaving is not None:
                 raise leaving
