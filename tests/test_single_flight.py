@@ -935,6 +935,22 @@ async def test_a_base_exception_of_a_task_is_not_lost_if_the_block_fails_too(wor
                 raise OurError
 
 
+def test_even_without_strict_exception_groups_no_exception_of_the_block_is_lost() -> None:
+    async def main() -> None:
+        work = Work()
+        work.error_after_cancel = OurBaseError()
+        with pytest.RaisesGroup(OurError, OurBaseError):
+            async with SingleFlight[str, object]() as flights:
+                async with trio.open_nursery() as callers:
+                    callers.start_soon(flights.run, "key", work)
+                    await wait_all_tasks_blocked()
+                    callers.cancel_scope.cancel()
+                raise OurError
+
+    with pytest.warns(trio.TrioDeprecationWarning):
+        trio.run(main, strict_exception_groups=False)
+
+
 @pytest.mark.parametrize("grouped", [False, True])
 async def test_if_a_base_exception_cancels_the_block_and_the_block_fails_both_are_in_one_group(
     grouped: bool, work: Work

@@ -113,7 +113,7 @@ class SingleFlight(Generic[K, T]):
                 f"{self!r} was given a nursery, and runs its tasks there; call 'run' without a block around it, or "
                 "make a SingleFlight() without a nursery"
             )
-        self._block = trio.open_nursery()
+        self._block = trio.open_nursery(strict_exception_groups=True)
         self._use(await self._block.__aenter__())
         return self
 
