@@ -159,6 +159,20 @@ async def test_settling_the_wrapper_by_hand_does_not_affect_the_concurrent_futur
     assert future.result() == 4
 
 
+async def test_a_wrapper_may_be_settled_just_as_the_concurrent_future_settles_it() -> None:
+    class SettlesMeanwhile(Exception):
+        @property
+        def __traceback__(self) -> None:  # type: ignore[override] # a property, so that reading it settles the wrapper
+            if not future.is_done():
+                future.set_result(3)
+
+    source = concurrent.futures.Future[int]()
+    future = wrap_future(source)
+    source.set_exception(SettlesMeanwhile())
+    await wait_all_tasks_blocked()
+    assert future.result() == 3
+
+
 def test_results_that_arrive_after_the_run_has_ended_are_dropped_silently(caplog: pytest.LogCaptureFixture) -> None:
     sources = [concurrent.futures.Future[int]() for _ in range(3)]
 

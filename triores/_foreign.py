@@ -26,7 +26,7 @@ from trio.lowlevel import RunVar, TrioToken, enable_ki_protection
 
 from ._capture import ResultCapture
 from ._checks import check_nursery, close_coroutines, shown
-from ._exceptions import FutureCancelledException
+from ._exceptions import FutureCancelledException, FutureSetAgainException
 from ._future import Future
 from ._result import ResultBase, call_soon, current_trio_token, isfuture
 from ._weak_cache import WeakCache, cache_of_this_run
@@ -136,7 +136,7 @@ def _settle_soon(
 
 
 def _settle(wrapper: Future[T], outcome: Outcome[T]) -> None:
-    if not wrapper.is_done():
+    with suppress(FutureSetAgainException):  # raised if the wrapper was settled first; here, it would end the run
         wrapper.set_outcome(outcome)
 
 
