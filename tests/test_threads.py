@@ -310,6 +310,21 @@ def test_futures_made_at_the_end_of_the_run_fail_at_once(before: int) -> None:
     assert [type(future.exception(0)) for future in futures] == [trio.RunFinishedError] * (before + 3)
 
 
+def test_when_the_run_ends_all_futures_fail_even_if_a_callback_of_one_raises_a_system_exit() -> None:
+    def leave(_future: object) -> None:
+        raise SystemExit
+
+    async def main() -> None:
+        for _ in range(3):
+            futures.append(to_concurrent_future(Future[int]()))
+            futures[-1].add_done_callback(leave)
+
+    futures: list[concurrent.futures.Future[int]] = []
+    with pytest.raises(trio.TrioInternalError):
+        trio.run(main)
+    assert [type(future.exception(0)) for future in futures] == [trio.RunFinishedError] * 3
+
+
 def test_cancelling_after_the_run_has_ended_logs_nothing(caplog: pytest.LogCaptureFixture) -> None:
     async def main() -> trio.lowlevel.TrioToken:
         return trio.lowlevel.current_trio_token()

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import contextvars
 import threading
+from contextlib import ExitStack
 from functools import partial
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
@@ -269,8 +270,9 @@ class _RunEnd:
             await trio.sleep_forever()
         finally:
             self.is_past = True
-            while self.pending:
-                self.pending.pop().fail(_run_finished())
+            with ExitStack() as stack:  # calls all of them, even if a callback of one future raises a SystemExit
+                while self.pending:
+                    stack.callback(self.pending.pop().fail, _run_finished())
 
 
 _futures: RunVar[WeakCache[Any]] = RunVar("triores: the concurrent futures of results")
