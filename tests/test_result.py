@@ -22,6 +22,7 @@ import triores
 from triores import (
     Future,
     FutureCancelledException,
+    FutureNeverSetException,
     FutureSetAgainException,
     ResultBase,
     ResultCapture,
@@ -715,10 +716,15 @@ async def test_a_result_is_settled_once_even_if_a_finalizer_settles_it_meanwhile
     def cancel() -> bool:
         return future.cancel()
 
+    def must_set() -> bool:
+        with future.must_set():
+            pass
+        return isinstance(future.exception(), FutureNeverSetException)
+
     def finalize() -> None:
         settled["finalizer"] = cancel()
 
-    for settle in (set_result, cancel):
+    for settle in (set_result, cancel, must_set):
         for number in itertools.count(1):
             future = Future[int]()
             outcomes: list[str] = []

@@ -26,7 +26,7 @@ from trio.lowlevel import RunVar, TrioToken, enable_ki_protection
 
 from ._capture import ResultCapture
 from ._checks import check_nursery, close_coroutines, shown
-from ._exceptions import FutureCancelledException, FutureSetAgainException
+from ._exceptions import FutureCancelledException
 from ._future import Future
 from ._result import ResultBase, call_soon, current_trio_token, isfuture
 from ._weak_cache import WeakCache, cache_of_this_run
@@ -132,12 +132,7 @@ def _settle_soon(
     token: TrioToken, wrapper: Future[T], future: concurrent.futures.Future[T] | asyncio.Future[T]
 ) -> None:
     """Settle the wrapper soon; called in whichever thread settled the future."""
-    call_soon(token, _settle, wrapper, _outcome_of(future))
-
-
-def _settle(wrapper: Future[T], outcome: Outcome[T]) -> None:
-    with suppress(FutureSetAgainException):  # raised if the wrapper was settled first; here, it would end the run
-        wrapper.set_outcome(outcome)
+    call_soon(token, wrapper._settle_if_pending, _outcome_of(future))
 
 
 def _on_cancel(wrapper: Future[Any], cancel: Callable[[str | None], object]) -> None:

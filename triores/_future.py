@@ -8,7 +8,7 @@ from outcome import Error, Value
 from trio.lowlevel import enable_ki_protection
 
 from ._checks import check_exception, check_outcome, check_reason
-from ._exceptions import FutureCancelledException, FutureNeverSetException, FutureSetAgainException
+from ._exceptions import FutureCancelledException, FutureNeverSetException
 from ._result import ResultBase
 
 if TYPE_CHECKING:
@@ -87,13 +87,7 @@ class Future(ResultBase[T]):
             RuntimeError: If the future is pending and belongs to another Trio run.
         """
         check_reason(reason)
-        if self.is_done():
-            return False
-        try:
-            self._settle(Error(FutureCancelledException(reason)))
-        except FutureSetAgainException:  # a finalizer, or another thread, has settled it since the check
-            return False
-        return True
+        return self._settle_if_pending(Error(FutureCancelledException(reason)))
 
     def must_set(self) -> AbstractContextManager[Self]:
         """Make sure that this future is settled by the end of a ``with`` block, which yields the future.
@@ -132,7 +126,7 @@ class _MustSet(Generic[FutureT]):
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         if not self._future.is_done():
-            self._future._settle(Error(FutureNeverSetException() if error is None else error))
+            self._future._settle_if_pending(Error(FutureNeverSetException() if error is None else error))
 
 
 def copied(error: BaseException | None, value: Any) -> Future[Any]:

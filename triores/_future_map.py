@@ -240,7 +240,7 @@ class FutureMap(Mapping[K, Future[T]]):
     def _give_up(self, future: Future[T]) -> None:
         try:
             if not future.is_done():
-                future._settle(Error(self._lost_error("before the response to this request came")))
+                future._settle_if_pending(Error(self._lost_error("before the response to this request came")))
         finally:
             del self, future
 
@@ -366,7 +366,7 @@ class _Expected(Generic[K, T]):
             del futures[self._key]
         if future._outcome is None:
             never_set = FutureNeverSetException("the block that expected this response ended before it came")
-            future._settle(Error(never_set))
+            future._settle_if_pending(Error(never_set))
 
     def __await__(self) -> NoReturn:
         self._refuse("await")

@@ -358,6 +358,18 @@ class ResultBase(Generic[T_co]):
         elif self._waiter is not None:
             self._tell()
 
+    def _settle_if_pending(self, outcome: Outcome[Any]) -> bool:
+        """Settle the result, unless it is done already; return whether this call did."""
+        try:
+            if self._outcome is None:
+                self._settle(outcome)
+                return True
+        except FutureSetAgainException:
+            pass  # a finalizer, or another thread, has settled it since the check
+        finally:
+            del self  # a traceback keeps this frame alive
+        return False
+
     def _store(self, outcome: Outcome[Any], traceback: TracebackType | None) -> None:
         if self._outcome is not None:  # checked last: any call may run finalizers, which may settle the result
             raise FutureSetAgainException(self)
