@@ -509,7 +509,7 @@ class FanOutNursery:
         except BaseExceptionGroup as group:
             if is_cancellation(group):  # they come from a scope outside, so this raises one that stands for all of them
                 await checkpoint_if_cancelled()  # noqa: ASYNC102 # its purpose is to raise a cancellation
-            raise named(group, self._call) from None
+            raise BaseExceptionGroup(f"{self._call} failed", [*group.exceptions]) from None
         else:
             if self._nursery.cancel_scope.cancelled_caught and not self._decided():
                 raise RuntimeError(
@@ -520,14 +520,6 @@ class FanOutNursery:
             return swallowed
         finally:
             del self, error
-
-
-def named(group: BaseExceptionGroup[BaseException], call: str) -> BaseExceptionGroup[BaseException]:
-    """Return the group that a nursery raised, with the name of the call instead of the nursery's message."""
-    try:
-        return BaseExceptionGroup(f"{call} failed", [*group.exceptions])
-    finally:
-        del group
 
 
 def _check_functions(fns: tuple[object, ...], call: str, least: int = 0) -> None:
