@@ -75,7 +75,8 @@ class _Calls(threading.local):
                 try:
                     callback.call(logged=Exception if leaving is None else BaseException)
                 except BaseException as error:  # noqa: ASYNC103, BLE001 # raised once all callbacks have run
-                    leaving = error if leaving is None else leaving  # a log handler may raise any number of them
+                    if leaving is None:
+                        leaving = error  # only the first: if logging fails, it may fail for each callback
                 del callback  # a traceback keeps this frame alive
             if leaving is not None:
                 raise leaving
