@@ -196,7 +196,8 @@ def _text(x: str, y: int, words: str, kind: str = "", anchor: str = "start") -> 
 
 
 def _mark(look: Look) -> str:
-    return f'<tspan class="mark" fill="{look.colour}">{look.mark}</tspan>'
+    # Next to text, the colour of a bar would have too little contrast. What can't mix colours shows the text's own.
+    return f'<tspan class="mark" fill="color-mix(in srgb, {look.colour} 75%, currentColor)">{look.mark}</tspan>'
 
 
 def _shortened(name: str, most: int = LABEL) -> str:
