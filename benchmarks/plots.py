@@ -24,7 +24,7 @@ COLOURS = {
     AIORESULT: "#3d8fd1",
     ANYIO: "#9b6ad6",
     TRIO_UTIL: "#2fa36b",
-    ASYNCIO: "#c2973a",
+    ASYNCIO: "#a87f25",
 }
 MARKERS = {TRIORES: "o", BY_HAND: "|", AIORESULT: "s", ANYIO: "D", TRIO_UTIL: "^", ASYNCIO: "x"}
 

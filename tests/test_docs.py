@@ -228,3 +228,20 @@ def test_the_comparison_page_shows_what_the_program_prints() -> None:
     assert (ran.stderr, ran.returncode) == (b"", 0)
     printed = ran.stdout.decode()
     assert printed in page, f"copy what compare_peers.py prints into comparison.md:\n{printed}"
+
+
+def luminance(colour: str) -> float:
+    """How bright a colour such as ``#1f8a55`` is, from 0 to 1: WCAG 2.2, "relative luminance"."""
+    shares = [int(colour[start : start + 2], 16) / 255 for start in (1, 3, 5)]
+    red, green, blue = (share / 12.92 if share <= 0.04045 else ((share + 0.055) / 1.055) ** 2.4 for share in shares)
+    return 0.2126 * red + 0.7152 * green + 0.0722 * blue
+
+
+@pytest.mark.parametrize("page", ["#ffffff", "#131416"], ids=["light", "dark"])
+@pytest.mark.parametrize("plot", sorted(DOCS.glob("plots/*.svg")), ids=page_id)
+def test_every_line_of_a_plot_stands_out_from_the_page(plot: Path, page: str) -> None:
+    colours = set(re.findall(r"stroke: (#[0-9a-f]{6})", plot.read_text(encoding="utf-8")))
+    assert colours
+    for colour in colours:
+        darker, lighter = sorted((luminance(colour), luminance(page)))
+        assert (lighter + 0.05) / (darker + 0.05) >= 3, colour  # what WCAG asks for graphics
