@@ -7,6 +7,7 @@ dark. If a plot hasn't been drawn yet, the page says so, and can still be built.
 from __future__ import annotations
 
 import html
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -33,6 +34,7 @@ class Plot(SphinxDirective):
         if not path.exists():
             return [nodes.paragraph(text=f"{caption}: this plot hasn't been drawn yet.")]
         drawn = path.read_text(encoding="utf-8")
+        drawn = re.sub(r'( id="|href="#|url\(#)', rf"\g<1>{path.stem}-", drawn)  # an ID occurs only once in a page
         svg = drawn[drawn.index("<svg") :].replace("<svg ", f'<svg role="img" aria-label="{caption}" ', 1)
         figure = f'<figure class="plot"><div>{svg}</div><figcaption>{caption}</figcaption></figure>'
         return [nodes.raw("", figure, format="html")]
