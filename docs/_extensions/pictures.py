@@ -179,9 +179,11 @@ class Ownership(Picture):
             close(depth)
             name, arrow, result = (part.strip() for part in entry.partition("->"))
             if indents[number + 1 : number + 2] > [indents[number]]:
-                parts.append(text(12 + 14 * depth, y + 18, name, "small"))
                 frames.append((depth, y))
-                y += 28
+                for words in textwrap.wrap(name, int((TASKS - 28 * depth - 20) / LETTER)):
+                    parts.append(text(12 + 14 * depth, y + 18, words, "small"))
+                    y += 14
+                y += 14
                 continue
             right = TASKS - 14 * depth
             parts += [
