@@ -84,6 +84,7 @@ html_title = f"triores {version}"
 html_static_path = ["_static"]
 html_css_files = ["triores.css"]
 html_logo = html_favicon = "_static/logo.svg"
+html_search_scorer = str(HERE / "_extensions" / "search.js")
 html_copy_source = False
 html_show_sourcelink = False
 html_theme_options = {"navigation_with_keys": True}
