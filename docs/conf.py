@@ -6,6 +6,7 @@ the plain text of Sphinx's first inventory format: name, kind, page.
 
 from __future__ import annotations
 
+import re
 import sys
 import typing
 from pathlib import Path
@@ -93,6 +94,8 @@ copybutton_selector = "div.highlight-python pre, div.highlight-sh pre"  # no but
 pygments_style = "a11y-high-contrast-light"
 pygments_dark_style = "github-dark"
 
+BREAKS = re.compile(r"(?<=[a-z])(?=[A-Z])|(?<=[.=(])(?=\w)|(?<=[^\W_]_)(?=[^\W_])")
+
 MODULES: dict[str, str] = {}  # of the names that are defined in the package
 
 FULL_NAMES = {  # of what the package imports for type checkers only, and so names as in its source
@@ -122,6 +125,19 @@ def mark_tables(_app: Sphinx, doctree: nodes.document) -> None:
         entry["classes"] += {"✓": ["yes"], "✗": ["no"]}.get(entry.astext(), [])
     for group in doctree.findall(nodes.tgroup):
         group.parent["classes"].append("wide" if group["cols"] > 4 else "narrow")
+
+
+def break_names(_app: Sphinx, doctree: nodes.document, _page: str) -> None:
+    """Let long names in tables break between their words on a phone: ``TaskFailed`` and ``Exception``."""
+    for group in doctree.findall(nodes.tgroup):
+        room = 16 if group["cols"] < 4 else 0  # characters that needn't break
+        for literal in group.findall(nodes.literal):
+            text = literal.astext()
+            first, *others = BREAKS.split(text) if len(text) > room else [text]
+            literal.clear()
+            literal.append(nodes.Text(first))
+            for part in others:
+                literal.extend([nodes.raw("", "<wbr>", format="html"), nodes.Text(part)])
 
 
 def show_plain_bases(_app: Sphinx, _name: str, _obj: object, _options: object, bases: list[Any]) -> None:
@@ -157,4 +173,5 @@ def setup(app: Sphinx) -> None:
     app.connect("missing-reference", give_full_name, priority=400)
     app.connect("autodoc-process-bases", show_plain_bases)
     app.connect("doctree-read", mark_tables)
+    app.connect("doctree-resolved", break_names)
     app.connect("viewcode-follow-imported", find_source)
