@@ -58,11 +58,11 @@ def measure(only: str, rounds: int, *, quick: bool) -> Iterator[Series]:
     quicker = QUICKER if quick else 1
     for scenario in (*SCENARIOS, *recorder.SCENARIOS):
         if only in scenario.name:
-            _tell(scenario.name)
+            _report_progress(scenario.name)
             yield from time_in_turn(scenario, scenario.results // quicker, rounds)
     for scenario in SCENARIOS:
         if only in scenario.name and scenario.growth:
-            _tell(f"{scenario.name}: growth")
+            _report_progress(f"{scenario.name}: growth")
             sizes, others = (
                 [size // quicker for size in some[:: 3 if quick else 1]] for some in (SIZES, SIZES_OF_OTHERS)
             )
@@ -70,16 +70,16 @@ def measure(only: str, rounds: int, *, quick: bool) -> Iterator[Series]:
             if not quick:
                 yield from time_large(scenario, LARGE_SIZES)
     if only in "turns":
-        _tell("turns")
+        _report_progress("turns")
         yield from maps.measure_turns(100_000 // quicker, rounds)
     if only in "bytes and import":
-        _tell("bytes and import")
+        _report_progress("bytes and import")
         yield from bytes_and_import.measure_futures(20_000 // quicker)
         yield from (bytes_and_import.measure_peak(items // quicker) for items in PEAK_SIZES[: 2 if quick else None])
         yield from bytes_and_import.measure_import(rounds)
 
 
-def _tell(what: str) -> None:
+def _report_progress(what: str) -> None:
     print(what, file=sys.stderr, flush=True)
 
 

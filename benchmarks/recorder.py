@@ -26,10 +26,10 @@ def recorded(contender: Contender) -> Contender:
     return record
 
 
-def beside_itself(scenario: Scenario) -> Scenario:
+def with_and_without(scenario: Scenario) -> Scenario:
     """A scenario in which triores does the work of another scenario, with a recorder and without."""
     contender = scenario.contenders[TRIORES]
     return Scenario(f"{scenario.name}, recorded", scenario.results, {TRIORES: contender, RECORDED: recorded(contender)})
 
 
-SCENARIOS = tuple(map(beside_itself, (tasks.CAPTURES, waits.FUTURES, maps.AMAP, maps.OPEN_AMAP)))
+SCENARIOS = tuple(map(with_and_without, (tasks.CAPTURES, waits.FUTURES, maps.AMAP, maps.OPEN_AMAP)))

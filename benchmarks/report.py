@@ -65,10 +65,10 @@ def _growth(measured: Measured) -> Iterator[str]:
     yield f"| scenario | contender | {' | '.join(f'{size:,}' for size in sizes)} |"
     yield f"| --- | --- |{' ---: |' * len(sizes)}"
     for series in grown:
-        by_size = {one.results: _told(one.median, one.unit) for one in series}
+        by_size = {one.results: _shown(one.median, one.unit) for one in series}
         cells = [by_size.get(size, "") for size in sizes]
         yield f"| {series[0].scenario} | {series[0].contender} | {' | '.join(cells)} |"
 
 
-def _told(value: float, unit: str) -> str:
+def _shown(value: float, unit: str) -> str:
     return f"{value:,.0f}" if unit == "byte" else f"{value * 1e6:.3g}"

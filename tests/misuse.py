@@ -774,7 +774,7 @@ MISUSES = (
         REQUESTS,
         "with requests:\n    pass",
         "RuntimeError",
-        "FutureMap(in_flight=1, reader='not begun') belongs to another Trio run, and can't be entered here; "
+        "FutureMap(in_flight=1, reader='not started') belongs to another Trio run, and can't be entered here; "
         "nothing was changed. Make a new FutureMap() in this run instead",
         "Read the responses in the run that makes the requests.",
         "in another run",

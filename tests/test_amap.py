@@ -1824,7 +1824,7 @@ async def test_reprs_show_the_function_and_the_state_but_no_private_name() -> No
     assert repr(block) == "<open_amap(returns, ...): not entered>"
     async with block as results:
         await wait_all_tasks_blocked()
-        assert repr(results) == "<results of open_amap(returns, ...): 3 calls running, 0 results ready>"
+        assert repr(results) == "<results of open_amap(returns, ...): 3 running, 0 ready>"
     assert repr(block) == "<open_amap(returns, ...): ended>"
 
 

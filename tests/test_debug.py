@@ -1135,7 +1135,7 @@ async def test_the_search_for_what_a_task_awaits_has_a_limited_depth(
     nursery.start_soon(_generated, name="deep")
     await wait_all_tasks_blocked()
     assert only("deep").function == "numbers"
-    monkeypatch.setattr(_stacks, "_DEEP", 1)
+    monkeypatch.setattr(_stacks, "_MAX_FRAMES", 1)
     assert only("deep").function == "_generated"
 
 
@@ -1821,7 +1821,7 @@ def test_the_command_refuses_processes_that_it_cannot_ask(
     assert refused(capsys, "0") == "triores: 0 isn't a process ID"
     assert refused(capsys, here, "--signal", "NOPE") == "triores: there is no signal 'NOPE' on this system"
     monkeypatch.setattr(triores.__main__, "PROC", tmp_path)
-    assert "this system doesn't say whether process" in refused(capsys, here)
+    assert "can't tell on this system whether process" in refused(capsys, here)
     (tmp_path / "self").mkdir()
     (tmp_path / "self" / "status").write_text("SigCgt:\t0\n")
     for pid in ("1", "1234"):
@@ -1829,7 +1829,7 @@ def test_the_command_refuses_processes_that_it_cannot_ask(
     (tmp_path / "1234").mkdir()
     status = tmp_path / "1234" / "status"
     status.write_text("Name:\tx\n")
-    assert "this system doesn't say" in refused(capsys, "1234")
+    assert "can't tell on this system" in refused(capsys, "1234")
     for name in ("USR1", "USR2"):
         status.write_text(f"SigCgt:\t{1 << signal.SIGTERM - 1:016x}\n")
         expected = f"has no handler for SIG{name}, which would kill it; add"

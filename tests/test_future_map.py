@@ -453,7 +453,7 @@ def test_the_mapping_is_read_only() -> None:
 
 async def test_the_repr_of_a_map_shows_the_number_of_requests_and_the_state_of_the_reader() -> None:
     requests = FutureMap[str, int]()
-    assert repr(requests) == "FutureMap(in_flight=0, reader='not begun')"
+    assert repr(requests) == "FutureMap(in_flight=0, reader='not started')"
     with requests.expect("a"):
         with requests:
             assert repr(requests) == "FutureMap(in_flight=1, reader='reading')"
@@ -936,7 +936,7 @@ def test_outside_a_trio_run_the_readers_block_says_that_it_needs_trio() -> None:
     with requests.expect("a") as future:
         with pytest.raises(RuntimeError, match="triores needs Trio"):
             requests.__enter__()
-        assert repr(requests) == "FutureMap(in_flight=1, reader='not begun')"
+        assert repr(requests) == "FutureMap(in_flight=1, reader='not started')"
         assert not future.is_done()
 
 

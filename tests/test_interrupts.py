@@ -289,7 +289,7 @@ def test_ctrl_c_while_a_task_ends_leaves_no_reader_asleep(end: object, suppress:
         reader_waits = trio.Event()
         captures: list[ResultCapture[object]] = []
         # Python doesn't check for signals between a raise and the first call in its handler.
-        interrupter.left_out = ("except BaseException", "going_on = self._settle_failure")
+        interrupter.left_out = ("except BaseException", "propagating = self._settle_failure")
         async with trio.open_nursery() as readers:
             try:
                 async with trio.open_nursery() as nursery:

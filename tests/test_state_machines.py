@@ -707,7 +707,7 @@ class FutureMapMachine(OnTrio):
         self.requests: FutureMap[int, int] = FutureMap(lost=LostError if own_error else None)
         self.table: dict[int, Request] = {}
         self.all: list[Request] = []
-        self.reader = "not begun"
+        self.reader = "not started"
         self.reader_scope = trio.CancelScope()
         self.ends: list[Exception] = []  # what the reader has to raise
         self.may_end = trio.Event()
@@ -727,7 +727,7 @@ class FutureMapMachine(OnTrio):
 
     @rule()
     def begin(self) -> None:
-        if self.reader == "not begun":
+        if self.reader == "not started":
             self.reader = "reading"
             self.here(self.nursery.start_soon, self.read)
         else:

@@ -774,7 +774,7 @@ def test_hundreds_of_rows_become_one_group_per_function(tmp_path: Path) -> None:
 def test_a_group_shows_the_average_number_running_in_each_step() -> None:
     axis = _timeline._Axis(0, _timeline.BINS)
     rows = [Span("call", 1, 1, *times, "f") for times in [(0.5, 1.75), (1, 3), (2, 2.25)]]
-    assert _timeline._going_on(rows, axis)[:5] == pytest.approx([0.5, 1.75, 1.25, 0, 0])
+    assert _timeline._active_per_bin(rows, axis)[:5] == pytest.approx([0.5, 1.75, 1.25, 0, 0])
 
 
 def test_functions_without_room_for_a_row_are_combined_into_one_group(tmp_path: Path) -> None:

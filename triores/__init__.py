@@ -4,9 +4,9 @@ Results
     ResultCapture           the result of a task in a nursery: ``ResultCapture.start_soon(nursery, fn, *args)``
     Future                  a result that you set by hand
     ResultBase              what both have in common: ``await result``, ``unwrap()``, ``result()``, ``exception()``
-    wait_all, wait_any      wait for all of several results, or for the first
+    wait_all, wait_any      wait until all of several results are done, or until the first one is
     as_completed            iterate over results as they are settled
-    results_to_channel      send results into a channel as they are settled
+    results_to_channel      send results to a channel as they are settled
 
 Many calls at once
     gather                  call several functions, and return all their values
@@ -15,25 +15,25 @@ Many calls at once
     amap                    call one function for each item, at most ``limit`` at a time, and return a list
     open_amap               the same, but get each result as soon as it's ready
     AmapResults             what ``open_amap`` gives you: iterate over it, and add items to it
-    ItemCapture             one of these results, with its ``item``
+    ItemCapture             one of the results that you iterate over, with its ``item``
 
 Requests and shared work
     FutureMap               the requests in flight on one connection
-    SingleFlight            share one call between all callers of the same key
+    SingleFlight            one call, shared by all callers that use the same key
 
 Threads, executors, asyncio
     run_in_executor         call a function in a thread pool, a process pool or a cluster
-    wrap_future             make a result from a future of concurrent.futures or asyncio
+    wrap_future             turn a future of concurrent.futures or asyncio into a result
     to_concurrent_future    let a thread wait for a result
     start_from_thread       start a task from any thread
-    ensure_future           make a result from anything that can be awaited
+    ensure_future           turn anything that can be awaited into a result
     isfuture                check whether an object is a result
 
 Exceptions
     TaskNotDoneException, TaskFailedException, TaskCancelledException,
     FutureSetAgainException, FutureCancelledException, FutureNeverSetException, WaitCycleError
 
-For details of one of them, call ``help(triores.gather)``, for example.
+For more about one of them, call ``help`` on it: ``help(triores.gather)``.
 """
 
 from ._amap import AmapResults as AmapResults

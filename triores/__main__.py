@@ -2,7 +2,7 @@
 
 The program must have called ``triores.debug.register(signal.SIGUSR1)``. A signal without a handler would kill the
 process, so on Linux we first check whether there is one. From Python 3.14 on, this also works with programs that
-haven't registered anything, by `sys.remote_exec`.
+haven't registered anything, thanks to `sys.remote_exec`.
 """
 
 from __future__ import annotations
@@ -30,13 +30,13 @@ triores.debug.dump()
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Ask a process for a dump, and return the exit code; if it isn't 0, print one line that says why."""
+    """Ask a process for a dump, and return the exit code. If it isn't 0, print one line that says why."""
     parser = argparse.ArgumentParser(
         prog="python -m triores", description="Make a running program dump which task is waiting for which result."
     )
-    parser.add_argument("pid", type=int, metavar="PID", help="the process; the dump goes to its standard error")
+    parser.add_argument("pid", type=int, metavar="PID", help="the process's ID; the dump goes to its standard error")
     parser.add_argument(
-        "--signal", default="USR1", help="the signal that it passed to triores.debug.register (default: USR1)"
+        "--signal", default="USR1", help="the signal that the process passed to triores.debug.register (default: USR1)"
     )
     given = parser.parse_args(arguments)
     signum = getattr(signal, f"SIG{given.signal.upper().removeprefix('SIG')}", None)
@@ -65,7 +65,7 @@ def _ask(pid: int, signum: signal.Signals) -> int:
     name = signum.name
     if handles is None:
         return _refuse(
-            f"this system doesn't say whether process {pid} handles {name}, which would kill it otherwise; if it has "
+            f"can't tell on this system whether process {pid} handles {name}, which would otherwise kill it; if it has "
             f"called 'triores.debug.register(signal.{name})', send the signal yourself: 'kill -{name[3:]} {pid}'"
         )
     return _refuse(
@@ -75,7 +75,7 @@ def _ask(pid: int, signum: signal.Signals) -> int:
 
 
 def _handles(pid: int, signum: signal.Signals) -> bool | None:
-    """Return whether a process has a handler for a signal, or None if the system doesn't say."""
+    """Return whether a process has a handler for a signal, or None if there is no way to tell on this system."""
     if not (PROC / "self" / "status").exists():
         return None
     try:
@@ -95,8 +95,8 @@ def _execute(pid: int) -> None:
     except BaseException:
         Path(script.name).unlink()
         raise
-    # A sleeping process checks for such requests only when a system call is interrupted. These two signals need no
-    # handler: the process stops, and continues right away.
+    # A sleeping process notices such a request only when a system call is interrupted. These two signals interrupt it
+    # without a handler: the process stops, and continues right away.
     os.kill(pid, signal.SIGSTOP)
     time.sleep(0.01)
     os.kill(pid, signal.SIGCONT)

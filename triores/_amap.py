@@ -3,14 +3,14 @@
 Both maps run on one engine, which has these rules:
 
 - Workers are tasks. Each takes an item, calls the function with it, and goes on to the next. There are at most
-  ``limit`` of them, and no more than needed: while calls wait and there are items, their number doubles at each turn of
-  the loop; if the calls never wait, two or three workers do everything.
+  ``limit`` of them, and no more than needed: while calls are waiting and there are more items, the number of workers
+  doubles at each turn of the loop; if the calls never wait, two or three workers do everything.
 - An item is *busy* from the moment it is taken from the source until its call has ended (`amap`) or its capture has
   been handed to the consumer (`open_amap`). At most ``limit`` items are busy; an item is only read if there is room.
 - A generator, sync or async, and any async iterable is read by a single task, because if it holds a nursery or a cancel
   scope across a ``yield``, that belongs to the task that entered it. Workers read any other iterable.
-- Calls begin, and items are read, in time slices of a few milliseconds. After each slice the other tasks of the program
-  get a turn, even if no call ever waits.
+- Calls begin, and items are read, in time slices of a few milliseconds. After each slice, the other tasks of the
+  program get a turn, even if no call ever waits.
 - Each call sees the caller's context variables, and nothing that other calls have set.
 """
 
@@ -53,7 +53,7 @@ ItemT = TypeVar("ItemT")
 ItemT_co = TypeVar("ItemT_co", covariant=True)
 
 _NO_ITEMS: Any = ()  # untyped, or type checkers would infer the function's item type from it
-_SLICE = 0.002  # seconds; long compared with a turn of the loop, but too short for a person or a peer to notice
+_SLICE = 0.002  # seconds; long compared with a turn of the loop, but too short for people or other programs to notice
 
 
 @enable_ki_protection
@@ -63,14 +63,14 @@ async def amap(
     """Call an async function with each item, many at once, and return the values in the order of the items.
 
     The first exception cancels the rest. Items are read one by one, when there is room for them. Each call has its own
-    copy of the caller's context variables. This is always a checkpoint, and other tasks get a turn every few
-    milliseconds, even if ``fn`` never waits.
+    copy of the caller's context variables. Cancelling this call cancels all the calls of ``fn``. This is always a
+    checkpoint, and other tasks get a turn every few milliseconds, even if ``fn`` never waits.
 
     Args:
         fn: An async function that takes one argument.
         items: An iterable or an async iterable. A generator is read by a single task, and closed when the call ends,
             however it ends.
-        limit: How many calls may run at once; None for no limit.
+        limit: How many calls may run at once; None means no limit.
 
     Returns:
         The values, in the order of the items.
@@ -87,7 +87,7 @@ async def amap(
 
             pages = await amap(fetch, urls, limit=20)
     """
-    calls = _Values(fn, items, limit)
+    calls = _AmapEngine(fn, items, limit)
     async with FanOutNursery("amap") as nursery:
         calls.begin(nursery)
         await checkpoint_if_cancelled()
@@ -105,8 +105,8 @@ def open_amap(
     """Call an async function with each item, many at once, and get the results as they come.
 
     ``async with`` gives you an `AmapResults`: an async iterator of captures, each of which is done and knows its item.
-    Add items with `AmapResults.add` while the block runs. The source may be endless: at most ``limit`` items are in
-    progress, or done and waiting for you to take them.
+    You can add items with `AmapResults.add` while the block runs. The source may be endless: at any time, at most
+    ``limit`` items are in progress, or done and waiting for you to take them.
 
     Leaving the block, by ``break``, ``return`` or an exception, cancels the calls that are still running, and waits for
     them. If neither a call nor the source has failed, the block's own exception comes out unchanged; otherwise it comes
@@ -117,19 +117,21 @@ def open_amap(
         fn: An async function that takes one argument.
         items: An iterable or an async iterable. A generator is read by a single task, and closed when the block ends,
             however it ends.
-        limit: How many items may be in progress, or done and not taken yet; None for no limit.
-        ordered: Iterate over the captures in the order of the items; by default, in the order of completion.
-        suppress_exception: Which failures of calls don't stop the others, and come as captures like any other result:
-            True for any `Exception`, or only those of some type, or of one of several types.
+        limit: How many items may be in progress, or done and not taken yet; None means no limit.
+        ordered: Whether you get the captures in the order of the items; by default, you get them in the order in which
+            the calls end.
+        suppress_exception: Which failures don't cancel the rest: True for any `Exception`, or a type, or a tuple of
+            types. You then get the capture of the failed call like any other. By default, the first failure cancels
+            the rest.
 
     Returns:
-        An async context manager.
+        An async context manager, which you can enter once.
 
     Raises:
         TypeError: If ``fn`` isn't callable, ``items`` isn't iterable, or ``limit`` or ``suppress_exception`` has the
             wrong type.
         ValueError: If ``limit`` is less than 1.
-        RuntimeError: If you enter the block a second time.
+        RuntimeError: On entering, if the block has been entered before, or there is no Trio run here.
         BaseExceptionGroup: From the block, with what the calls or the source raised; an `ExceptionGroup` if each of
             these is an `Exception`. On Python 3.11 and later, exceptions from calls have a note with the item and its
             position, counted from 0.
@@ -141,7 +143,7 @@ def open_amap(
                 async for page in results:
                     print(page.item, len(page.result()))
     """
-    return _OpenAmap(_Stream(fn, items, limit, ordered=ordered, suppress=suppress_exception))
+    return _OpenAmap(_OpenAmapEngine(fn, items, limit, ordered=ordered, suppress=suppress_exception))
 
 
 class ItemCapture(ResultCapture[T_co], Generic[ItemT_co, T_co]):
@@ -158,60 +160,60 @@ class ItemCapture(ResultCapture[T_co], Generic[ItemT_co, T_co]):
 class AmapResults(AsyncIterator[ItemCapture[ItemT, T]], Generic[ItemT, T]):
     """What ``async with open_amap(...)`` gives you: an async iterator of captures, to which you can add items.
 
-    Several tasks may share the iterator; each capture goes to one of them. Each step is a checkpoint; cancelling a step
-    doesn't lose a result. The iteration ends when the source is exhausted, no call is running, and every capture has
-    been taken. If a call has failed, or the block has ended, a step raises `trio.ClosedResourceError`, unless it is
-    cancelled.
+    Several tasks may share the iterator; each capture goes to one of them. Each step is a checkpoint, and cancelling a
+    step doesn't lose a result. The iteration ends when the source is exhausted, no call is running, and every capture
+    has been taken. If a call has failed, or the block has ended, a step raises `trio.ClosedResourceError`, unless the
+    step itself is cancelled.
     """
 
-    __slots__ = ("_stream",)
+    __slots__ = ("_engine",)
 
-    def __init__(self, stream: Any) -> None:
-        self._stream: _Stream[ItemT, T] = stream  # private, and so not in the signature
+    def __init__(self, engine: Any) -> None:
+        self._engine: _OpenAmapEngine[ItemT, T] = engine  # private, and so not in the signature
 
     def __aiter__(self) -> Self:
         return self
 
     @enable_ki_protection
     async def __anext__(self) -> ItemCapture[ItemT, T]:
-        stream = self._stream
-        stream.check_run()
-        if stream.has_answer():
+        engine = self._engine
+        engine.check_run()
+        if engine.has_answer():
             await trio.lowlevel.checkpoint()
-        while not stream.has_answer():
-            await stream.arrivals.wait()
-            if not stream.arrivals.ready:  # the block is being cancelled, or another task has taken the capture
+        while not engine.has_answer():
+            await engine.arrivals.wait()
+            if not engine.arrivals.ready:  # the block is being cancelled, or another task has taken the capture
                 await checkpoint_if_cancelled()
-        if stream.arrivals.ready:
-            return stream.give_out()
-        if not stream.stopped:
+        if engine.arrivals.ready:
+            return engine.hand_out()
+        if not engine.stopped:
             raise StopAsyncIteration
         raise trio.ClosedResourceError("open_amap has no more results: its block has ended, or is being cancelled")
 
     def add(self, item: ItemT) -> None:
-        """Add an item while the block runs, from its loop or from a call.
+        """Add an item while the block is running, from its loop or from a call.
 
-        It comes before any item that hasn't been read from the source yet. While the block is being cancelled, the item
-        is dropped.
+        It goes ahead of any item that hasn't been read from the source yet. If the block is being cancelled, the
+        item is dropped.
 
         Raises:
             trio.ClosedResourceError: If the block has ended.
             RuntimeError: If this is called outside the Trio run of the block.
         """
-        self._stream.add(item)
+        self._engine.add(item)
 
     def __repr__(self) -> str:
-        return f"<results of {self._stream}>"
+        return f"<results of {self._engine}>"
 
 
 # ---- the engine
 
 
 class _Slices:
-    """The time slices in which the maps of a run begin calls and read items, before other tasks get a turn.
+    """The time slices in which all the maps of a run begin calls and read items, before other tasks get a turn.
 
     Attributes:
-        number: The number of the slice.
+        number: The number of the current slice.
         end: When it ends, by `time.perf_counter`.
     """
 
@@ -219,28 +221,28 @@ class _Slices:
         self.number = 0
         self.end = 0.0
         self._opening = False  # whether a task is about to begin the next slice
-        self._waiting = ParkingLot()  # the others
+        self._waiting = ParkingLot()  # the other tasks that need the next slice
 
     @enable_ki_protection
-    async def give_way(self, number: int, turned: bool) -> None:
+    async def give_way(self, number: int, others_ran: bool) -> None:
         """Give other tasks a turn, unless they have had one since slice ``number`` began.
 
         Only one task begins the next slice, and the others share it: if each of a hundred workers began its own slice,
-        together they would hold the loop for a hundred slices. The others wait without a checkpoint in each turn of the
-        loop, which would cost more than the calls.
+        together they would hold the loop for a hundred slices. The others sleep until then: going
+        through a checkpoint in each turn of the loop would cost more than the calls.
         """
         try:
             while self._opening and perf_counter() > self.end:
                 await self._waiting.park()
             if perf_counter() > self.end:
-                await self._begin_next(number, turned)
+                await self._begin_next(number, others_ran)
         finally:
-            self._waiting.unpark(count=2)  # each that continues wakes two more, so soon all of them do
+            self._waiting.unpark(count=2)  # each task that continues wakes two more, so soon all of them are awake
 
-    async def _begin_next(self, number: int, turned: bool) -> None:
+    async def _begin_next(self, number: int, others_ran: bool) -> None:
         self._opening = True
         try:
-            if turned and number == self.number:
+            if others_ran and number == self.number:
                 await checkpoint_if_cancelled()
             else:
                 await trio.lowlevel.checkpoint()
@@ -270,7 +272,7 @@ class _Engine(ABC, Generic[ItemT]):
         self._fn: Any = fn
         self._name = task_name(fn)
         self._limit = sys.maxsize if limit is None else _checked_limit(limit, call)
-        self._iterator: Iterator[ItemT] | None = None  # what the workers read, until it is exhausted
+        self._iterator: Iterator[ItemT] | None = None  # what the workers read; None once it is exhausted
         self._source: AsyncIterator[ItemT] | None = None  # what a separate task reads
         if isinstance(items, AsyncIterable):
             self._source = aiter(items)
@@ -285,18 +287,18 @@ class _Engine(ABC, Generic[ItemT]):
             raise TypeError(f"the items of {call} must be an iterable or an async iterable, not {shown(items)}")
         self._exhausted = False
         self._added: deque[ItemT] = deque()  # these come before the rest of the source
-        self._backlog: deque[tuple[int, ItemT]] = deque()  # taken, but not begun
+        self._backlog: deque[tuple[int, ItemT]] = deque()  # items that were taken, but whose calls haven't begun
         self._count = 0  # items taken so far
         self._busy = 0
         self._workers = 0
-        self._coming = 0  # workers that will look for an item within the next few turns of the loop
-        self._sleeping = 0  # workers that wait for items
+        self._looking = 0  # workers that are about to look for an item, within the next few turns of the loop
+        self._sleeping = 0  # workers that are waiting for items
         self._idle = ParkingLot()
         self._room: trio.Event | None = None  # the reading task waits for it
         self.stopped = False
 
     def begin(self, nursery: trio.Nursery) -> None:
-        """Start in a nursery, with the caller's context variables."""
+        """Start reading and calling in this nursery, with the caller's context variables."""
         self._nursery = nursery
         self._slices = _slices_of_run()
         self._context = contextvars.copy_context()  # for the calls
@@ -308,7 +310,7 @@ class _Engine(ABC, Generic[ItemT]):
             nursery.start_soon(self._read, self._source, name=f"{self._name} (reading items)")
 
     def stop(self) -> None:
-        """Don't begin any more calls. Cancelling the nursery isn't enough, since calls that never wait ignore it."""
+        """Begin no more calls. Cancelling the nursery isn't enough, since calls that never wait don't notice it."""
         self.stopped = True
         self._iterator = None
         self._backlog.clear()
@@ -321,11 +323,11 @@ class _Engine(ABC, Generic[ItemT]):
 
     @abstractmethod
     def _returned(self, index: int, value: Any) -> None:
-        """Take note that the call with the item at this position has ended."""
+        """Handle the value that the call with the item at this position returned."""
 
     @abstractmethod
     def _is_over(self) -> bool:
-        """Return whether a worker may end if it finds no item."""
+        """Return whether a worker that finds no item may end."""
 
     # ---- the workers
 
@@ -339,22 +341,23 @@ class _Engine(ABC, Generic[ItemT]):
             raise
         self._workers -= 1
 
-    @disable_ki_protection  # this runs the user's code; and if Ctrl-C comes between two calls, all of them are stopped
+    @disable_ki_protection  # this runs the user's code; a Ctrl-C between two calls stops the whole map
     async def _make_calls(self, number: int) -> None:
         slices = self._slices
         context = trio.lowlevel.current_task().context
-        count = -1  # how many items had been taken when this worker made its last call, unless it has waited since
-        self._coming -= 1
+        count = -1  # how many items had been taken when this worker began its last call; -1 if it has slept since
+        self._looking -= 1
         while True:
             if perf_counter() > slices.end:
-                self._coming += 1
-                await slices.give_way(number, turned=count != self._count)  # if others took items, the call waited
-                self._coming -= 1
+                self._looking += 1
+                # If other workers have taken items since this one began its last call, that call waited.
+                await slices.give_way(number, others_ran=count != self._count)
+                self._looking -= 1
             taken = self._backlog.popleft() if self._backlog else self._take()
             number, count = slices.number, self._count
             if taken is not None:
                 if self._workers < self._limit or self._sleeping:
-                    self._call_more_workers()
+                    self._add_workers()
                 try:
                     self._returned(taken[0], await self._call(taken[1]))
                 except BaseException as error:
@@ -369,16 +372,16 @@ class _Engine(ABC, Generic[ItemT]):
                 count = -1
                 self._sleeping += 1
                 await self._idle.park()
-                self._coming -= 1
+                self._looking -= 1
 
     def _running(self) -> int:
-        """Return how many workers are in a call."""
-        return self._workers - self._sleeping - self._coming
+        """Return how many workers are in the middle of a call."""
+        return self._workers - self._sleeping - self._looking
 
     @enable_ki_protection
     def _start_worker(self) -> None:
         self._workers += 1
-        self._coming += 1
+        self._looking += 1
 
         def start() -> None:
             self._nursery.start_soon(self._work, self._slices.number, name=self._name)
@@ -386,32 +389,32 @@ class _Engine(ABC, Generic[ItemT]):
         self._context.run(start)
 
     @enable_ki_protection
-    def _call_worker(self) -> None:
-        """Wake a sleeping worker to look for an item, or start a new worker, unless enough are coming."""
+    def _add_worker(self) -> None:
+        """Get one more worker to look for an item: wake one that is asleep, or start one unless enough are looking."""
         if self._sleeping:
             self._sleeping -= 1
-            self._coming += 1
+            self._looking += 1
             self._idle.unpark()
-        elif self._workers < self._limit and self._coming <= self._running():
+        elif self._workers < self._limit and self._looking <= self._running():
             self._start_worker()
 
-    def _call_more_workers(self) -> None:
-        while self._coming <= self._running() and (self._workers < self._limit or self._sleeping):
-            if len(self._backlog) <= self._coming:
+    def _add_workers(self) -> None:
+        while self._looking <= self._running() and (self._workers < self._limit or self._sleeping):
+            if len(self._backlog) <= self._looking:
                 taken = self._take()
                 if taken is None:
                     break
                 self._backlog.append(taken)
-            self._call_worker()
+            self._add_worker()
 
     def _has_new(self, context: contextvars.Context) -> bool:
-        """Return whether a call has set variables in a worker's context. Values are compared by identity."""
+        """Return whether a call has set context variables in its worker. Values are compared by identity."""
         return len(context) != len(self._variables) or not all(map(operator.is_, context.values(), self._variables))
 
     # ---- the items
 
     def _take(self) -> tuple[int, ItemT] | None:
-        """Return the next item and its position, if there is an item, and room for it."""
+        """Return the position of the next item and the item, or None if there is no item or no room for it."""
         if self._busy >= self._limit:
             return None
         if self._added:
@@ -421,7 +424,7 @@ class _Engine(ABC, Generic[ItemT]):
             try:
                 item = self._reading.run(next, self._iterator)
             except StopIteration:
-                self._iterator = None  # some iterators would continue if they were read again
+                self._iterator = None  # some iterators go on if they are read again
                 self._exhaust()
                 return None
         else:
@@ -446,10 +449,11 @@ class _Engine(ABC, Generic[ItemT]):
     async def _read(self, source: Any) -> None:
         """Read a source in this task alone, and close it.
 
-        If the source is a generator, whatever the wait for room raises is thrown into it, as if its ``yield`` had
-        raised it. So its nurseries and cancel scopes work, and when the map ends, it is cancelled like any other task.
+        If the source is a generator, whatever is raised while this task waits for room is thrown into the generator, as
+        if its ``yield`` had raised it. So the generator's nurseries and cancel scopes work, and when the map ends, the
+        generator is cancelled like any other task.
         """
-        throw: Any = getattr(source, "athrow", None)  # of a generator
+        throw: Any = getattr(source, "athrow", None)  # only generators have it
         take: Any = anext
         step: tuple[Any, Any] = (take, source)
         try:
@@ -461,10 +465,10 @@ class _Engine(ABC, Generic[ItemT]):
                     if throw is None:
                         raise
                     step = (throw, error)
-                if self.stopped and step[0] is take:  # the source shields itself
+                if self.stopped and step[0] is take:  # the source is shielded, so the wait wasn't cancelled
                     break
                 self._accept(await _step(*step))
-                if self.stopped and step[0] is not take:  # the generator continued although it was cancelled
+                if self.stopped and step[0] is not take:  # the generator went on although it was cancelled
                     break
                 step = (take, source)
         except StopAsyncIteration:
@@ -473,29 +477,29 @@ class _Engine(ABC, Generic[ItemT]):
             self.stop()
             raise
         finally:
-            del step  # it may hold an exception whose traceback holds this frame
+            del step  # it may hold an exception whose traceback keeps this frame alive
             if throw is not None:
-                await _close(source)  # noqa: ASYNC102 # it may be cancelled, like any other clean-up
+                await _close(source)  # noqa: ASYNC102 # a cancellation may interrupt this, like any other clean-up
 
     def _accept(self, item: ItemT) -> None:
         if not self.stopped:
             self._backlog.append(self._admit(item))
-            self._call_worker()
+            self._add_worker()
 
     async def _wait_for_room(self) -> None:
         while (self._added or self._busy >= self._limit) and not self.stopped:
             self._room = trio.Event()
             await self._room.wait()
         if self.stopped:
-            while not self._nursery.cancel_scope.cancel_called:  # noqa: ASYNC110 # it takes a turn or two
+            while not self._nursery.cancel_scope.cancel_called:  # noqa: ASYNC110 # this takes only a turn or two
                 await trio.lowlevel.checkpoint()
             await checkpoint_if_cancelled()
         elif perf_counter() > self._slices.end:
-            await self._slices.give_way(self._slices.number, turned=False)
+            await self._slices.give_way(self._slices.number, others_ran=False)
 
 
-class _Values(_Engine[ItemT], Generic[ItemT, T]):
-    """The calls of `amap`."""
+class _AmapEngine(_Engine[ItemT], Generic[ItemT, T]):
+    """The engine of `amap`: it stores what the calls return."""
 
     def __init__(self, fn: Callable[[ItemT], Awaitable[T]], items: Any, limit: object) -> None:
         super().__init__("amap", fn, items, limit)
@@ -515,13 +519,13 @@ class _Values(_Engine[ItemT], Generic[ItemT, T]):
 
     def _exhaust(self) -> None:
         super()._exhaust()
-        self._coming += self._sleeping
+        self._looking += self._sleeping
         self._sleeping = 0
         self._idle.unpark_all()
 
 
-class _Stream(_Engine[ItemT], Generic[ItemT, T]):
-    """The calls of `open_amap`, and their captures until the consumer takes them."""
+class _OpenAmapEngine(_Engine[ItemT], Generic[ItemT, T]):
+    """The engine of `open_amap`: it keeps each call's capture until the consumer takes it."""
 
     def __init__(
         self,
@@ -535,9 +539,9 @@ class _Stream(_Engine[ItemT], Generic[ItemT, T]):
         super().__init__("open_amap", fn, items, limit)
         self._suppress = suppress is not False and exception_types(suppress, "suppress_exception")
         self._token: trio.lowlevel.TrioToken | None = None
-        self._in_order: deque[ItemCapture[ItemT, T]] | None = deque() if ordered else None  # begun, not taken
+        self._in_order: deque[ItemCapture[ItemT, T]] | None = deque() if ordered else None  # begun, but not ready yet
         self.arrivals: Arrivals[ItemCapture[ItemT, T]] = Arrivals()
-        self.leaving = False  # whether the end of the block is what cancels the calls
+        self.leaving = False  # whether the calls are being cancelled because the block has ended
         self.closed = False
 
     def begin(self, nursery: trio.Nursery) -> None:
@@ -549,7 +553,7 @@ class _Stream(_Engine[ItemT], Generic[ItemT, T]):
         self.arrivals.ready.clear()
         if self._in_order is not None:
             self._in_order.clear()
-        self.arrivals.wake()  # or consumers that are shielded, or outside of the block, would wait forever
+        self.arrivals.wake()  # otherwise consumers that are shielded, or outside the block, would wait forever
 
     def check_run(self) -> None:
         if current_trio_token() is not self._token:
@@ -564,17 +568,17 @@ class _Stream(_Engine[ItemT], Generic[ItemT, T]):
             )
         if not self.stopped:
             self._added.append(item)
-            self._call_worker()
+            self._add_worker()
 
     def has_answer(self) -> bool:
         return bool(self.arrivals.ready) or self.stopped or not (self._busy or self._added or not self._exhausted)
 
-    def give_out(self) -> ItemCapture[ItemT, T]:
+    def hand_out(self) -> ItemCapture[ItemT, T]:
         capture = self.arrivals.ready.popleft()
         self._busy -= 1
         self._tell_reader()
         if self._iterator is not None or self._added:
-            self._call_worker()
+            self._add_worker()
         return capture
 
     async def _call(self, item: ItemT) -> None:
@@ -595,7 +599,7 @@ class _Stream(_Engine[ItemT], Generic[ItemT, T]):
         """Do nothing, since the consumer takes the capture."""
 
     def _is_over(self) -> bool:
-        return self.stopped  # until then, items may be added
+        return self.stopped  # until then, the user may add items
 
     def _exhaust(self) -> None:
         super()._exhaust()
@@ -607,61 +611,61 @@ class _Stream(_Engine[ItemT], Generic[ItemT, T]):
         elif self._token is None:
             state = "not entered"
         else:
-            state = f"{self._running()} calls running, {len(self.arrivals.ready)} results ready"
+            state = f"{self._running()} running, {len(self.arrivals.ready)} ready"
         return f"open_amap({name_of(self._fn)}, ...): {state}"
 
 
 class _OpenAmap(Generic[ItemT, T]):
     """The block of `open_amap`."""
 
-    __slots__ = ("_manager", "_nursery", "_stream")
+    __slots__ = ("_engine", "_manager", "_nursery")
 
-    def __init__(self, stream: _Stream[ItemT, T]) -> None:
-        self._stream = stream
+    def __init__(self, engine: _OpenAmapEngine[ItemT, T]) -> None:
+        self._engine = engine
         self._manager: FanOutNursery | None = None
 
     @enable_ki_protection
     async def __aenter__(self) -> AmapResults[ItemT, T]:
         if self._manager is not None:
             raise RuntimeError("this open_amap block has been entered before; call 'open_amap(...)' for each block")
-        stream = self._stream  # or the function below would hold the block, which holds it
-        manager = FanOutNursery("open_amap", lambda: stream.leaving)
+        engine = self._engine  # if the lambda used `self`, it and the block would hold each other
+        manager = FanOutNursery("open_amap", lambda: engine.leaving)
         self._nursery = await manager.__aenter__()
         self._manager = manager
-        stream.begin(self._nursery)
-        return AmapResults(stream)
+        engine.begin(self._nursery)
+        return AmapResults(engine)
 
     @enable_ki_protection
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> bool | None:
-        self._stream.stop()
+        self._engine.stop()
         try:
             if self._nursery.cancel_scope.cancel_called:
                 return await self._leave_cancelled(kind, error, traceback)  # noqa: ASYNC102 # as a nursery does
             await self._leave(error)  # noqa: ASYNC102 # the same
             return False
         finally:
-            self._stream.closed = True
+            self._engine.closed = True
 
     async def _leave(self, error: BaseException | None) -> None:
-        """End all running calls, and raise what they raise; if they fail, together with the block's own exception."""
+        """Cancel all running calls, and raise what they raise, in a group with the block's own exception, if any."""
         assert self._manager is not None
-        self._stream.leaving = True
-        # A separate task cancels: here, the block's exception would become the context of every Cancelled.
+        self._engine.leaving = True
+        # This happens in a separate task: here, the block's exception would become the context of every Cancelled.
         self._nursery.start_soon(_cancel, self._nursery.cancel_scope, name="open_amap (leaving)")
         try:
             await self._manager.__aexit__(None, None, None)  # noqa: ASYNC102 # as a nursery does
-        except BaseException as failure:  # noqa: ASYNC103 # the block's exception propagates instead
+        except BaseException as failure:  # noqa: ASYNC103 # if these are only cancellations, the block's exception propagates instead
             if error is None:
                 raise
             if not is_cancellation(failure):
-                raise BaseExceptionGroup("open_amap failed", [error, *parts(failure)]) from None  # noqa: ASYNC104 # it is in the group
+                raise BaseExceptionGroup("open_amap failed", [error, *parts(failure)]) from None  # noqa: ASYNC104 # the group has it
 
     async def _leave_cancelled(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> bool | None:
-        """Leave a nursery that has been cancelled already, because a call or the source raised something."""
+        """Leave a nursery that is already cancelled, because a call or the source raised something."""
         assert self._manager is not None
         try:
             return await self._manager.__aexit__(kind, error, traceback)  # noqa: ASYNC102 # as a nursery does
@@ -669,10 +673,10 @@ class _OpenAmap(Generic[ItemT, T]):
             others = [part for part in parts(failure) if part is not error and not is_cancellation(part)]
             if error is None or others or self._nursery.cancel_scope.cancelled_caught:
                 raise
-            return False  # noqa: ASYNC104 # the calls raised only cancellations, which come from outside
+            return False  # noqa: ASYNC104 # the calls raised only cancellations that came from outside
 
     def __repr__(self) -> str:
-        return f"<{self._stream}>"
+        return f"<{self._engine}>"
 
     def __aiter__(self) -> NoReturn:
         self._refuse("async for")
@@ -683,7 +687,7 @@ class _OpenAmap(Generic[ItemT, T]):
     def __enter__(self) -> NoReturn:
         self._refuse("with")
 
-    __exit__ = __enter__  # Python looks for it first, and never calls it
+    __exit__ = __enter__  # Python wants it to exist, but never calls it
 
     def _refuse(self, how: str) -> NoReturn:
         raise TypeError(
@@ -692,12 +696,12 @@ class _OpenAmap(Generic[ItemT, T]):
         )
 
 
-async def _cancel(scope: trio.CancelScope) -> None:  # noqa: ASYNC124 # a task has to be async
+async def _cancel(scope: trio.CancelScope) -> None:  # noqa: ASYNC124 # it is started as a task
     scope.cancel(reason="the block of open_amap has ended")
 
 
 class _AsAsync(AsyncGenerator[ItemT, None]):
-    """A sync generator as an async one."""
+    """Makes a sync generator look like an async one."""
 
     def __init__(self, generator: Generator[ItemT, Any, Any]) -> None:
         self._generator = generator
@@ -717,21 +721,21 @@ class _AsAsync(AsyncGenerator[ItemT, None]):
         except StopIteration:
             raise StopAsyncIteration from None
         except StopAsyncIteration as error:
-            raise RuntimeError("the generator raised StopAsyncIteration") from error  # as Python does in async ones
+            raise RuntimeError("the generator raised StopAsyncIteration") from error  # as in async generators
         finally:
-            del args  # the same
+            del args  # they may contain that exception
 
 
 async def _close(generator: AsyncGenerator[Any, Any]) -> None:
     try:
         await _step(generator.aclose)
-    except BaseExceptionGroup as group:  # from a nursery around a `yield`
+    except BaseExceptionGroup as group:  # raised by a nursery around a `yield`
         rest = group.split(GeneratorExit)[1]
         if rest is not None:
             raise rest from None
 
 
-@disable_ki_protection  # this runs the source's code
+@disable_ki_protection  # this runs the user's code
 async def _step(step: Callable[..., Awaitable[T]], *args: Any) -> T:
     try:
         return await step(*args)
@@ -740,7 +744,7 @@ async def _step(step: Callable[..., Awaitable[T]], *args: Any) -> T:
 
 
 async def _recorded(fn: Callable[[ItemT], Awaitable[T]], item: ItemT) -> T:
-    """Make a call of `amap` in a capture, so that `triores.trace` sees it."""
+    """Call the function for `amap`, but in a capture, so that `triores.trace` sees the call."""
     capture: ItemCapture[ItemT, T] = ItemCapture(fn, item)
     capture._started = True
     try:
@@ -761,7 +765,7 @@ def _checked_limit(limit: object, call: str) -> int:
 
 
 class _Note(str):
-    """A note about the item that an exception comes from; an exception has at most one of these."""
+    """A note that says which item an exception came from. An exception has at most one of these."""
 
     __slots__ = ()
 
@@ -770,7 +774,7 @@ class _Note(str):
 
 
 def _note(error: BaseException, index: int, item: object) -> None:
-    """Add a note to an exception that says which item it came from. A cancellation gets none."""
+    """Add a note to an exception, saying which item it came from. Cancellations don't get one."""
     if is_cancellation(error):
         return
     with suppress(Exception):  # there are no notes before Python 3.11, and some exception classes refuse them

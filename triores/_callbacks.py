@@ -1,9 +1,9 @@
-"""Callbacks of results: their order, their contexts, and what becomes of an exception that one of them raises.
+"""The callbacks of results: their order, their contexts, and what happens if one of them raises an exception.
 
 They run after all other waiters of their result have been notified, in order of registration. Only the outermost call
-that settles a result runs them: if a callback settles another result, that result's callbacks come right after it, and
-the rest has to wait. So a chain of futures, each settled by a callback of the one before, needs no deep stack, and no
-context is entered twice.
+that settles a result runs them: if a callback settles another result, that result's callbacks run right after it,
+before the ones that are still queued. So a chain of futures, each settled by a callback of the one before, doesn't make
+the stack deeper, and no context is entered twice.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ class Callback:
     __slots__ = ("context", "fn", "result")
 
     def __init__(self, fn: Callable[[Any], object], context: contextvars.Context) -> None:
-        self.result: object = None  # the result once it is done; before that, it would be a reference cycle
+        self.result: object = None  # set once the result is done; earlier, it would make a reference cycle
         self.fn = fn
         self.context = context
 
     def settled(self, result: object, /) -> None:
-        """Queue the call, for the next time that `calls` runs."""
+        """Queue the call for the next time that `calls` runs."""
         self.result = result
         calls.made_now.append(self)
 
@@ -41,7 +41,7 @@ class Callback:
         """Call the function in its context, and log any exceptions of this type."""
         try:
             self.context.run(nothing)
-        except RuntimeError:  # the code that settles the result runs in this context, so it can't be entered again
+        except RuntimeError:  # the code that settles the result is running in this context, so we can't enter it again
             self.context = self.context.copy()
         try:
             self.context.run(self.fn, self.result)
@@ -58,31 +58,31 @@ class _Calls(threading.local):
         self.made_now: list[Callback] = []  # to be called right after the current callback
 
     def waiting(self) -> Sequence[Callback]:
-        """Return all of them."""
+        """Return all of these callbacks, in order."""
         return *self._queue, *self.made_now
 
     def run(self) -> None:
-        """Call them, unless this is called by one of them."""
+        """Call them all, unless one of them is what called this."""
         if self._running:
             return
         self._running = True
-        leaving: BaseException | None = None
+        to_raise: BaseException | None = None
         try:
             while self._queue or self.made_now:
-                while self.made_now:  # one by one, as a finalizer may add to them at any time
+                while self.made_now:  # one at a time, since a finalizer may add more at any time
                     self._queue.appendleft(self.made_now.pop())
                 callback = self._queue.popleft()
                 try:
-                    callback.call(logged=Exception if leaving is None else BaseException)
+                    callback.call(logged=Exception if to_raise is None else BaseException)
                 except BaseException as error:  # noqa: ASYNC103, BLE001 # raised once all callbacks have run
-                    if leaving is None:
-                        leaving = error  # only the first: if logging fails, it may fail for each callback
+                    if to_raise is None:
+                        to_raise = error  # only the first: if logging fails, it may fail for each callback
                 del callback  # a traceback keeps this frame alive
-            if leaving is not None:
-                raise leaving
+            if to_raise is not None:
+                raise to_raise
         finally:
             self._running = False
-            del leaving
+            del to_raise
 
 
 def nothing(*_args: object) -> None:

@@ -1,4 +1,4 @@
-"""A capture: a result that a task settles."""
+"""Captures: results that tasks settle."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
 
-# Set while `triores.trace` records: each task that runs a capture calls it before the routine. Otherwise None.
+# While `triores.trace` is recording, each task that runs a capture calls this before the routine. Otherwise None.
 on_begin: Callable[[ResultCapture[Any]], object] | None = None
 
 
@@ -46,30 +46,30 @@ class NurseryLike(Protocol):
 
 
 class ResultCapture(ResultBase[T_co]):
-    """A result that a task settles, with what its routine returns or raises.
+    """A result that a task settles with what its routine returns or raises.
 
     Capturing is not catching: the exception is recorded, and then propagates into the nursery as usual, unless
     ``suppress_exception`` says otherwise. `trio.Cancelled`, `KeyboardInterrupt` and `SystemExit` always propagate.
 
-    Most captures are made by `start_soon`. If you make one with the constructor, run it with its `run` method.
+    Most captures are made with `start_soon`. If you make one with the constructor, run it with its `run` method.
 
     Args:
         routine: An async function.
         args: Its positional arguments; use `functools.partial` for others.
-        suppress_exception: Don't let the routine's exceptions propagate into the nursery: True for any `Exception`, or
-            a subclass of `Exception`, or a tuple of those. An exception group is suppressed if everything in it
-            matches; if it also contains a `trio.Cancelled`, only that part propagates.
-        name: The task's name in Trio's task tree; by default, the routine's own.
+        suppress_exception: Which of the routine's exceptions don't propagate into the nursery: True for any
+            `Exception`, or a subclass of `Exception`, or a tuple of those. An exception group is suppressed if
+            everything in it matches; if it also contains a `trio.Cancelled`, only that part propagates.
+        name: The task's name in Trio's task tree; by default, the routine's own name.
         cancel_scope: A scope to run the routine in. It can have a time limit, like ``trio.move_on_after(5)``, and
-            ``capture.cancel_scope.cancel(reason="...")`` stops only this task. The nursery doesn't notice; the result
-            is ``cancelled()``. If the cancelled routine raises something else too, the scope first takes its own
-            `trio.Cancelled` out of the group; the rest is recorded and propagates. A scope can only be entered once,
-            so each capture needs its own.
+            ``capture.cancel_scope.cancel(reason="...")`` stops only this task. The nursery doesn't notice, and the
+            result is ``cancelled()``. If the cancelled routine raises something else too, the scope first takes its
+            own `trio.Cancelled` out of the group; the rest is recorded and propagates. A scope can only be entered
+            once, so each capture needs its own.
 
     Raises:
-        TypeError: If the routine is a coroutine object or isn't callable, or if ``suppress_exception`` or the scope has
-            the wrong type.
-        RuntimeError: If the scope has been entered before.
+        TypeError: If the routine is a coroutine object or isn't callable, or if ``suppress_exception`` or
+            ``cancel_scope`` has the wrong type.
+        RuntimeError: If the cancel scope has been entered before.
 
     Example:
         ::
@@ -128,10 +128,10 @@ class ResultCapture(ResultBase[T_co]):
             cancel_scope: As in the constructor.
 
         Returns:
-            The capture, which is still pending, since the task only begins at the next checkpoint.
+            The capture. It is still pending, since the task only begins to run at the next checkpoint.
 
         Raises:
-            TypeError: As for the constructor; also if ``nursery`` isn't a nursery.
+            TypeError: As for the constructor, and also if ``nursery`` isn't a nursery.
             RuntimeError: If the nursery is closed, the scope has been entered before, or there is no Trio run here.
         """
         if not callable(routine):
@@ -155,18 +155,18 @@ class ResultCapture(ResultBase[T_co]):
         return capture
 
     async def run(self, **kwargs: Any) -> None:
-        """Run the routine and capture its result. You don't need this after `start_soon`.
+        """Run the routine in the current task, and capture its result. You don't need this after `start_soon`.
 
-        Use it for captures that you made with the constructor, usually as ``await nursery.start(capture.run)``.
+        Use it for captures that you made with the constructor, usually with ``await nursery.start(capture.run)``.
 
         Args:
             kwargs: Keyword arguments for the routine, such as the ``task_status`` that ``nursery.start`` passes.
 
         Raises:
-            FutureSetAgainException: If it was called before. The routine isn't run again.
+            FutureSetAgainException: If the capture was already started. The routine isn't run again.
             RuntimeError: If the capture belongs to another Trio run, or there is no Trio run here. The routine isn't
                 run.
-            BaseException: What the routine raised, unless it is suppressed.
+            BaseException: What the routine raised, unless that is suppressed.
         """
         run = current_trio_token()
         task = trio.lowlevel.current_task()
@@ -178,7 +178,7 @@ class ResultCapture(ResultBase[T_co]):
             self._claim(run, "run")
             self._started = True
             await self._capture(**kwargs)
-        except BaseException as error:  # including a Ctrl-C just as this call begins
+        except BaseException as error:  # it may be a Ctrl-C, just as this call begins
             if self._started:
                 self._settle_failure(error)
             raise
@@ -186,7 +186,7 @@ class ResultCapture(ResultBase[T_co]):
             del self  # a failure's traceback keeps this frame alive, and everything it refers to
 
     async def _capture(self, **kwargs: Any) -> None:
-        going_on: BaseException | None = None
+        propagating: BaseException | None = None
         try:
             try:
                 self._owner = trio.lowlevel.current_task()
@@ -197,14 +197,14 @@ class ResultCapture(ResultBase[T_co]):
                 else:
                     self._settle(await self._call_in(self._cancel_scope, kwargs))
             except BaseException as error:  # noqa: ASYNC103 # only what the capture has to suppress doesn't propagate
-                going_on = self._settle_failure(error)
-                if going_on is error:
+                propagating = self._settle_failure(error)
+                if propagating is error:
                     raise
-            if going_on is not None:
-                raise going_on
+            if propagating is not None:
+                raise propagating
         finally:
             self._owner = None  # or the result would keep the task and its context variables alive
-            del self, going_on
+            del self, propagating
 
     async def _call_in(self, scope: trio.CancelScope, kwargs: dict[str, Any]) -> Outcome[T_co]:
         outcome: Outcome[T_co] | None = None
@@ -239,17 +239,17 @@ class ResultCapture(ResultBase[T_co]):
 
     @property
     def routine(self) -> Callable[..., Awaitable[T_co]]:
-        """The routine that the task runs, as it was passed."""
+        """The routine that the task runs, as you passed it."""
         return self._routine
 
     @property
     def args(self) -> tuple[Any, ...]:
-        """The routine's positional arguments, as they were passed."""
+        """The routine's positional arguments, as you passed them."""
         return self._args
 
     @property
     def cancel_scope(self) -> trio.CancelScope | None:
-        """The cancel scope around the routine, as it was passed, or None."""
+        """The cancel scope around the routine, as you passed it, or None."""
         return self._cancel_scope
 
     @classmethod
@@ -271,10 +271,11 @@ class ResultCapture(ResultBase[T_co]):
             run_nursery: The nursery to run the task in once it has started.
             routine: An async function that takes a keyword argument ``task_status``.
             args: Its positional arguments.
-            start_nursery: The nursery to run the task in until then; by default, the run nursery.
+            start_nursery: The nursery to run the task in until it has started; by default, the run nursery.
 
         Returns:
-            The start result, with the value passed to ``started``, and the done result, with the value returned.
+            The start result, which gets the value passed to ``started``, and the done result, which gets the value
+            that the routine returns.
 
         Raises:
             TypeError: If the routine is a coroutine object or isn't callable, or if a nursery isn't one.
@@ -290,7 +291,7 @@ class ResultCapture(ResultBase[T_co]):
         current_trio_token()
 
         def start(*_args: object) -> Awaitable[Any]:
-            return run_nursery.start(done_result.run)  # noqa: ASYNC105 # the capture awaits it; a frame here would hold a result
+            return run_nursery.start(done_result.run)  # noqa: ASYNC105 # the capture awaits this; a frame of our own would hold a result
 
         start.__qualname__ = name_of(routine)  # what messages about the start result show
         start_result: ResultCapture[Any] = cls(start, *args)
@@ -309,15 +310,15 @@ class ResultCapture(ResultBase[T_co]):
         return f"routine={routine}, args={shown(self._args)}, "
 
 
-_RUN = f"{__name__}.ResultCapture.run"  # how Trio and anyio name a task that was started with `capture.run`
+_RUN = f"{__name__}.ResultCapture.run"  # the name that Trio and anyio give to a task started with `capture.run`
 
 
-@enable_ki_protection  # no code of the user's runs in this task
+@enable_ki_protection  # none of the user's code runs in this task
 async def _settle_both(start_result: ResultCapture[Any], done_result: ResultCapture[Any]) -> None:
     try:
         await start_result._capture()
     except BaseException as error:
-        done_result._started = True  # if the task hasn't begun, it can't be run later
+        done_result._started = True  # so that it can't be run later if its task hasn't begun
         done_result._settle_failure(error)
         raise
     finally:

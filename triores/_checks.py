@@ -39,22 +39,22 @@ class _Short(reprlib.Repr):
 
 
 _short = _Short()
-_SHOWN = 300  # characters; the repr of nested containers may be longer
+_MAX_SHOWN = 300  # characters in all; without this limit, the repr of nested containers could be longer
 
 
 def shown(value: object) -> str:
-    """Return a value's `repr`, shortened if it is long, or a placeholder if its ``__repr__`` fails."""
+    """Return a value's `repr`, shortened if it's long, or a placeholder if its ``__repr__`` fails."""
     text = _short.repr(value)
-    return text if len(text) <= _SHOWN else f"{text[: _SHOWN - 3]}..."
+    return text if len(text) <= _MAX_SHOWN else f"{text[: _MAX_SHOWN - 3]}..."
 
 
 def on_one_line(text: str) -> str:
-    """Return the text with a space for each character that doesn't print in a line, such as a line break."""
+    """Replace each character that isn't printable, such as a line break, with a space."""
     return text if text.isprintable() else "".join(one if one.isprintable() else " " for one in text)
 
 
 def name_of(routine: object) -> str:
-    """Return a function's name, as its author would write it."""
+    """Return a function's name as its author would write it."""
     while isinstance(routine, functools.partial):
         routine = routine.func
     name = getattr(routine, "__qualname__", None)
@@ -71,7 +71,7 @@ def call_of(routine: object, args: tuple[object, ...]) -> str:
 
 
 def task_name(name: object) -> str:
-    """Return the name that Trio would give to a task that runs this routine; anyio's rules differ."""
+    """Return the name that Trio would give to a task that runs this routine. anyio would choose another one."""
     if isinstance(name, functools.partial):
         name = name.func
     if isinstance(name, str):
@@ -83,19 +83,19 @@ def task_name(name: object) -> str:
 
 
 def close_coroutines(*values: object) -> None:
-    """Close any coroutines among these values: they won't be awaited now, and Python would warn about them."""
+    """Close any coroutines among these values: they won't be awaited now, and Python would warn about that."""
     for value in values:
         if inspect.iscoroutine(value):
             value.close()
 
 
 def refuse_uncallable(routine: object, call: str, right: str = "") -> NoReturn:
-    """Raise the `TypeError` for something that was passed instead of an async function; a coroutine is closed.
+    """Raise the `TypeError` for something that was passed instead of an async function. If it's a coroutine, close it.
 
     Args:
         routine: What was passed.
         call: The call, with ``{}`` in place of the function.
-        right: What to pass instead; by default, the function.
+        right: The function to show in the right call; by default, the one that made the coroutine.
     """
     if inspect.iscoroutine(routine):
         name = routine.__name__
@@ -121,13 +121,13 @@ def refuse_unawaitable(routine: object, returned: object) -> NoReturn:
 
 
 def check_nursery(nursery: object, call: str) -> None:
-    """Raise the `TypeError` for something that isn't a nursery; it shows the right call."""
+    """Raise a `TypeError` that shows the right call, if this isn't a nursery."""
     if not callable(getattr(nursery, "start_soon", None)):
         raise TypeError(f"expected a nursery, but got {shown(nursery)}; call '{call}'")
 
 
 def check_cancel_scope(scope: object) -> None:
-    """Raise an error for a cancel scope that can't be entered around a task."""
+    """Raise an error if this isn't a cancel scope, or is one that has been entered before."""
     right = "pass 'cancel_scope=trio.CancelScope()', or a time limit: 'cancel_scope=trio.move_on_after(5)'"
     if not isinstance(scope, trio.CancelScope):
         raise TypeError(f"cancel_scope must be a trio.CancelScope, not {shown(scope)}; {right}")
@@ -152,7 +152,7 @@ def exception_types(
 
 
 def check_exception(exception: object) -> None:
-    """Raise the `TypeError` for something that isn't an exception object."""
+    """Raise a `TypeError` if this isn't an exception object."""
     if not isinstance(exception, BaseException):
         right = f"{exception.__name__}()" if inspect.isclass(exception) else "ValueError('what went wrong')"
         raise TypeError(
@@ -161,7 +161,7 @@ def check_exception(exception: object) -> None:
 
 
 def refuse_result(call: str, wrong: object, given: list[Any]) -> NoReturn:
-    """Raise the `TypeError` for an argument that should be a result, or contain only results, and doesn't."""
+    """Raise the `TypeError` for an argument that isn't an iterable of results."""
     close_coroutines(*given)
     if inspect.iscoroutine(wrong):
         name = wrong.__name__
@@ -180,7 +180,7 @@ def refuse_result(call: str, wrong: object, given: list[Any]) -> NoReturn:
 
 
 def check_callback(fn: object, context: object) -> None:
-    """Raise the `TypeError` for something that can't be a callback, or be its context."""
+    """Raise a `TypeError` if this can't be a callback, or its context can't be one."""
     if not callable(fn) or inspect.iscoroutinefunction(fn) or inspect.iscoroutinefunction(type(fn).__call__):
         raise TypeError(
             f"a done callback must be a synchronous function that takes one argument, not {shown(fn)}; "
@@ -193,7 +193,7 @@ def check_callback(fn: object, context: object) -> None:
 
 
 def check_outcome(outcome: object) -> None:
-    """Raise the `TypeError` for something that isn't an outcome."""
+    """Raise a `TypeError` if this isn't an outcome."""
     if not isinstance(outcome, Outcome):
         raise TypeError(
             f"set_outcome takes an outcome.Value or an outcome.Error, not {shown(outcome)}; "
@@ -202,7 +202,7 @@ def check_outcome(outcome: object) -> None:
 
 
 def check_reason(reason: object) -> None:
-    """Raise the `TypeError` for something that can't be the reason for a cancellation."""
+    """Raise a `TypeError` if this can't be the reason for a cancellation."""
     if reason is not None and not isinstance(reason, str):
         raise TypeError(
             f"the reason for a cancellation must be a string, not {shown(reason)}; call 'future.cancel(\"why\")'"

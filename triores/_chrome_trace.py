@@ -1,8 +1,8 @@
-"""A recording in the trace event format, which Perfetto and Chrome's about:tracing open.
+"""A recording in the trace event format, which you can open in Perfetto and in Chrome's about:tracing.
 
-The format is described in "Trace Event Format" by Google (2016). We write complete events (X) for the spans, which nest
-by their times within one track; metadata events (M) for the names of the tracks; and a pair of flow events (s, f) for
-each arrow. Times are in microseconds, with three decimals, since importers count in nanoseconds.
+The format is described in Google's "Trace Event Format" (2016). We write a complete event (X) for each span; within a
+track, importers nest them by their times. Metadata events (M) give the tracks their names, and each arrow is a pair of
+flow events (s, f). Times are in microseconds, with three decimals, since importers count in nanoseconds.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ PROCESS = 1
 
 
 def written(recording: Recording) -> str:
-    """The text of a JSON file, with one event per line."""
+    """Return the text of the JSON file, with one event per line."""
     names = {span.track: span.name for span in recording.spans if span.kind == "task"}
     spans = sorted(recording.spans, key=lambda span: (span.begin, span.depth))
     events = [
@@ -48,7 +48,7 @@ def _slice(span: Span) -> dict[str, Any]:
 
 
 def _arrows(spans: list[Span]) -> list[dict[str, Any]]:
-    """Arrows from the tasks that settled results to the tasks that waited for them, if both ends are still there."""
+    """Return arrows from tasks that settled results to those that waited for them, if both spans are still there."""
     runs: dict[int, list[Span]] = {}
     for span in spans:
         if span.kind == "run":

@@ -257,8 +257,8 @@ def _started(awaitable: object, nursery: NurseryLike) -> ResultCapture[Any]:
         )
     check_nursery(nursery, "ensure_future(awaitable, nursery)")
     name = getattr(awaitable, "__qualname__", None) or shown(awaitable)
-    return ResultCapture.start_soon(nursery, _itself, awaitable, name=name)
+    return ResultCapture.start_soon(nursery, _identity, awaitable, name=name)
 
 
-def _itself(awaitable: Awaitable[T]) -> Awaitable[T]:
+def _identity(awaitable: Awaitable[T]) -> Awaitable[T]:
     return awaitable

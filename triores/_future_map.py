@@ -221,23 +221,23 @@ class FutureMap(Mapping[K, Future[T]]):
         self._closed = True
         self._cause = error
         self._traceback = traceback
-        leaving: list[BaseException] = []
+        to_raise: list[BaseException] = []
         future = None
         try:
             for future in list(self._futures.values()):  # a list, since a callback may end an `expect` block
                 try:
-                    self._give_up(future)
+                    self._fail_if_pending(future)
                 except BaseException as failure:  # noqa: ASYNC103, BLE001 # from a callback, such as a SystemExit; raised below
-                    leaving.append(failure)
-            for more in leaving[1:]:
+                    to_raise.append(failure)
+            for more in to_raise[1:]:
                 _logger.error("a callback of a lost request raised an exception", exc_info=more)
-            if leaving:
-                raise leaving[0]
+            if to_raise:
+                raise to_raise[0]
         finally:
-            leaving.clear()  # each of them holds this frame
+            to_raise.clear()  # each of them holds this frame
             del self, error, traceback, future
 
-    def _give_up(self, future: Future[T]) -> None:
+    def _fail_if_pending(self, future: Future[T]) -> None:
         try:
             if not future.is_done():
                 future._settle_if_pending(Error(self._lost_error("before the response to this request came")))
@@ -251,7 +251,7 @@ class FutureMap(Mapping[K, Future[T]]):
                 error = FutureNeverSetException(f"the block that reads the responses ended {when}")
                 error.__cause__ = self._cause
                 return error
-            error = _made_by(self._lost, self._cause)
+            error = _exception_from(self._lost, self._cause)
             if error is self._cause:
                 error.__traceback__ = self._traceback  # or it would grow each time a caller raises it
             return error
@@ -290,11 +290,11 @@ class FutureMap(Mapping[K, Future[T]]):
         return len(self._futures)
 
     def __repr__(self) -> str:
-        reader = "ended" if self._closed else "not begun" if self._token is None else "reading"
+        reader = "ended" if self._closed else "not started" if self._token is None else "reading"
         return f"{type(self).__name__}(in_flight={len(self._futures)}, reader={reader!r})"
 
 
-def _made_by(lost: Callable[[BaseException | None], object], cause: BaseException | None) -> BaseException:
+def _exception_from(lost: Callable[[BaseException | None], object], cause: BaseException | None) -> BaseException:
     try:
         error = lost(cause)
         if isinstance(error, BaseException):

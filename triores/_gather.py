@@ -411,7 +411,7 @@ class _Attempts(Generic[T]):
             failure = error
         try:
             if failure is not None:
-                raise await self._all_of(failure)
+                raise await self._discard_winner(failure)
             if self._values:
                 return self._values.pop()
             failures = [self._failures[index] for index in sorted(self._failures)]
@@ -433,7 +433,7 @@ class _Attempts(Generic[T]):
                 self._failures[index] = error
                 return  # noqa: ASYNC104 # a failed attempt isn't a cancellation
             if self._decided:
-                await self._let_go(value)
+                await self._discard_value(value)
             else:
                 self._decided = True
                 self._values.append(value)
@@ -448,18 +448,18 @@ class _Attempts(Generic[T]):
         is_cancelled = trio.current_effective_deadline() == -math.inf
         return not (is_cancelled and comes_from_cancellation(error))  # it may have failed because it was cancelled
 
-    async def _let_go(self, value: T) -> None:
+    async def _discard_value(self, value: T) -> None:
         if self._discard is not None:
             returned = self._discard(value)
             if inspect.isawaitable(returned):
                 await returned
 
-    async def _all_of(self, failure: BaseException) -> BaseException:
+    async def _discard_winner(self, failure: BaseException) -> BaseException:
         """Discard the winner's value, and return the failure, together with whatever discarding it raised."""
         more: BaseException | None = None
         try:
             if self._values:
-                await self._let_go(self._values.pop())
+                await self._discard_value(self._values.pop())
         except BaseException as error:  # noqa: ASYNC103, BLE001 # returned
             more = error
         try:

@@ -184,7 +184,7 @@ def components(graph: Mapping[int, Sequence[int]]) -> list[list[int]]:
             backwards[after].append(node)
     seen: set[int] = set()
     groups: list[list[int]] = []
-    for start in reversed(_as_left(graph)):
+    for start in reversed(_postorder(graph)):
         if start not in seen:
             seen.add(start)
             group = [start]
@@ -196,7 +196,7 @@ def components(graph: Mapping[int, Sequence[int]]) -> list[list[int]]:
     return sorted(groups)
 
 
-def _as_left(graph: Mapping[int, Sequence[int]]) -> list[int]:
+def _postorder(graph: Mapping[int, Sequence[int]]) -> list[int]:
     """Return the nodes in the order in which a depth-first search leaves them."""
     left: list[int] = []
     seen: set[int] = set()

@@ -354,9 +354,9 @@ class ResultBase(Generic[T_co]):
         if token is None and self._token is not None:
             # A task in another thread has just begun to wait. It may have registered before the outcome was stored;
             # if not, it sees the outcome, because it checks again after claiming the result for its run.
-            call_soon(self._token, self._tell)
+            call_soon(self._token, self._notify)
         elif self._waiter is not None:
-            self._tell()
+            self._notify()
 
     def _settle_if_pending(self, outcome: Outcome[Any]) -> bool:
         """Settle the result, unless it is done already; return whether this call did."""
@@ -377,7 +377,7 @@ class ResultBase(Generic[T_co]):
         self._outcome = outcome
 
     @enable_ki_protection
-    def _tell(self) -> None:
+    def _notify(self) -> None:
         waiter, self._waiter = self._waiter, None  # detached first, as finalizers may unregister at any time
         if type(waiter) is trio.Event:
             waiter.set()

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from trio.lowlevel import Task
 
-_DEEP = 1000  # coroutines of one task, and frames of one thread
+_MAX_FRAMES = 1000  # coroutines of one task, and frames of one thread
 
 
 class Step(NamedTuple):
@@ -42,7 +42,7 @@ class Step(NamedTuple):
 def steps_of(task: Task) -> Iterator[Step]:
     """Yield the coroutines that a task is inside of, and awaited generators, from the outermost inwards."""
     awaiting: Any = task.coro
-    for _ in range(_DEEP):
+    for _ in range(_MAX_FRAMES):
         frame, following = _frame_and_next(awaiting)
         if frame is not None:
             yield Step(library_of(frame.f_code.co_filename), frame, awaiting)
@@ -153,7 +153,7 @@ def _runs(innermost: FrameType | None, future: object) -> bool:
 
 
 def _outwards(frame: FrameType | None) -> Iterator[FrameType]:
-    for _ in range(_DEEP):
+    for _ in range(_MAX_FRAMES):
         if frame is None:
             return
         yield frame

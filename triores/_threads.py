@@ -80,12 +80,12 @@ def to_concurrent_future(result: ResultBase[T]) -> concurrent.futures.Future[T]:
     cache = cache_of_this_run(_futures)
     future: concurrent.futures.Future[T] | None = cache.get(result)
     if future is None:
-        handed_out: _HandedOut[T] = _HandedOut()
-        result.add_done_callback(handed_out.settle)  # first, because it raises if the result belongs to another run
+        settler: _Settler[T] = _Settler()
+        result.add_done_callback(settler.settle)  # first, because it raises if the result belongs to another run
         if not result.is_done():
-            handed_out.let_cancel(_cancel_of(result), token)
-            handed_out.end_with_run()
-        future = handed_out.future
+            settler.allow_cancel(_canceller_of(result), token)
+            settler.fail_at_run_end()
+        future = settler.future
         cache.set(result, future)
     return future
 
@@ -132,24 +132,24 @@ def start_from_thread(
     if not callable(async_fn):
         refuse_uncallable(async_fn, call)
     check_nursery(nursery, call.format("async_fn"))
-    handed_out: _HandedOut[T] = _HandedOut()
+    settler: _Settler[T] = _Settler()
     scope = trio.CancelScope()
     # The capture is made later, in the nursery's run: this thread may be in another run, which it would belong to.
     make_capture = partial(ResultCapture[T], async_fn, *args, cancel_scope=scope)
-    start = partial(handed_out.start, make_capture, nursery, contextvars.copy_context())
+    start = partial(settler.start, make_capture, nursery, contextvars.copy_context())
     try:
         token = _token_here() if trio_token is None else _checked_token(trio_token)
-        handed_out.let_cancel(scope.cancel, token)
+        settler.allow_cancel(scope.cancel, token)
         if trio.lowlevel.in_trio_run() and token is current_trio_token():
             start()  # immediately, because the current task may be about to leave the nursery
         elif not call_soon(token, start):
-            handed_out.fail(_run_finished())
+            settler.fail(_run_finished())
     except trio.RunFinishedError:
-        handed_out.fail(_run_finished())
-    return handed_out.future
+        settler.fail(_run_finished())
+    return settler.future
 
 
-class _HandedOut(Generic[T]):
+class _Settler(Generic[T]):
     """A concurrent future that was handed out, from the point of view of the side that has to settle it.
 
     The future never refers to this object, or a failed one would be part of a reference cycle.
@@ -164,14 +164,14 @@ class _HandedOut(Generic[T]):
         self._claim = threading.Lock()  # acquired by whoever settles the future, and never released
         self._run_end: _RunEnd | None = None
 
-    def let_cancel(self, cancel: Callable[[str], object] | None, token: TrioToken) -> None:
+    def allow_cancel(self, cancel: Callable[[str], object] | None, token: TrioToken) -> None:
         """Call ``cancel`` if the future is cancelled. If it's None, the future can't be cancelled."""
         if cancel is None:
             self.future.set_running_or_notify_cancel()
             return
         self.future.add_done_callback(partial(_cancel_in_trio, self._claim, token, cancel))
 
-    def end_with_run(self) -> bool:
+    def fail_at_run_end(self) -> bool:
         """Make the future fail when the run ends. If the run has already ended, make it fail now, and return False."""
         run_end = self._run_end = _end_of_this_run()
         if run_end.is_past:
@@ -189,7 +189,7 @@ class _HandedOut(Generic[T]):
             return
         try:
             _refuse_foreign(nursery)
-            if self.end_with_run():
+            if self.fail_at_run_end():
                 capture = make_capture()
                 context.run(lambda: nursery.start_soon(self._run, capture, name=task_name(capture.routine)))
                 capture.add_done_callback(self.settle)  # not too late: the task only begins at the next checkpoint
@@ -212,7 +212,7 @@ class _HandedOut(Generic[T]):
         self._forget()
         error = result.exception()
         if error is None:
-            if self._take():
+            if self._acquire_claim():
                 self.future.set_result(result.result())
         elif not result.cancelled():
             self.fail(error)
@@ -223,10 +223,10 @@ class _HandedOut(Generic[T]):
 
     def fail(self, error: BaseException) -> None:
         self._forget()
-        if self._take():
+        if self._acquire_claim():
             self.future.set_exception(error)
 
-    def _take(self) -> bool:
+    def _acquire_claim(self) -> bool:
         """Return whether the caller may settle the future."""
         return self._claim.acquire(blocking=False) and (
             self.future.running() or self.future.set_running_or_notify_cancel()
@@ -237,7 +237,7 @@ class _HandedOut(Generic[T]):
             self._run_end.pending.discard(self)
 
 
-def _cancel_of(result: ResultBase[Any]) -> Callable[[str], object] | None:
+def _canceller_of(result: ResultBase[Any]) -> Callable[[str], object] | None:
     """Return a function that cancels only this result, if there is one."""
     if isinstance(result, Future):
         return result.cancel
@@ -262,7 +262,7 @@ class _RunEnd:
     """The end of a Trio run, and the futures that have to fail then."""
 
     def __init__(self) -> None:
-        self.pending: set[_HandedOut[Any]] = set()
+        self.pending: set[_Settler[Any]] = set()
         self.is_past = False
 
     async def wait(self) -> None:

@@ -155,7 +155,8 @@ def _group(name: str, rows: Sequence[Span], axis: _Axis, y: int) -> str:
     outlines: list[str] = []
     for ended, look in LOOKS.items():
         if ends[ended]:
-            above = [a + b for a, b in zip(below, _going_on([r for r in rows if r.ended == ended], axis), strict=True)]
+            active = _active_per_bin([row for row in rows if row.ended == ended], axis)
+            above = [a + b for a, b in zip(below, active, strict=True)]
             outlines.append(f'<path d="{_outline(below, above, peak)}" fill="{look.colour}"/>')
             below = above
     return (
@@ -168,7 +169,7 @@ def _group(name: str, rows: Sequence[Span], axis: _Axis, y: int) -> str:
     )
 
 
-def _going_on(rows: Iterable[Span], axis: _Axis) -> list[float]:
+def _active_per_bin(rows: Iterable[Span], axis: _Axis) -> list[float]:
     """The average number of active rows in each bin."""
     level = [0.0] * (BINS + 2)  # by how much the level rises at each bin, for that bin and all later ones
     for row in rows:

@@ -13,10 +13,10 @@ if TYPE_CHECKING:
 
     from ._graph import Snapshot, TaskInfo
 
-_WIDE = 12  # entries below one task
-_DEEP = 25  # levels of the tree
-_LONG = 150  # entries in all
-_DEADLOCKS = 5
+_MAX_SIBLINGS = 12  # entries below one task
+_MAX_DEPTH = 25  # levels of the tree
+_MAX_ENTRIES = 150  # entries in all
+_MAX_DEADLOCKS = 5
 
 
 class _Group(NamedTuple):
@@ -45,9 +45,9 @@ def _head(snapshot: Snapshot, title: str) -> Iterator[str]:
     if suspected:
         yield f"?? {_number(suspected)} can't go on, unless another thread or some other code helps"
     deadlocks = snapshot.deadlocks()
-    for group in deadlocks[:_DEADLOCKS]:
+    for group in deadlocks[:_MAX_DEADLOCKS]:
         yield f"   {_described(group)}"
-    more = len(deadlocks) - _DEADLOCKS
+    more = len(deadlocks) - _MAX_DEADLOCKS
     if more > 0:
         yield f"   ... and {more:,} more such group{'s' * (more != 1)}"
 
@@ -65,7 +65,7 @@ def _described(group: Sequence[TaskInfo]) -> str:
     while (following := _next(chain[-1], by_number)) not in chain:
         chain.append(following)
     chain = chain[chain.index(following) :]
-    shown = chain if len(chain) <= _WIDE else chain[: _WIDE - 1]
+    shown = chain if len(chain) <= _MAX_SIBLINGS else chain[: _MAX_SIBLINGS - 1]
     texts = [_named(task) for task in shown]
     if len(shown) < len(chain):
         texts.append(f"{len(chain) - len(shown):,} more tasks")
@@ -102,7 +102,7 @@ def _merged(groups: Sequence[_Group]) -> tuple[_Group, ...]:
 
 
 def _lines(roots: tuple[_Group, ...]) -> Iterator[str]:
-    left = _LONG
+    left = _MAX_ENTRIES
     todo: list[tuple[_Group | str, str, str]] = [(one, "", "") for one in reversed(_cut(roots))]
     while todo:
         entry, branch, below = todo.pop()
@@ -119,7 +119,7 @@ def _lines(roots: tuple[_Group, ...]) -> Iterator[str]:
         if task.file is not None:
             yield f'   {stem}  File "{task.file}", line {task.line}, in {task.function}'
         children: Sequence[_Group | str] = _cut(entry.children)
-        if children and len(below) >= 3 * _DEEP:
+        if children and len(below) >= 3 * _MAX_DEPTH:
             children = [f"... and tasks below {_named(task)}, not shown here"]
         for index, child in enumerate(reversed(children)):
             is_last = index == 0
@@ -140,10 +140,10 @@ def _headline(group: _Group) -> str:
 
 
 def _cut(groups: Sequence[_Group]) -> Sequence[_Group | str]:
-    if len(groups) <= _WIDE:
+    if len(groups) <= _MAX_SIBLINGS:
         return groups
     first = sorted(groups, key=lambda group: not group.first.verdict)  # a stable sort
-    return [*first[: _WIDE - 1], f"... and {_number(_count(first[_WIDE - 1 :]))} not shown here"]
+    return [*first[: _MAX_SIBLINGS - 1], f"... and {_number(_count(first[_MAX_SIBLINGS - 1 :]))} not shown here"]
 
 
 def _count(groups: Iterable[_Group]) -> int:

@@ -50,7 +50,7 @@ if TYPE_CHECKING:
 _MAKERS = {f"triores.{name}" for name in ("_capture", "_foreign", "_future", "_future_map", "_result", "pytest_plugin")}
 _MAKERS.add("typing")  # 'Future[int]()' goes through it
 
-_SHOWN = 10  # how many of the results to show that one test leaves behind
+_MAX_SHOWN = 10  # how many of the results to show that one test leaves behind
 
 
 class _Note:
@@ -138,7 +138,7 @@ def _waiting(result: ResultBase[Any]) -> str:
 
 
 def _bounded(texts: list[str]) -> list[str]:
-    return texts if len(texts) <= _SHOWN else [*texts[:_SHOWN], f"and {len(texts) - _SHOWN} more"]
+    return texts if len(texts) <= _MAX_SHOWN else [*texts[:_MAX_SHOWN], f"and {len(texts) - _MAX_SHOWN} more"]
 
 
 @contextmanager
@@ -147,25 +147,25 @@ def _watching(patch: pytest.MonkeyPatch) -> Generator[_Watch]:
     watch = _Watch()
     base: Any = ResultBase
     capture: Any = ResultCapture
-    originally_made, originally_read, originally_settled = base.__init__, base._done, capture._settle_failure
+    original_init, original_done, original_settle = base.__init__, base._done, capture._settle_failure
 
-    @functools.wraps(originally_made)
+    @functools.wraps(original_init)
     def make(self: ResultBase[Any]) -> None:
-        originally_made(self)
+        original_init(self)
         if watch.is_on:
             watch.made(self)
 
     def read(self: ResultBase[Any]) -> Any:
-        outcome = originally_read(self)
+        outcome = original_done(self)
         watch.read(self)
         return outcome
 
     @enable_ki_protection
     def settle(self: ResultCapture[Any], error: BaseException) -> BaseException | None:
-        going_on: BaseException | None = originally_settled(self, error)
-        if going_on is not error:
+        propagating: BaseException | None = original_settle(self, error)
+        if propagating is not error:
             watch.suppressed(self)
-        return going_on
+        return propagating
 
     patch.setattr(base, "__init__", make)
     patch.setattr(base, "_done", read)
@@ -177,12 +177,12 @@ def _watching(patch: pytest.MonkeyPatch) -> Generator[_Watch]:
 def _dump_at_timeout(item: pytest.Item, patch: pytest.MonkeyPatch) -> None:
     plugins = item.config.pluginmanager
     timeout = plugins.get_plugin("timeout") or plugins.get_plugin("pytest_timeout")  # from an entry point, or '-p'
-    originally: Any = getattr(timeout, "dump_stacks", None)
-    if originally is None:
+    original: Any = getattr(timeout, "dump_stacks", None)
+    if original is None:
         return
 
     def dump_stacks(terminal: Any) -> None:
-        originally(terminal)
+        original(terminal)
         text = io.StringIO()
         debug.dump(text)
         will_report = threading.current_thread() is threading.main_thread()  # the method "thread" ends the process

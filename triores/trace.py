@@ -205,13 +205,13 @@ class Recorder(trio.abc.Instrument):
         self._token = trio.lowlevel.current_trio_token()
         self._read = trio.lowlevel.current_clock().current_time
         self._zero = self._read() - self._now
-        _listen(self)
+        _start_listening(self)
         if trio.lowlevel.in_trio_task():
             self._running = self._find(trio.lowlevel.current_task())
             self._running.begin_step(self._now)
 
     def _end(self) -> None:
-        _listen_no_more(self)
+        _stop_listening(self)
         for live in self._live.values():
             live.end(self._now, "running")
         self._live.clear()
@@ -446,14 +446,14 @@ _recording: tuple[Recorder, ...] = ()  # in all threads
 _changing = threading.Lock()
 
 
-def _listen(recorder: Recorder) -> None:
+def _start_listening(recorder: Recorder) -> None:
     global _recording  # noqa: PLW0603 # there is one hook for the whole process
     with _changing:
         _recording = (*_recording, recorder)
         _capture.on_begin = _begin_call
 
 
-def _listen_no_more(recorder: Recorder) -> None:
+def _stop_listening(recorder: Recorder) -> None:
     global _recording  # noqa: PLW0603 # the same
     with _changing:
         _recording = tuple(other for other in _recording if other is not recorder)
