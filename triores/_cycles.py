@@ -1,28 +1,29 @@
-"""A wait that could never end is an error: `WaitCycleError`.
+"""The check for waits that could never end, which raise a `WaitCycleError`.
 
 A false alarm would break a working program, while a missed cycle only makes a hang harder to diagnose. So the rules
 are strict:
 
-- Task A needs task B first if A sleeps until a result is done that B will settle (or until several results are done,
-  and B will settle one of them), or if A sleeps at the end of a nursery and B is a child there. Nothing else counts:
-  not what somebody else may settle, release or send; not the first of several results; not the end of a `race`; and
+- Task A needs task B if A sleeps until a result is done that B will settle (or until several results are done, and B
+  will settle one of them), or if A sleeps at the end of a nursery and B is a child there. Nothing else counts: not what
+  another task may settle, release or send; not a wait for the first of several results; not the end of a `race`; and
   not a task in ``nursery.start``.
-- If a task needs itself, directly or through other tasks, only a cancellation can end its wait. That cancellation must
-  reach all waits of the cycle at once; otherwise one of them could end on its own. So each cancel scope around one of
-  the waits must be around all of them. If a task in the cycle entered a scope, it may be there to end that wait alone,
-  even if it is around all of them, so then there is no error. Two kinds of scopes can't have that purpose. One is the
-  scope of a nursery without a time limit of its own that belongs to a task in the cycle, or to one that sleeps at the
-  end of a nursery until a task in the cycle has ended; if it is around only some of the waits, only such tasks may run
-  in it, since any other task might cancel it. The other is the scope that `SingleFlight` puts around a call that the
-  cycle waits for: it is cancelled once nobody waits for the call any more.
+- If a task needs itself, directly or through other tasks, only a cancellation can end its wait. It is an error only if
+  no cancellation could end one of the cycle's waits alone, and so break the cycle. So each cancel scope around one of
+  the waits must be around all of them. And if a task in the cycle entered the scope, even one around all of the waits,
+  the scope may be there to end a single wait, so there is no error. Two kinds of scopes can't have that purpose, and
+  are allowed. One is the scope of a nursery that has no time limit of its own, and that belongs to a task in the cycle
+  or to a task that sleeps at the end of a nursery until a task in the cycle has ended. If such a scope is around only
+  some of the waits, only these tasks may run in its nursery, since any other task might cancel it. The other kind is
+  the scope that `SingleFlight` puts around a call that the cycle waits for: it is only cancelled once nobody waits for
+  the call.
 - There is no error if anything in the cycle is already being cancelled.
-- Tasks may be on several cycles at once, as packages that depend on each other are. Then other tasks may run in the
-  nurseries of the shortest cycle, and yet none of them can go on. So if the shortest cycle alone isn't an error, the
-  tasks on all cycles through the waiting task are checked together, by the same rules.
+- A task may be on several cycles at once. Then the nurseries of the shortest cycle may contain tasks that aren't on
+  that cycle, but can't go on either. So if the shortest cycle alone isn't an error, the tasks on all cycles through the
+  waiting task are checked together, by the same rules.
 
-The search runs when a task is about to sleep, and checks only a few tasks. What a task waits for is in its
-``custom_sleep_data``: an object with a method ``_awaited``, as described in `triores._result`; anything else there is
-none of our business. Not everything that the search needs of Trio is public: see the end of this file.
+The search runs when a task is about to sleep, and checks only a few tasks. A task's ``custom_sleep_data`` says what it
+waits for: an object with a method ``_awaited``, as described in `triores._result`; we ignore anything else. Not
+everything that the search needs from Trio is public: see the end of this file.
 """
 
 from __future__ import annotations
@@ -55,7 +56,7 @@ if TYPE_CHECKING:
         def _work(self) -> str: ...
 
     class Sleep(Protocol):
-        """The ``custom_sleep_data`` of a task in one of our waits, if it needs all of the results it waits for."""
+        """The ``custom_sleep_data`` of a task in one of our waits, if it waits for all of its results."""
 
         def _awaited(self) -> Sequence[Awaited]: ...
 
@@ -63,7 +64,7 @@ if TYPE_CHECKING:
 enabled = os.environ.get("TRIORES_WAIT_CYCLES") != "0"
 shared_scopes: WeakSet[trio.CancelScope] = WeakSet()  # the scopes of `SingleFlight`
 
-_LIMIT = 32  # how many tasks to check; also, children of one nursery, and parents of the task that is about to sleep
+_LIMIT = 32  # how many tasks to check, how many children of one nursery, and how many ancestors of the task
 _RESULTS = 100  # how many results of one wait to check
 
 
@@ -83,7 +84,11 @@ class _Scope:
 
 
 def about_to_sleep(sleep: Sleep, results: Sequence[Awaited]) -> None:
-    """Note what the current task is about to sleep for, which needs these results, or raise an error.
+    """Record what the current task is about to sleep for, or raise an error if that could never end.
+
+    Args:
+        sleep: What to store in the task's ``custom_sleep_data``.
+        results: The results that the task needs, all of them.
 
     Raises:
         WaitCycleError: If the wait could never end.
@@ -99,7 +104,7 @@ def about_to_sleep(sleep: Sleep, results: Sequence[Awaited]) -> None:
 
 
 def _may_close_a_cycle(task: Task, results: Sequence[Awaited]) -> bool:
-    """A fast path: most tasks that others wait for are busy, or wait for something that we know nothing about."""
+    """A fast path: most tasks that settle results are busy, or wait for something that we know nothing about."""
     for result in results:
         owner = result._owner
         if owner is not None and (owner is task or owner.custom_sleep_data is not None or owner.child_nurseries):
@@ -110,7 +115,7 @@ def _may_close_a_cycle(task: Task, results: Sequence[Awaited]) -> bool:
 def _message_of_cycle(task: Task) -> str | None:
     try:
         cycle = _cycle_of(task)
-    except AttributeError:  # something is missing in this version of Trio, see below
+    except AttributeError:  # this version of Trio lacks something that we need; see the end of this file
         return None
     return None if cycle is None else _message(cycle)
 
@@ -119,10 +124,10 @@ def _message_of_cycle(task: Task) -> str | None:
 
 
 def _cycle_of(start: Task) -> list[_Wait] | None:
-    """Return the waits of a cycle that the task would close for good."""
+    """Return the waits of a cycle through this task that could never end, or None."""
     above = _held_by(start)
     reached: dict[Task, _Wait] = {}  # each task, and the wait that leads to it
-    waits: list[_Wait] = []  # all that were checked
+    waits: list[_Wait] = []  # all the waits that were checked
     shortest: list[_Wait] | None = None
     todo = [start]
     for task in todo:
@@ -143,7 +148,7 @@ def _cycle_of(start: Task) -> list[_Wait] | None:
 
 
 def _waits_of(task: Task, above: dict[Task, Task]) -> Iterable[_Wait]:
-    """Return a task's waits for other tasks: to end, or to settle a result."""
+    """Return a task's waits for other tasks, which have to end or to settle a result."""
     sleep: object = task.custom_sleep_data
     if sleep is not None:
         awaited = getattr(type(sleep), "_awaited", None)
@@ -158,7 +163,7 @@ def _waits_of(task: Task, above: dict[Task, Task]) -> Iterable[_Wait]:
 
 
 def _on_cycles(start: Task, waits: list[_Wait]) -> list[_Wait]:
-    """Return the waits that are on any cycle through the task."""
+    """Return those of the waits that lead back to the task."""
     tasks, before = {start}, 0
     while len(tasks) > before:
         before = len(tasks)
@@ -167,7 +172,7 @@ def _on_cycles(start: Task, waits: list[_Wait]) -> list[_Wait]:
 
 
 def _held_by(task: Task) -> dict[Task, Task]:
-    """Return the ancestors that sleep until this task has ended, each with the child that it sleeps for."""
+    """Return the ancestors that sleep until this task has ended, each with the child that it is waiting for."""
     above: dict[Task, Task] = {}
     while len(above) < _LIMIT:
         nursery = task.parent_nursery
@@ -188,7 +193,7 @@ def _way_to(last: _Wait, reached: dict[Task, _Wait]) -> list[_Wait]:
 
 
 def _nursery_at_whose_end_it_sleeps(task: Task) -> trio.Nursery | None:
-    if task.custom_sleep_data is not None:  # it may go on before all children have ended, as in `race`
+    if task.custom_sleep_data is not None:  # it may wake before all children have ended, as in `race`
         return None
     nurseries = task.child_nurseries
     return nurseries[-1] if nurseries and _sleeps_at_end_of(nurseries[-1]) else None
@@ -198,10 +203,11 @@ def _nursery_at_whose_end_it_sleeps(task: Task) -> trio.Nursery | None:
 
 
 def _is_hopeless(waits: list[_Wait]) -> bool:
-    """Return whether no cancellation could end one of these waits alone."""
+    """Return whether these waits, which form a cycle, could never end: no cancellation could end one alone."""
     tasks = {task for task, _, _ in waits}
     stuck = tasks.union(*map(_held_by, tasks))
-    # The sleep at the end of a nursery can't be cancelled alone: it ends when the tasks in the nursery have ended.
+    # A task that sleeps at the end of a nursery can't be cancelled alone: it sleeps until the nursery's tasks have
+    # ended.
     around_each = [list(_scopes_around(task)) for task, result, _ in waits if result is not None]
     if any(not scopes or _is_being_cancelled(scopes) for scopes in around_each):
         return False
@@ -221,7 +227,7 @@ def _is_hopeless(waits: list[_Wait]) -> bool:
 
 
 def _lasts(nursery: trio.Nursery, only: set[Task] | None) -> bool:
-    """Return whether only its own tasks can end the nursery; if ``only`` is given, it must contain no other tasks."""
+    """Return whether the nursery has no time limit of its own and, if ``only`` is given, contains no other tasks."""
     scope = nursery.cancel_scope
     if scope.deadline != math.inf:
         return False
@@ -234,7 +240,7 @@ def _is_being_cancelled(around: list[_Scope]) -> bool:
 
 
 def _scopes_around(task: Task) -> Iterator[_Scope]:
-    """Yield the cancel scopes around a task, from the innermost outwards; nothing if we can't know them."""
+    """Yield the cancel scopes around a task, from the innermost outwards; none if we can't find out."""
     status = _status_of(task)
     entered_by: Task | None = task
     while entered_by is not None:
@@ -252,7 +258,7 @@ def _scopes_around(task: Task) -> Iterator[_Scope]:
 
 def _message(cycle: list[_Wait]) -> str:
     lines: list[str] = []
-    of_task = cycle[-1][1]  # the task's own result: what the task before it in the cycle waits for
+    of_task = cycle[-1][1]  # the result of the task: what the task before it in the cycle waits for
     for task, result, needed in cycle:
         who = _name(task) if of_task is None else of_task._work()
         what = f"its child, {_name(needed)}" if result is None else result._work()
@@ -269,7 +275,7 @@ def _name(task: Task) -> str:
 
 
 def _place(task: Task) -> str:
-    """Return the place in a task's own code that waits, in the style of a traceback."""
+    """Return the line in the task's own code that waits, in the style of a traceback."""
     own = [(frame.f_code, line) for frame, line in _frames(task) if _library_of(frame) not in ("triores", "trio")]
     if not own:
         return ""
@@ -290,11 +296,11 @@ def _library_of(frame: FrameType) -> str:
     return str(frame.f_globals.get("__name__")).partition(".")[0]
 
 
-# ---- what this needs of Trio beyond its public names; if any of it is missing, there are no errors
+# ---- what this file needs from Trio beyond its public names; if any of it is missing, no error is ever raised
 
 _sleeps_at_end_of: Callable[[trio.Nursery], bool] = attrgetter("_parent_waiting_in_aexit")
 _children_of: Callable[[trio.Nursery], Collection[Task]] = attrgetter("_children")  # `child_tasks` copies all of them
-_starts_in: Callable[[trio.Nursery], int] = attrgetter("_pending_starts")  # tasks to move there once started
+_starts_in: Callable[[trio.Nursery], int] = attrgetter("_pending_starts")  # how many tasks `nursery.start` is starting
 _status_of: Callable[[Task | trio.Nursery], Any] = attrgetter("_cancel_status")
 _status_around: Callable[[Any], Any] = attrgetter("_parent")
 _scope_of: Callable[[Any], trio.CancelScope] = attrgetter("_scope")

@@ -1,8 +1,8 @@
 """The exceptions that triores raises.
 
-The first four are raised by a call that was wrong or came too early, and carry the result as their only argument,
-``(result,)``. The next two are stored inside a future. They must not refer to that future, which would be a reference
-cycle. The last one is about several tasks, and holds only its message.
+The first four are raised by calls that read or settle a result, and their only argument is that result: ``(result,)``.
+The next two are stored inside a future. They must not refer to that future, since that would be a reference cycle. The
+last one is about several tasks, and holds only its message.
 """
 
 from __future__ import annotations
@@ -45,13 +45,13 @@ def _copied(exception_type: Callable[[ResultBase[Any]], Exception], result: Resu
 
 
 def _message(self: Exception, what_happened: str) -> str:
-    """Return the message. A copy keeps the original's, because its own result doesn't know the routine."""
+    """Return the message. A copy keeps the original's message, because a copied result doesn't know its routine."""
     copied: str | None = self.__dict__.get("_message")
     return f"{self.args[0]._work()} {what_happened}" if copied is None else copied
 
 
 class TaskNotDoneException(Exception):
-    """A result was read while it was still pending.
+    """You read a result while it was still pending.
 
     Call ``await result.wait_done()`` first, or check ``result.is_done()``.
 
@@ -75,7 +75,7 @@ class TaskNotDoneException(Exception):
 
 
 class TaskFailedException(Exception):
-    """The result that you read has failed: its task raised an exception, or the future was given one.
+    """The result that you read has failed: its task raised an exception, or its future was given one.
 
     The original exception is the ``__cause__``. A copy of this exception, such as one that comes from a worker process,
     carries a `Future` with the same outcome instead of the result.
@@ -103,7 +103,8 @@ class TaskCancelledException(TaskFailedException):
     """The result that you read was cancelled.
 
     The original exception is the ``__cause__``: a `trio.Cancelled`, a `FutureCancelledException`, or an exception group
-    that contains only `trio.Cancelled`. The message says what is known about the cancellation: its source and reason.
+    that contains only `trio.Cancelled`. The message says what is known about the cancellation, such as its source and
+    reason.
 
     Attributes:
         args: The result that was read, as the only item of a tuple.
@@ -114,9 +115,9 @@ class TaskCancelledException(TaskFailedException):
 
 
 def why_cancelled(exception: BaseException | None) -> str:
-    """Return what is known about a cancellation, to end a sentence with: its source and reason, or nothing."""
+    """Return what is known about a cancellation, such as its reason, as the end of a sentence; it may be empty."""
     whys = list(dict.fromkeys(_why(leaf) for leaf in leaves(exception)))
-    more = f"; and {len(whys) - 3} more" if len(whys) > 3 else ""  # as many as fit on a line
+    more = f"; and {len(whys) - 3} more" if len(whys) > 3 else ""  # three fit on a line
     return f"{'; also'.join(whys[:3])}{more}"
 
 
@@ -128,13 +129,13 @@ def _why(cancellation: BaseException) -> str:
 
 
 class FutureSetAgainException(Exception):
-    """A result was settled twice, or `ResultCapture.run` was called twice.
+    """You settled a result that was already settled, or ran a capture that was already started.
 
     The first outcome is kept. If several tasks may settle the same future, check ``future.is_done()`` first, or use
     `Future.cancel`, which returns False instead of raising.
 
     Attributes:
-        args: The result that was already settled, as the only item of a tuple.
+        args: The result, as the only item of a tuple.
     """
 
     args: tuple[ResultBase[Any]]
@@ -181,15 +182,15 @@ class WaitCycleError(RuntimeError):
     """A wait that could never end, because what it waits for needs the waiting task first.
 
     For example, a task awaits its own result, or two tasks await each other's: a deadlock, which would hang without
-    this error. It is raised by the wait that closes the cycle, and the message shows all the waits in the cycle. It
-    isn't an error if a time limit on the wait, or anything else in the program, may end it.
+    this error. It is raised by the wait that closes the cycle, and the message shows all the waits in the cycle. There
+    is no error if a time limit on one of the waits, or anything else in the program, may end it.
 
     Set the environment variable ``TRIORES_WAIT_CYCLES`` to ``0`` to turn the check off.
     """
 
 
 def parts(exception: BaseException) -> list[BaseException]:
-    """Return the exceptions in a group, or the exception alone."""
+    """Return the exceptions in a group, or a list of the exception alone if it isn't a group."""
     if isinstance(exception, BaseExceptionGroup):
         return [*cast("BaseExceptionGroup[BaseException]", exception).exceptions]
     return [exception]
@@ -198,7 +199,7 @@ def parts(exception: BaseException) -> list[BaseException]:
 def leaves(exception: BaseException | None) -> Iterator[BaseException]:
     """Yield the exceptions inside a group that aren't groups themselves, at any depth; or the exception alone."""
     stack: list[BaseException] = [] if exception is None else [exception]
-    while stack:  # a loop, since groups may be nested deeper than the interpreter can recurse
+    while stack:  # not recursive, since groups may be nested deeper than Python can recurse
         leaf = stack.pop()
         if isinstance(leaf, BaseExceptionGroup):
             stack.extend(reversed(cast("BaseExceptionGroup[BaseException]", leaf).exceptions))

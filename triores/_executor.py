@@ -1,8 +1,8 @@
-"""Synchronous calls in an executor, which a Trio task waits for.
+"""Synchronous calls that run in an executor while a Trio task waits.
 
 The rules that this file owns:
 
-- The task is woken once, in its own thread: by the end of the call or by a cancellation, whichever comes first.
+- The task is woken once, and in its own thread: by the end of the call or by a cancellation, whichever comes first.
 - A cancellation takes effect if the call can still be cancelled, or may be abandoned. Otherwise the wait continues, as
   with `trio.to_thread.run_sync`.
 """
@@ -48,34 +48,34 @@ async def run_in_executor(
 ) -> T:
     """Run a synchronous function in an executor, and wait for its return value.
 
-    Threads, processes, a cluster: any object works if it has a method ``submit(fn, *args)`` that returns a
-    `concurrent.futures.Future`. The rules are the same as for `trio.to_thread.run_sync`. If the wait is cancelled and
-    the call hasn't begun, the call is cancelled and never runs. Once it has begun, it can't be stopped: the wait
-    continues until the call ends, and then returns its value or raises its exception, unless you set
-    ``abandon_on_cancel``. (The executor decides whether a call has begun: Dask's cancels any call that isn't done, and
-    forgets what the worker is doing.) This is always a checkpoint.
+    The executor may use threads, processes or a cluster: any object works if it has a method ``submit(fn, *args)`` that
+    returns a `concurrent.futures.Future`. The rules are the same as for `trio.to_thread.run_sync`. If the wait is
+    cancelled and the call hasn't begun, the call is cancelled and never runs. Once it has begun, it can't be stopped:
+    the wait continues until the call ends, and then returns its value or raises its exception, unless you set
+    ``abandon_on_cancel``. (The executor decides whether a call has begun. Dask's executor cancels any call that isn't
+    done, and drops whatever the worker returns.) This is always a checkpoint.
 
     In a `concurrent.futures.ThreadPoolExecutor`, the function runs in a copy of the caller's context. Other executors
-    can't take one.
+    don't get the context.
 
     Args:
-        executor: Where to run it. It stays open. In async code, shut it down with ``pool.shutdown(wait=False)``: the
-            end of a ``with pool:`` block would block the Trio thread. For a Dask cluster, pass
-            ``client.get_executor(pure=False)``.
-        fn: A synchronous function; for a process pool, one that can be pickled.
+        executor: Where to run the function. It stays open. In async code, shut it down with
+            ``pool.shutdown(wait=False)``: the end of a ``with pool:`` block would block the Trio thread. For a Dask
+            cluster, pass ``client.get_executor(pure=False)``.
+        fn: A synchronous function. For a process pool, it must be picklable.
         args: Its positional arguments; use `functools.partial` for others.
-        abandon_on_cancel: If the wait is cancelled, don't wait for a call that has begun. It runs to completion, and
-            its outcome is dropped.
+        abandon_on_cancel: Whether a cancelled wait ends at once even if the call has begun. The call then runs to
+            completion, and its outcome is dropped.
 
     Returns:
         What the function returned.
 
     Raises:
         TypeError: If ``fn`` is an async function or isn't callable, or ``executor`` isn't an executor.
-        BaseException: What the function raised, not wrapped; and what the executor raises: a `RuntimeError` after its
-            shutdown, a pickling error, a `concurrent.futures.BrokenExecutor` if a worker died, a
-            `concurrent.futures.CancelledError` if somebody else cancelled the call.
-        RuntimeError: If there is no Trio run here.
+        RuntimeError: If there is no Trio run here, or the executor has been shut down.
+        BaseException: What the function raised, not wrapped; or what the executor raised: a pickling error, a
+            `concurrent.futures.BrokenExecutor` if a worker died, or a `concurrent.futures.CancelledError` if somebody
+            else cancelled the call.
 
     Example:
         ::
@@ -117,7 +117,7 @@ async def _until_done(future: concurrent.futures.Future[Any], *, abandon: bool) 
 
 @enable_ki_protection
 def _wake_soon(token: TrioToken, sleeper: list[Task], _: object) -> None:
-    """Wake the waiting task; called in the thread in which the call ended."""
+    """Have the waiting task woken. This is called in the thread in which the call ended."""
     call_soon(token, _wake, sleeper)
 
 
@@ -177,7 +177,7 @@ def _refuse_async(fn: object) -> NoReturn:
 
 
 def _takes_context(executor: object) -> bool:
-    """Return whether the function runs in a thread of this interpreter, so that the context needn't be pickled."""
+    """Return whether the executor runs calls in threads of this interpreter, and so needn't pickle the context."""
     from concurrent.futures import ThreadPoolExecutor
 
     pickling = sys.modules.get("concurrent.futures.interpreter")  # new in Python 3.14

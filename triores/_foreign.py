@@ -2,10 +2,10 @@
 
 The rules that this file owns:
 
-- A wrapper is settled in the thread of its Trio run. Whichever thread the other future is done in, it notifies that
-  run with `trio.lowlevel.TrioToken.run_sync_soon`. If the run has ended, nobody is waiting any more.
+- A wrapper is settled in the thread of its Trio run. The other future may become done in any thread, which then
+  notifies the run with `trio.lowlevel.TrioToken.run_sync_soon`. If the run has ended, nobody is waiting any more.
 - An asyncio future is only touched in the thread of its event loop, or after that loop has been closed.
-- Cancelling either side cancels the other if that is still possible, and passes the reason on.
+- Cancelling either side cancels the other, if that is still possible, and passes the reason on.
 - Within one run, a future has one wrapper and one callback, however often it is wrapped.
 
 Neither asyncio nor concurrent.futures is imported before a call needs it: Trio doesn't need them, and most programs
@@ -56,25 +56,26 @@ def wrap_future(future: Any, /) -> ResultBase[Any]:
     """Wrap a `concurrent.futures.Future` or an `asyncio.Future` in a triores future.
 
     The wrapper is settled in the Trio thread, soon after the other future is done, whichever thread that happens in. If
-    the other future is already done, so is the wrapper, unless it's an asyncio future whose loop runs in another
-    thread. A value stays a value, an exception stays the same exception, and a cancellation stays a cancellation.
+    the other future is already done, the wrapper is done immediately, unless it wraps an asyncio future whose loop is
+    running in another thread. A value stays a value, an exception stays the same exception, and a cancellation stays a
+    cancellation.
 
     Cancelling either side cancels the other: `Future.cancel` here, and ``cancel()`` there. The reason is passed on; on
     asyncio's side, it's the ``msg`` of ``cancel(msg=...)``. If the other side can't be cancelled any more, it
     continues, and its outcome is dropped. A time limit around a wait cancels neither side, as with any result.
 
-    Once the Trio run has ended, nothing more happens here. asyncio doesn't notify anybody when an event loop ends, so
-    if the loop ends first, the wrapper stays pending: use a time limit if that can happen.
+    Once the Trio run has ended, the wrapper doesn't change any more. asyncio doesn't notify anybody when an event loop
+    ends, so if the loop ends first, the wrapper stays pending: use a time limit if that can happen.
 
     Args:
         future: A future from an executor, from a thread, or from an asyncio event loop in this or another thread.
 
     Returns:
-        A future of the current Trio run; the same one each time you wrap the same future in this run. A triores result
-        is returned unchanged.
+        A future that belongs to the current Trio run. If you wrap the same future again in this run, you get the same
+        wrapper. A triores result is returned unchanged.
 
     Raises:
-        TypeError: If it's neither kind of future, nor a result.
+        TypeError: If this is neither kind of future, nor a result.
         RuntimeError: If there is no Trio run here, or the asyncio future is pending and its event loop is closed.
 
     Example:
@@ -131,7 +132,7 @@ def _wrap_asyncio(future: asyncio.Future[T], wrapper: Future[T], token: TrioToke
 def _settle_soon(
     token: TrioToken, wrapper: Future[T], future: concurrent.futures.Future[T] | asyncio.Future[T]
 ) -> None:
-    """Settle the wrapper soon; called in whichever thread settled the future."""
+    """Have the wrapper settled in its run. This is called in whichever thread settled the future."""
     call_soon(token, wrapper._settle_if_pending, _outcome_of(future))
 
 
@@ -158,7 +159,7 @@ def _outcome_of(future: concurrent.futures.Future[T] | asyncio.Future[T]) -> Out
 
 
 def _reason_of(future: concurrent.futures.Future[Any] | asyncio.Future[Any]) -> str:
-    """Return why a future was cancelled; concurrent.futures doesn't know."""
+    """Return why a future was cancelled. concurrent.futures doesn't keep a reason."""
     if _is_concurrent(future):
         return "the concurrent.futures.Future that it wraps was cancelled"
     import asyncio
@@ -178,7 +179,8 @@ def _reason_of(future: concurrent.futures.Future[Any] | asyncio.Future[Any]) -> 
 
 
 def _is_concurrent(obj: object) -> TypeIs[concurrent.futures.Future[Any]]:
-    # Code that has such a future has imported the module. If none has, another thread may be importing it right now.
+    # If the caller has such a future, the module has been imported. The attribute may be missing while another thread
+    # is still importing it.
     return isinstance(obj, getattr(sys.modules.get("concurrent.futures"), "Future", ()))
 
 
@@ -201,7 +203,7 @@ def _instead_of_wrapping(obj: object) -> str:
 
 
 def _runs_here(loop: asyncio.AbstractEventLoop) -> bool:
-    """Return whether this thread runs the loop: it hosts Trio as a guest, or Trio runs it, as trio-asyncio does."""
+    """Return whether this thread runs the loop: Trio is its guest, or Trio runs it, as in trio-asyncio."""
     import asyncio
 
     try:
@@ -219,21 +221,24 @@ def ensure_future(  # type: ignore[overload-overlap] # an asyncio future is awai
 @overload
 def ensure_future(obj: Awaitable[T], nursery: NurseryLike) -> ResultCapture[T]: ...
 def ensure_future(obj: Any, nursery: NurseryLike) -> ResultBase[Any]:
-    """Turn anything you can wait for into a result.
+    """Turn anything that can be awaited into a result.
 
     Args:
         obj: A result, which is returned unchanged; a `concurrent.futures.Future` or an `asyncio.Future`, which is
-            wrapped as by `wrap_future`; or a coroutine or another awaitable, made for Trio, which a new task awaits.
+            wrapped as by `wrap_future`; or a coroutine or another awaitable that is meant for Trio, which a new task
+            awaits.
         nursery: The nursery to start such a task in. As with any `ResultCapture`, its exception propagates into the
             nursery.
 
     Returns:
-        The same result, a `Future`, or a `ResultCapture`.
+        The result that you passed, a `Future` that wraps the foreign future, or the new task's `ResultCapture`.
 
     Raises:
-        TypeError: If it can't be waited for, or ``nursery`` isn't a nursery.
-        RuntimeError: If there is no Trio run here, the nursery is closed, or the asyncio future's loop is closed. A
-            coroutine that can't be started is closed.
+        TypeError: If ``obj`` can't be awaited, or ``nursery`` isn't a nursery.
+        RuntimeError: If there is no Trio run here, the nursery is closed, or ``obj`` is a pending asyncio future whose
+            event loop is closed.
+
+    If this raises an exception, a coroutine that you passed is closed.
     """
     try:
         current_trio_token()

@@ -1,4 +1,4 @@
-"""A future: a result that you settle by hand."""
+"""Futures: results that you settle by hand."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ FutureT = TypeVar("FutureT", bound="Future[Any]")
 
 
 class Future(ResultBase[T]):
-    """A result that you settle by hand, once.
+    """A result that you settle by hand, and only once.
 
     Like every result, it belongs to the Trio run it was made in; see `ResultBase`. From another thread, settle it with
     ``trio.from_thread.run_sync(future.set_result, value, trio_token=future.trio_token)``.
@@ -73,14 +73,14 @@ class Future(ResultBase[T]):
     def cancel(self, reason: str | None = None) -> bool:
         """Settle the future with a `FutureCancelledException`, unless it is already done.
 
-        This doesn't cancel any task. A task that is working on the answer can check ``future.cancelled()``, or add a
+        This doesn't cancel any task. A task that is working on the result can check ``future.cancelled()``, or add a
         callback.
 
         Args:
-            reason: Why you cancel it. It becomes the exception's ``reason``, and part of its message.
+            reason: Why you cancel the future. This becomes the exception's ``reason``, and part of its message.
 
         Returns:
-            Whether this call settled the future. False if it was already done.
+            True if this call settled the future; False if it was already done.
 
         Raises:
             TypeError: If the reason isn't a string.
@@ -90,13 +90,13 @@ class Future(ResultBase[T]):
         return self._settle_if_pending(Error(FutureCancelledException(reason)))
 
     def must_set(self) -> AbstractContextManager[Self]:
-        """Make sure that this future is settled by the end of a ``with`` block, which yields the future.
+        """Make sure that this future is settled by the end of a ``with`` block.
 
         If the future is still pending when the block ends, it gets the exception that ended the block, or a
         `FutureNeverSetException` if there was none. The block's own exception propagates as usual.
 
         Returns:
-            The context manager.
+            A context manager whose ``as`` gives you the future.
 
         Example:
             ::
@@ -111,7 +111,7 @@ class Future(ResultBase[T]):
 
 
 class _MustSet(Generic[FutureT]):
-    # Not a generator: Ctrl-C could hit contextlib's code, which isn't protected, and leave the future pending.
+    # Not a generator: Ctrl-C could hit contextlib's code, which isn't protected from it, and leave the future pending.
 
     __slots__ = ("_future",)
 
@@ -130,7 +130,7 @@ class _MustSet(Generic[FutureT]):
 
 
 def copied(error: BaseException | None, value: Any) -> Future[Any]:
-    """Return a done future. Copying and unpickling a result calls this."""
+    """Return a done future with this exception or value. Copying or unpickling a result calls this."""
     future = Future[Any]()
     future._settle(Value(value) if error is None else Error(error))
     return future

@@ -2,17 +2,18 @@
 
 The rules that this file owns:
 
-- A caller must remove its entry from the map, and must not leave any other task that holds its future waiting forever.
-  The block of `FutureMap.expect` takes care of both: however it ends, the entry is gone and the future is done.
+- A caller must remove its entry from the map, and if other tasks are waiting for its future, it must not leave them
+  waiting forever. The block of `FutureMap.expect` takes care of both: however it ends, the entry is removed and the
+  future is done.
 - The task that reads the responses must not leave any caller waiting forever. The map's own block takes care of that:
   when it ends, each future that is still pending fails, and so does each later `FutureMap.expect`. No caller ever waits
   for a reader that is gone.
-- Each of these futures gets its own exception. An exception object collects tracebacks, context and notes wherever it
-  is raised; if callers shared one, each would see the others' frames, and keep everything in them alive.
+- Each of these futures gets an exception of its own. An exception object collects tracebacks, context and notes
+  wherever it is raised. If callers shared one, each would see the others' frames, and keep everything in them alive.
 
-For callers that come later, the map keeps the exception that ended the reader's block, and with it the frames of its
-traceback. So no frame of this file that an exception passes through may still hold the map or a future afterwards. (If
-one of the reader's own frames holds the map, the two are in a reference cycle.)
+For later callers, the map keeps the exception that ended the reader's block, and with it the frames of its traceback.
+So a frame of this file that an exception passes through must not go on holding the map or a future. (If one of the
+reader's own frames holds the map, that is a reference cycle, which we can't prevent.)
 """
 
 from __future__ import annotations
@@ -47,7 +48,7 @@ _logger = logging.getLogger("triores")
 
 
 class FutureMap(Mapping[K, Future[T]]):
-    """The requests in flight on one connection: futures that are waiting for their responses, by key.
+    """The requests in flight on one connection: the futures of their responses, by key.
 
     Each caller registers its request with `expect`. One task reads the responses and settles the futures, inside
     ``with requests:``. When that block ends, however it ends, the connection is gone as far as callers are concerned:
@@ -60,10 +61,11 @@ class FutureMap(Mapping[K, Future[T]]):
     map has state of its own, it only equals itself.
 
     Args:
-        lost: Makes the exception for a request that is lost with the connection. It is called as ``lost(cause)``, with
-            the exception that ended the reader's block, or None if the block ended normally. It is called once for each
-            request, and has to return a new exception each time; if it raises one, the request gets that. By default,
-            requests fail with a `FutureNeverSetException` from that cause.
+        lost: A function that returns the exception for a request that is lost with the connection. It is called as
+            ``lost(cause)``, with the exception that ended the reader's block, or None if the block ended normally. It
+            is called once for each request, and has to return a new exception each time. If it raises an exception
+            instead, the request gets that one. By default, requests fail with a `FutureNeverSetException` whose
+            ``__cause__`` is the cause.
 
     Raises:
         TypeError: If ``lost`` isn't a synchronous function.
@@ -96,8 +98,8 @@ class FutureMap(Mapping[K, Future[T]]):
         self._futures: dict[K, Future[T]] = {}
         self._token: TrioToken | None = None  # the reader's run, once its block is entered
         self._closed = False
-        self._cause: BaseException | None = None  # what ended the reader's block
-        self._traceback: TracebackType | None = None  # the cause's, as it was then
+        self._cause: BaseException | None = None  # the exception that ended the reader's block, if any
+        self._traceback: TracebackType | None = None  # the traceback of that exception, as it was then
 
     # ---- the callers' side
 
@@ -106,26 +108,26 @@ class FutureMap(Mapping[K, Future[T]]):
     @overload
     def expect(self, key: K, future: FutureT) -> AbstractContextManager[FutureT]: ...
     def expect(self, key: K, future: Future[Any] | None = None) -> AbstractContextManager[Future[Any]]:
-        """Register a request for the duration of a ``with`` block, which yields its future.
+        """Register a request for the duration of a ``with`` block.
 
         When the block ends, however it ends, the entry is removed. If the future is still pending then, it gets a
         `FutureNeverSetException`, so other tasks that wait for it don't hang.
 
         Args:
-            key: Identifies the response when it comes.
-            future: The future to register, for example of a subclass with more attributes; by default, a new one.
+            key: The key under which the reader will settle the response.
+            future: The future to register, for example one of a subclass with more attributes; by default, a new one.
 
         Returns:
-            The context manager. Entering it registers the future.
+            A context manager. Entering it registers the future, and gives it to you.
 
         Raises:
             TypeError: On entering, if ``future`` isn't a `Future`, or the key isn't hashable.
-            ValueError: On entering, if a pending future has this key. A done one is replaced.
-            RuntimeError: On entering, if the reader or the future belongs to another Trio run, or if you pass a future
-                and there is no Trio run here.
-            BaseException: On entering, if the reader's block has ended: the exception that ``lost`` makes.
+            ValueError: On entering, if a pending future is registered under this key. A done one is replaced.
+            RuntimeError: On entering, if the reader or the future belongs to another Trio run, or if you passed a
+                pending future and there is no Trio run here.
+            BaseException: On entering, if the reader's block has ended: the exception that ``lost`` returns.
         """
-        expected: _Expected[K, Any] = _Expected()  # no `__init__`: calling one would be a good part of the cost
+        expected: _Expected[K, Any] = _Expected()  # no `__init__`: calling it would be a large part of the cost
         expected._map = self
         expected._key = key
         expected._given = future
@@ -133,7 +135,7 @@ class FutureMap(Mapping[K, Future[T]]):
 
     @property
     def closed(self) -> bool:
-        """Whether the reader's block has ended, so that no more requests can be made."""
+        """Whether the reader's block has ended. After that, you can't make any more requests."""
         return self._closed
 
     # ---- the reader's side
@@ -142,8 +144,8 @@ class FutureMap(Mapping[K, Future[T]]):
         """Settle a request with a value.
 
         Returns:
-            Whether a request was settled. If no request with this key is in flight, or its future is done, this returns
-            False and changes nothing: a late, repeated or unsolicited response isn't the reader's mistake.
+            True if this settled a request. If no request with this key is in flight, or its future is already done,
+            this returns False and changes nothing: a late, repeated or unsolicited response isn't the reader's mistake.
 
         Raises:
             TypeError: If the key isn't hashable.
@@ -224,17 +226,17 @@ class FutureMap(Mapping[K, Future[T]]):
         to_raise: list[BaseException] = []
         future = None
         try:
-            for future in list(self._futures.values()):  # a list, since a callback may end an `expect` block
+            for future in list(self._futures.values()):  # a copy, since a callback may end an `expect` block
                 try:
                     self._fail_if_pending(future)
-                except BaseException as failure:  # noqa: ASYNC103, BLE001 # from a callback, such as a SystemExit; raised below
+                except BaseException as failure:  # noqa: ASYNC103, BLE001 # a SystemExit from a callback, for example; raised below
                     to_raise.append(failure)
             for more in to_raise[1:]:
                 _logger.error("a callback of a lost request raised an exception", exc_info=more)
             if to_raise:
                 raise to_raise[0]
         finally:
-            to_raise.clear()  # each of them holds this frame
+            to_raise.clear()  # the traceback of each of them holds this frame
             del self, error, traceback, future
 
     def _fail_if_pending(self, future: Future[T]) -> None:
@@ -253,7 +255,7 @@ class FutureMap(Mapping[K, Future[T]]):
                 return error
             error = _exception_from(self._lost, self._cause)
             if error is self._cause:
-                error.__traceback__ = self._traceback  # or it would grow each time a caller raises it
+                error.__traceback__ = self._traceback  # otherwise it would grow each time a caller raises it
             return error
         finally:
             del self, error  # if `lost` raised it, its traceback keeps this frame alive
@@ -303,20 +305,20 @@ def _exception_from(lost: Callable[[BaseException | None], object], cause: BaseE
             f"lost(cause) must return an exception object, not {shown(error)}; "
             "call 'FutureMap(lost=lambda cause: ConnectionLost(...))'"
         )
-    except BaseException as raised:  # noqa: ASYNC103, BLE001 # whatever it is, the request's caller gets it
+    except BaseException as raised:  # noqa: ASYNC103, BLE001 # the request's caller gets it, whatever it is
         return raised  # noqa: ASYNC104 # the request is settled with it, or `expect` raises it
     finally:
         del lost, cause  # the exception's traceback keeps this frame alive, and everything it refers to
 
 
 class _Expected(Generic[K, T]):
-    """The block of `FutureMap.expect`. With `contextlib.contextmanager` it would take three times as long."""
+    """The block of `FutureMap.expect`. With `contextlib.contextmanager`, it would take three times as long."""
 
     __slots__ = ("_future", "_given", "_key", "_map")
 
     _map: FutureMap[K, Any]
     _key: K
-    _given: Any  # a future or None; checked on entering
+    _given: Any  # a future, or None; checked on entering
     _future: Future[T]
 
     @enable_ki_protection
@@ -353,7 +355,7 @@ class _Expected(Generic[K, T]):
                 )
             if not future.is_done():
                 future._claim(current_trio_token(), "registered")
-            return future  # type: ignore[no-any-return] # whatever type of future it is
+            return future  # type: ignore[no-any-return] # it may be any subclass of Future
         finally:
             del self, given, future
 
@@ -374,7 +376,7 @@ class _Expected(Generic[K, T]):
     def __aenter__(self) -> NoReturn:
         self._refuse("async with")
 
-    __aexit__ = __aenter__  # Python looks for it first, and never calls it
+    __aexit__ = __aenter__  # Python wants it to exist, but never calls it
 
     def _refuse(self, how: str) -> NoReturn:
         raise TypeError(
