@@ -461,7 +461,7 @@ async def test_a_result_passed_twice_counts_once(nursery: trio.Nursery) -> None:
     one, other = pending(2)
     waiting = ResultCapture.start_soon(nursery, wait_all, [one, other, one])
     iterator = as_completed([one, other, one])
-    assert repr(iterator) == "<as_completed: 2 results left, 0 of them done>"
+    assert repr(iterator) == "<as_completed: 2 left, 0 of them done>"
     await wait_all_tasks_blocked()
     assert one.statistics().waiters == 2
     nursery.start_soon(set_all, [other, one])

@@ -1,12 +1,12 @@
-"""Run a few functions at once, and return all of their values, or the first one.
+"""Run several functions at once, and return all of their values, or the first one.
 
 Every call here owns a nursery, so nothing outlives the call. As with Trio's strict nurseries, exceptions come out in an
 exception group, which names the call. If the call was cancelled from outside and nothing else went wrong, it raises a
 plain `trio.Cancelled`.
 
-No value is lost: whatever a function returns, the call returns or passes to ``discard``. No exception is lost either:
-only failed attempts of `first_success` may be dropped, and only if they failed on their own, not because they were
-cancelled.
+No value is lost: whatever a function returns, the call either returns it or passes it to ``discard``. No exception is
+lost either, except those of failed attempts in `first_success`, and only if they failed on their own, not because they
+were cancelled.
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ async def gather(*fns: Fn[Any]) -> tuple[Any, ...]:
     The first exception cancels the rest. This is always a checkpoint.
 
     Args:
-        fns: Async functions without arguments; use `functools.partial`, or a lambda, to pass some.
+        fns: Async functions that take no arguments; to pass arguments, use `functools.partial` or a lambda.
 
     Returns:
         A tuple of their values. For up to eight functions, each value has its own type.
@@ -113,7 +113,7 @@ async def _store(values: dict[int, Any], index: int, fn: Fn[Any]) -> None:
 
 
 def checked(fn: object, awaitable: Awaitable[T]) -> Awaitable[T]:
-    """Return what a call of an async function returned, or raise the `TypeError` for one that isn't async."""
+    """Return what a function returned, or raise a `TypeError` if it can't be awaited."""
     if not hasattr(type(awaitable), "__await__"):
         refuse_unawaitable(fn, awaitable)
     return awaitable
@@ -149,12 +149,12 @@ async def gather_outcomes(
 async def gather_outcomes(*fns: Fn[T]) -> tuple[Out[T], ...]: ...
 @enable_ki_protection
 async def gather_outcomes(*fns: Fn[Any]) -> tuple[Out[Any], ...]:
-    """Run async functions concurrently, wait until all have ended, and return how each of them ended.
+    """Run async functions concurrently, wait until all of them have ended, and return how each of them ended.
 
     An `Exception` in one of them doesn't cancel the others. This is always a checkpoint.
 
     Args:
-        fns: Async functions without arguments; use `functools.partial`, or a lambda, to pass some.
+        fns: Async functions that take no arguments; to pass arguments, use `functools.partial` or a lambda.
 
     Returns:
         An `outcome.Value` or `outcome.Error` for each, in the order given.
@@ -162,7 +162,8 @@ async def gather_outcomes(*fns: Fn[Any]) -> tuple[Out[Any], ...]:
     Raises:
         TypeError: If a function isn't callable, or is a coroutine object. Nothing is started, and every coroutine that
             you passed is closed.
-        BaseExceptionGroup: With whatever isn't an `Exception`, such as a `KeyboardInterrupt`; it cancels the rest.
+        BaseExceptionGroup: If a function raised something that isn't an `Exception`, such as a `KeyboardInterrupt`.
+            This cancels the rest.
     """
     _check_functions(fns, "gather_outcomes")
     async with FanOutNursery("gather_outcomes") as nursery:
@@ -225,16 +226,16 @@ async def race(*fns: Fn[T], discard: Discard[T] = None) -> T: ...
 async def race(*fns: Fn[Any], discard: Discard[Any] = None) -> Any:
     """Run async functions concurrently, and return the value of the first to finish; the rest are cancelled.
 
-    The first to finish wins, in exact order of completion, whether it returns a value or raises an exception. If a
-    function raises something while it is being cancelled, that isn't lost: the call raises it instead of returning the
-    value.
+    The first to finish wins, whether it returns a value or raises an exception. If a function raises something while it
+    is being cancelled, that isn't lost: the call raises it instead of returning the value. This is always a checkpoint.
 
     Args:
-        fns: Async functions without arguments, at least one. A function isn't called if another one finishes before it
-            begins.
-        discard: A function, sync or async, that is called with each value that isn't returned: ``discard=close`` closes
-            a connection that was opened too late. It runs in the task that made the value, which may be cancelled. If
-            the call itself raises, the first value is discarded too, in the caller's task.
+        fns: At least one async function that takes no arguments. A function isn't called if another one finishes before
+            it begins.
+        discard: A sync or async function that is called with each value that isn't returned. For example,
+            ``discard=close`` closes a connection that was opened too late. It runs in the task that produced the value,
+            which may be cancelled. If ``race`` itself raises an exception, the first value is discarded too, in the
+            caller's task.
 
     Returns:
         The value of the first function to finish.
@@ -352,26 +353,27 @@ async def first_success(
 
     All of them start at once, or, with ``stagger``, one after another: the next one starts after that many seconds, or
     when one of the others fails, whichever comes first. This is the staggered start of RFC 8305 (Happy Eyeballs),
-    section 5.
+    section 5. The call is always a checkpoint.
 
     Args:
-        fns: Async functions without arguments, at least one. A function isn't called if another one succeeds before it
-            begins.
-        stagger: Seconds between two starts; None starts all at once.
+        fns: At least one async function that takes no arguments. A function isn't called if another one succeeds before
+            it begins.
+        stagger: The seconds between two starts; None means that all start at once.
         catch: The exception types that count as a failed attempt: a subclass of `Exception`, or a tuple of those. An
             exception group counts if everything in it matches. Any other exception ends the call.
         discard: As for `race`.
 
     Returns:
-        The first value that a function returned. Attempts that failed on their own are then dropped. If a function
-        raises something because it is being cancelled, the call raises that instead of returning the value.
+        The value of the first function to succeed. The exceptions of attempts that failed on their own are dropped. If
+        a function raises something because it is being cancelled, the call raises that instead of returning the value.
 
     Raises:
         ValueError: If there are no functions, or ``stagger`` is negative or NaN.
-        TypeError: If a function isn't callable, or is a coroutine object. Nothing is started, and every coroutine that
-            you passed is closed. Also if ``stagger``, ``catch`` or ``discard`` has the wrong type.
-        ExceptionGroup: If every function failed: all their exceptions, in the order of the functions.
-        BaseExceptionGroup: With the exceptions that ended the call, because ``catch`` doesn't match them.
+        TypeError: If a function isn't callable, or is a coroutine object, or if ``stagger``, ``catch`` or ``discard``
+            has the wrong type. Nothing is started, and every coroutine that you passed is closed.
+        ExceptionGroup: If every function failed. It contains all of their exceptions, in the order of the functions.
+        BaseExceptionGroup: If a function raised something that ``catch`` doesn't match, or ``discard`` raised
+            something.
     """
     _check_functions(fns, "first_success", least=1)
     seconds = _checked_stagger(stagger)
@@ -380,7 +382,7 @@ async def first_success(
 
 
 class _Attempts(Generic[T]):
-    """The attempts of one `race` or `first_success`; the first that counts ends the others."""
+    """The attempts of one `race` or `first_success`. The first one that counts ends the others."""
 
     def __init__(self, catch: tuple[type[Exception], ...], discard: Discard[T], call: str) -> None:
         if discard is not None and not callable(discard):
@@ -392,7 +394,7 @@ class _Attempts(Generic[T]):
         self._discard = discard
         self._call = call
         self._decided = False
-        self._ended = trio.Semaphore(0)  # counts attempts whose end hasn't started another one yet
+        self._ended = trio.Semaphore(0)  # how many attempts have ended without starting another one yet
         self._values: list[T] = []  # the winner's, once there is one
         self._failures: dict[int, BaseException] = {}
 
@@ -406,8 +408,8 @@ class _Attempts(Generic[T]):
                     nursery.start_soon(self._attempt, nursery.cancel_scope, index, fn, name=task_name(fn))
                     if stagger is not None:
                         with trio.move_on_after(stagger):
-                            await self._ended.acquire()  # only one of them, so each failure starts one more attempt
-        except BaseException as error:  # noqa: ASYNC103, BLE001 # raised below, outside of this block, so that a Cancelled there doesn't get it as a context
+                            await self._ended.acquire()  # takes only one, so each failure starts one more attempt
+        except BaseException as error:  # noqa: ASYNC103, BLE001 # raised below, since a Cancelled that `discard` gets in here would have it as its context
             failure = error
         try:
             if failure is not None:
@@ -419,7 +421,7 @@ class _Attempts(Generic[T]):
         finally:
             del self, failure
 
-    @enable_ki_protection  # or Ctrl-C could come between the function's return and the storing of its value
+    @enable_ki_protection  # otherwise Ctrl-C could come between the function's return and the storing of its value
     async def _attempt(self, scope: trio.CancelScope, index: int, fn: Fn[T]) -> None:
         try:
             if self._decided:
@@ -455,7 +457,7 @@ class _Attempts(Generic[T]):
                 await returned
 
     async def _discard_winner(self, failure: BaseException) -> BaseException:
-        """Discard the winner's value, and return the failure, together with whatever discarding it raised."""
+        """Discard the winner's value, if any. Return the failure, in a group with whatever `discard` raised."""
         more: BaseException | None = None
         try:
             if self._values:
@@ -476,13 +478,13 @@ async def _unprotected(fn: Fn[T]) -> T:
 
 
 class FanOutNursery:
-    """A strict nursery whose exception groups name the call, and that raises a plain `trio.Cancelled` if cancelled.
+    """A strict nursery whose exception groups name the call, and which, if cancelled, raises a plain `trio.Cancelled`.
 
     Not a generator: contextlib's frames would keep a cancelled call in a reference cycle.
 
     Args:
-        call: The name of the call that opens it.
-        decided: Returns whether the call itself has cancelled the nursery, because it has what it wants.
+        call: The name of the public function that opens it.
+        decided: Returns whether the call has cancelled the nursery itself, because it has what it needs.
     """
 
     __slots__ = ("_call", "_decided", "_manager", "_nursery")
@@ -507,7 +509,7 @@ class FanOutNursery:
         try:
             swallowed = await self._manager.__aexit__(kind, error, traceback)  # noqa: ASYNC102 # as a nursery does
         except BaseExceptionGroup as group:
-            if is_cancellation(group):  # they come from a scope outside, so this raises one that stands for all of them
+            if is_cancellation(group):  # the cancellation comes from outside, so this raises a single one
                 await checkpoint_if_cancelled()  # noqa: ASYNC102 # its purpose is to raise a cancellation
             raise BaseExceptionGroup(f"{self._call} failed", [*group.exceptions]) from None
         else:

@@ -1,18 +1,19 @@
 """A frozen snapshot of a Trio run: which task is waiting for what, and which tasks can't go on.
 
-A snapshot holds numbers and text of limited length: no tasks, frames or values, and only weak references to results. So
-keeping one keeps nothing else alive.
+A snapshot holds only numbers, text of limited length, and weak references to results: no tasks, frames or values. So
+keeping a snapshot keeps nothing else alive.
 
-The set of tasks that can go on is a least fixed point. A task can go on if it gets what it needs: all of some nodes, or
-any of them. A node is a task, a result, or one of two nodes that stand for everything else:
+The set of tasks that can go on is a least fixed point. A task can go on if the nodes that it needs can: all of them,
+or, for some waits, any of them. A node is a task, a result, or one of two nodes that stand for everything else:
 
-- `OUTSIDE`: whatever happens on its own. Time passes, data arrives, a thread finishes its work for a task.
-- `ANY_HELPER`: whatever calls ``set_result``, ``event.set()`` or ``send``. It is available while any helper can go on.
+- `OUTSIDE`: whatever happens on its own: time passes, data arrives, a thread finishes its work for a task.
+- `ANY_HELPER`: whoever calls ``set_result``, ``event.set()`` or ``send``. This node can go on if any helper can.
 
-Tasks that can't be reached from there can't go on. We compute this twice. The strict reading counts other threads and
-signal handlers as helpers, since we can't know what they do, and lets any helper settle any result. If a task can't go
-on even then, that is proven (``!!``). The other reading counts only tasks of this run as helpers, and lets a result be
-settled only by those that promised to. If a task can't go on then, that is suspected (``??``).
+Tasks that can't be reached from these nodes can't go on. We compute this twice. The first time, other threads and
+signal handlers count as helpers, since we can't know what they do, and any helper may settle any result. If a task
+can't go on even then, that is proven (``!!``). The second time, only tasks of this run count as helpers, and a result
+that some tasks have promised to settle can only be settled by those. If a task can't go on then, that is suspected
+(``??``).
 """
 
 from __future__ import annotations
@@ -42,15 +43,15 @@ class TaskInfo:
         number: Its number in the dump, such as 3 for ``#3``.
         name: The task's name, or the captured call that it runs.
         parent: The number of the task whose nursery it runs in, or None for the main task and for system tasks.
-        state: What it is waiting for, in words.
-        file: The file of its own code that is waiting, or None if that isn't known.
-        line: The line in that file.
-        function: The function in that file.
+        state: What it is doing or waiting for, in words.
+        file: The file of the code of its own that is waiting or running, or None if that isn't known.
+        line: The line in that file, or None.
+        function: The function in that file, or None.
         results: The numbers of the pending results that it waits for.
         owes: The numbers of the pending results that it has to settle.
         needs: The numbers of the tasks that it waits for, if they are known.
-        verdict: ``!!`` if only a cancellation can help it; ``??`` if that is likely.
-        waited: For how many seconds `watch` has seen it wait, or None.
+        verdict: ``!!`` if only a cancellation can help it; ``??`` if that is likely; otherwise empty.
+        waited: How many seconds `watch` has seen it wait, or None.
         time_left: The seconds until a time limit of its own ends the wait, or None.
     """
 
@@ -78,7 +79,7 @@ class ResultInfo:
         number: Its number, counted from 1.
         name: The call that it captures, or its type and number.
         owners: The numbers of the tasks that have to settle it, if they are known.
-        owed: Which task will settle it, as a relative clause: ``which task #2 runs``.
+        owed: How it will be settled, as a relative clause: ``which task #2 runs``.
         waiters: The numbers of the tasks that wait for it.
     """
 
@@ -110,14 +111,14 @@ class Snapshot:
         return () if info is None else tuple(self.tasks[number - 1] for number in info.waiters)
 
     def owner_of(self, result: ResultBase[Any]) -> TaskInfo | None:
-        """Return the task that has to settle a result, or None if we don't know it; if there are several, the first."""
+        """Return the task that has to settle a result, or the first of several; None if it isn't known."""
         info = self._info_of(result)
         return None if info is None or not info.owners else self.tasks[info.owners[0] - 1]
 
     def deadlocks(self) -> tuple[tuple[TaskInfo, ...], ...]:
-        """Return the groups of tasks that hold each other up, and the single tasks that nobody can help.
+        """Return the groups of tasks that wait for each other, and each task on its own that nobody can help.
 
-        They are the root causes of what can't go on, proven or suspected; other tasks may be waiting for them.
+        They are the root causes of why tasks can't go on, proven or suspected. Other tasks may be waiting for them.
         """
         stuck = {task.number: list(task.needs) for task in self.tasks if task.verdict}
         for number, needs in stuck.items():
@@ -151,7 +152,7 @@ class Need(NamedTuple):
 
 
 def reached(needs: Mapping[object, Need], helpers: Iterable[object]) -> set[object]:
-    """Return the nodes that can go on. `ANY_HELPER` can if at least one of the ``helpers`` can."""
+    """Return the nodes that can go on. `ANY_HELPER` can go on if at least one of the ``helpers`` can."""
     waiting: dict[object, int] = {}
     dependents: defaultdict[object, list[object]] = defaultdict(list)
     able: list[object] = [OUTSIDE]
@@ -197,8 +198,8 @@ def components(graph: Mapping[int, Sequence[int]]) -> list[list[int]]:
 
 
 def _postorder(graph: Mapping[int, Sequence[int]]) -> list[int]:
-    """Return the nodes in the order in which a depth-first search leaves them."""
-    left: list[int] = []
+    """Return the nodes in the order in which a depth-first search leaves them, also known as postorder."""
+    postorder: list[int] = []
     seen: set[int] = set()
     for start in graph:
         stack = [(start, iter(graph[start]))] if start not in seen else []
@@ -207,9 +208,9 @@ def _postorder(graph: Mapping[int, Sequence[int]]) -> list[int]:
             node, following = stack[-1]
             after = next((one for one in following if one not in seen), None)
             if after is None:
-                left.append(node)
+                postorder.append(node)
                 stack.pop()
             else:
                 seen.add(after)
                 stack.append((after, iter(graph[after])))
-    return left
+    return postorder

@@ -1,11 +1,11 @@
-"""Makes a `Snapshot` of a Trio run.
+"""Takes a `Snapshot` of a Trio run.
 
-Taking it changes nothing: no task, no result, no registration.
+This changes nothing: no task, no result, no registration.
 
 - A task has to settle a future if it is inside the future's ``must_set`` block, or if it is the reader of a `FutureMap`
   in which the future is registered. We find such a block by the method that will be called at its end: the coroutine
   holds a reference to it.
-- A task is running, and not asleep, if its outermost frame is on the stack of a thread.
+- A task is running, rather than asleep, if its outermost frame is on the stack of a thread.
 - What a task is waiting for is determined by its innermost call to a triores or Trio function.
 """
 
@@ -56,8 +56,8 @@ if TYPE_CHECKING:
 
     from ._runs import Run
 
-_FEW = 3  # how many of several results to name
-_LONG = 200  # characters of a name
+_FEW = 3  # how many results of a wait to name, at most
+_LONG = 200  # characters that a name may have
 
 
 @dataclass
@@ -66,7 +66,7 @@ class _Result:
 
     result: ResultBase[Any]
     number: int
-    label: str  # the type and number of a future; the call of a capture, filled in when it is needed
+    label: str  # for a future, its type and number; for a capture, its call, filled in when it is needed
     request: str = ""
     owners: dict[int, str] = field(default_factory=dict[int, str])  # numbers of tasks, and why each has to settle it
     waiters: list[int] = field(default_factory=list[int])  # numbers of tasks
@@ -90,14 +90,14 @@ class _Looked:
     task: Task
     number: int
     parent: int | None
-    time_left: float | None  # until a time limit of its own ends its wait
+    time_left: float | None  # seconds until a time limit of its own ends its wait
     name: str = ""
     owes: list[int] = field(default_factory=list[int])  # numbers of results
     place: Place | None = None
     library: list[Step] = field(default_factory=list[Step])  # the steps below the user's own code
 
     def held(self) -> list[Any]:
-        """What these steps hold."""
+        """Return everything that these steps hold."""
         return [held for step in self.library for held in step.held]
 
 
@@ -150,7 +150,7 @@ class _Reader:
             else:
                 looked.place = place_of(step.frame)
                 looked.library.clear()
-            if step.library == "trio":  # it holds nothing of ours
+            if step.library == "trio":  # Trio's code holds nothing of ours
                 continue
             held = step.held
             self._find_debts(held, looked.number)
@@ -256,7 +256,7 @@ class _Reader:
                 return _Wait(f"waits for a thread{where}", kind="thread")
         return None
 
-    def _wait_in_trio(self, looked: _Looked) -> _Wait:  # a table, as code
+    def _wait_in_trio(self, looked: _Looked) -> _Wait:
         codes = [step.frame.f_code for step in looked.library if step.library == "trio"]
         call = next((code for code in codes if code not in _ON_THE_WAY), None)
         if _LOCK in codes and call in (_LOCK, _CONDITION):
@@ -397,7 +397,7 @@ class _Reader:
         if self._run.now is None:
             return None
         left = deadline_of(task) - self._run.now
-        return left if 0 < left < inf else None  # one that has expired has already ended what it could
+        return left if 0 < left < inf else None  # a time limit that has expired won't end anything else
 
     def _waited(self, task: Task) -> float | None:
         seen = watched.get(task)
@@ -431,12 +431,12 @@ def _tasks_below(root: Task) -> Iterator[tuple[Task, Task | None]]:
 
 
 def _entered(held: Sequence[Any]) -> Iterator[Any]:
-    """Yield our own ``with`` blocks that a coroutine is inside of."""
+    """Yield the ``with`` blocks of triores that a coroutine is inside of."""
     ends = {one for one in held if type(one) is FunctionType}
     for one in held:
         block: Any = one.__self__ if type(one) is MethodType else one
         if block is one and not (ends and _is(one, *_BLOCKS, *_CONTEXTLIB) and _end_of(one) in ends):
-            continue  # before Python 3.14, a coroutine holds a bound method; since then, a function and the block
+            continue  # before Python 3.14, a coroutine holds the bound method; since then, the function and the block
         if _is(block, *_BLOCKS):
             yield block
         elif _is(block, *_CONTEXTLIB):
@@ -448,7 +448,7 @@ def _end_of(block: object) -> object:
 
 
 def _entered_in(block: Any) -> Iterator[Any]:
-    """Yield our own blocks that one of contextlib's has entered: an exit stack, or the generator of another block."""
+    """Yield the blocks of triores that a block of contextlib has entered, such as an exit stack."""
     if hasattr(block, "gen"):
         yield from _entered(held_by(block.gen))
     yield from _entered([method for _, method in _any(list(getattr(block, "_exit_callbacks", ())))])
@@ -460,12 +460,12 @@ def _any(obj: Any) -> Any:
 
 
 def _is(obj: object, *types: type[Any]) -> bool:
-    """`isinstance`, without asking an object for its ``__class__``, which may run any code."""
+    """Like `isinstance`, but doesn't ask the object for its ``__class__``, which could run any code."""
     return issubclass(type(obj), types)
 
 
 def _call_in(library: Sequence[Step]) -> str:
-    """Return the public triores call that a task sleeps in, or an empty string."""
+    """Return the public triores function that a task sleeps in, or an empty string."""
     for step in library:
         if step.library == "triores":
             name = step.frame.f_code.co_name
@@ -505,7 +505,7 @@ def _code_of(function: Any) -> CodeType:
     return code
 
 
-# As Any, or pyright would complain about partly unknown types.
+# These are Any, or pyright would complain about partly unknown types.
 _AnyCapture: Any = ResultCapture
 _AnySender: Any = trio.MemorySendChannel
 _AnyReceiver: Any = trio.MemoryReceiveChannel
@@ -537,7 +537,7 @@ _ENDED_BY_HELPER = {
     _code_of(_AnySender.send): "waits for room in a memory channel",
     _code_of(trio.lowlevel.ParkingLot.park): "is parked",
 }
-_ON_THE_WAY = {  # these call one of the others
+_ON_THE_WAY = {  # functions that only call one of the others
     _code_of(trio.Lock.__aenter__),
     _code_of(trio.CapacityLimiter.acquire),
     _code_of(trio.Condition.acquire),

@@ -2,23 +2,24 @@
 
 The rules that this file owns, and that the rest of triores relies on:
 
-- A result is pending, then done, and never changes again. `ResultBase._settle` is the only code that makes the change.
-  It is protected from ``KeyboardInterrupt`` as a whole: Ctrl-C comes before it or after it, so no waiter sleeps on a
-  done result.
-- It stores the outcome, then notifies the waiters, then runs the callbacks, so all of them find the result done.
-- Reading changes nothing. The original exception is only raised if that is harmless, and with the traceback it had when
-  the result was settled. A stored `trio.Cancelled` never escapes its own cancel scope.
+- A result is pending, then done, and then never changes again. `ResultBase._settle` is the only code that makes the
+  change. All of it is protected from ``KeyboardInterrupt``: Ctrl-C comes before it or after it, so no waiter sleeps on
+  a done result.
+- It stores the outcome, then notifies the waiters, then runs the callbacks, so all of them find that the result is
+  done.
+- Reading changes nothing. The original exception is only raised if that is harmless, and it then has the traceback that
+  it had when the result was settled. A stored `trio.Cancelled` never escapes its own cancel scope.
 - A result belongs to one Trio run, and only that run's thread may change it. Waiters are registered only once the
   result belongs to their run, so they are notified in the right thread.
 - However a wait ends, it removes whatever it registered.
 - A failed result holds its exception, whose traceback holds frames. So no frame that the exception passes through may
   keep a reference to the result, or dropping the last outside reference to the result wouldn't free it.
 
-You can look up which task is waiting for which result, and it costs nothing unless you do:
+The debugging tools can look up which task is waiting for which result. This costs nothing unless they do:
 
 - A task that sleeps in one of our waits says so in its ``custom_sleep_data``, which Trio resets when it wakes the task.
-  It holds the result itself; or a `triores._wait.CountDown`, if the task waits for all of several ``results``; or, if
-  it waits for the next of several, the `triores._wait.Arrivals` that is registered on them.
+  That is the result itself; or a `triores._wait.CountDown`, if the task waits for all of several ``results``; or, if it
+  waits for the next of several, the `triores._wait.Arrivals` that is registered on them.
 - The method ``_awaited`` of the first two returns the results that such a task needs: all of them.
 - `ResultBase._owner` is the task that will settle a result: for a capture, the task that runs it.
 """
@@ -65,11 +66,11 @@ class Listener(Protocol):
     """A waiter that is called with the result."""
 
     def settled(self, result: Any, /) -> None:
-        """React to the result being done. Must not raise."""
+        """React to the result being done. This must not raise an exception."""
 
 
-# Whatever is notified, synchronously and in order of registration, when a result is settled. A task that waits for a
-# single result sleeps on a bare event: wrapping it in an object would make a future 6% slower.
+# Waiters are notified when a result is settled, synchronously and in order of registration. A task that waits for a
+# single result sleeps on a bare event: wrapping the event in an object would make a future 6% slower.
 Waiter: TypeAlias = "trio.Event | Listener"
 
 
@@ -91,7 +92,7 @@ class ResultStatistics:
     """What `ResultBase.statistics` returns.
 
     Attributes:
-        waiters: How many waits are registered on the result: tasks, and iterators of `as_completed`.
+        waiters: How many waits are registered on the result, including iterators of `as_completed`.
         callbacks: How many callbacks are registered and haven't begun to run.
     """
 
@@ -100,15 +101,15 @@ class ResultStatistics:
 
 
 class ResultBase(Generic[T_co]):
-    """The read side that `Future` and `ResultCapture` share.
+    """What `Future` and `ResultCapture` have in common: reading a result and waiting for it.
 
-    Use it in annotations if a function takes or returns either of them. It is covariant: a ``ResultBase[bool]`` is a
-    ``ResultBase[int]``.
+    Use it in annotations for functions that take or return either of them. It is covariant: a ``ResultBase[bool]`` is a
+    ``ResultBase[int]``, too.
 
     A result belongs to the Trio run it was made in. If it was made outside of any run, it belongs to the first run that
-    waits for it, registers a callback on it or starts it. Once that run has ended, the result is free again. Other
-    threads and other runs can read the result. If they try to change it, or to wait for it while it is pending, they
-    get a `RuntimeError` that shows the right call, and nothing changes.
+    waits for it, registers a callback on it or starts it. Once that run has ended, the result can belong to another
+    one. Other threads and other runs can read the result. If they try to change it, or to wait for it while it is
+    pending, they get a `RuntimeError` that shows the right call, and nothing changes.
     """
 
     __slots__ = ("__weakref__", "_outcome", "_token", "_traceback", "_waiter")
@@ -117,8 +118,8 @@ class ResultBase(Generic[T_co]):
     _AGAIN: ClassVar[str] = "was already settled, and a result can only be settled once; check 'result.is_done()' first"
 
     _outcome: Outcome[T_co] | None  # None while pending
-    _traceback: TracebackType | None  # the exception's, as it was when the result was settled
-    _waiter: Waiter | None  # to be notified; a `_Crowd` if there are several
+    _traceback: TracebackType | None  # the exception's traceback, as it was when the result was settled
+    _waiter: Waiter | None  # the one to notify; a `_Crowd` if there are several
     _token: TrioToken | None  # the run that the result belongs to
 
     def __init__(self) -> None:
@@ -132,7 +133,7 @@ class ResultBase(Generic[T_co]):
     def __await__(self) -> Generator[Any, Any, T_co]:
         """Wait until the result is done, then return its value or raise its exception, as `unwrap` does.
 
-        It's as if you had done the work right here. Cancelling the wait cancels only the wait. This is always a
+        It's as if you had done the work right here. Cancelling this cancels only the wait, not the work. It is always a
         checkpoint.
 
         Returns:
@@ -153,8 +154,8 @@ class ResultBase(Generic[T_co]):
     def unwrap(self) -> T_co:
         """Return the value, or raise the original exception.
 
-        The exception is raised as it was when the result was settled, however often you read it: its traceback and
-        context don't grow. Some exceptions would do harm in another task, and become the cause of a
+        However often you read it, the exception is raised as it was when the result was settled: its traceback and
+        context don't grow. Some exceptions would do harm in another task, so they are raised as the cause of a
         `TaskFailedException` instead: those that aren't an `Exception`, such as a `KeyboardInterrupt`, and
         `StopIteration` and `StopAsyncIteration`.
 
@@ -165,7 +166,7 @@ class ResultBase(Generic[T_co]):
             TaskNotDoneException: If the result is still pending.
             TaskCancelledException: If it was cancelled; the original exception is the cause.
             BaseException: The original exception.
-            TaskFailedException: If the original exception, which is the cause, must not be raised here.
+            TaskFailedException: If the original exception, which is the cause, would do harm here.
         """
         outcome = self._outcome
         if type(outcome) is Value:
@@ -181,11 +182,11 @@ class ResultBase(Generic[T_co]):
         try:
             raise error.with_traceback(self._traceback)
         finally:
-            _set_context(error, context)  # or readers would see which exceptions other readers were handling
+            _set_context(error, context)  # otherwise readers would see what other readers were handling
             del self, outcome, error, context
 
     def result(self) -> T_co:
-        """Return the value. Like `unwrap`, but a failure is always raised as a `TaskFailedException`.
+        """Return the value, or raise a `TaskFailedException` from the original exception. See also `unwrap`.
 
         Returns:
             The value that the task returned, or that the future was set to.
@@ -214,7 +215,7 @@ class ResultBase(Generic[T_co]):
 
     @property
     def outcome(self) -> Value[T_co] | Error:
-        """The outcome. Each access makes a new object, so each of them can be unwrapped.
+        """The outcome. Each access makes a new object, which can be unwrapped once.
 
         Raises:
             TaskNotDoneException: If the result is still pending.
@@ -247,7 +248,7 @@ class ResultBase(Generic[T_co]):
 
     @property
     def trio_token(self) -> TrioToken | None:
-        """The Trio run that the result belongs to, or None if it doesn't belong to one yet.
+        """The token of the Trio run that the result belongs to, or None if it doesn't belong to one yet.
 
         It stays the same after the run has ended, until the result is used elsewhere.
         """
@@ -265,8 +266,8 @@ class ResultBase(Generic[T_co]):
     async def wait_done(self) -> None:
         """Wait until the result is done.
 
-        This never raises the exception that the result ended with. Cancelling the wait cancels only the wait. It is
-        always a checkpoint.
+        This never raises the exception that the result ended with. Cancelling this cancels only the wait, not the work.
+        It is always a checkpoint.
 
         Raises:
             RuntimeError: If the result is pending and belongs to another Trio run, or there is no Trio run here.
@@ -289,13 +290,13 @@ class ResultBase(Generic[T_co]):
             del self
 
     def add_done_callback(self, fn: Callable[[Self], object], /, *, context: contextvars.Context | None = None) -> None:
-        """Call ``fn(self)`` once, when the result is done; immediately if it already is.
+        """Call ``fn`` with this result once it is done, or immediately if it already is.
 
         Callbacks run in the Trio thread, inside the call that settles the result, in order of registration, after the
         outcome has been stored and the waiters have been woken. If a callback itself settles a result, that result's
         callbacks run right after the first callback returns. Ctrl-C is held back until the last callback has returned.
 
-        If a callback raises an `Exception`, it is logged to the logger ``triores``, and everything goes on. Anything
+        If a callback raises an `Exception`, it is logged by the logger ``triores``, and everything goes on. Anything
         else, such as a `SystemExit`, is raised by the call that settled the result, once all callbacks have run.
 
         Args:
@@ -304,7 +305,7 @@ class ResultBase(Generic[T_co]):
                 the callback runs, the callback gets a copy of it.
 
         Raises:
-            TypeError: If ``fn`` isn't callable, or is an async function.
+            TypeError: If ``fn`` isn't callable or is an async function, or ``context`` isn't a context.
             RuntimeError: If the result is pending and belongs to another Trio run, or there is no Trio run here.
         """
         context = contextvars.copy_context() if context is None else context
@@ -313,10 +314,10 @@ class ResultBase(Generic[T_co]):
 
     @enable_ki_protection
     def remove_done_callback(self, fn: Callable[[Self], object], /) -> int:
-        """Remove all registrations of a callback that haven't begun to run.
+        """Remove a callback, however often it was added. Calls that have already begun aren't affected.
 
         Returns:
-            How many registrations were removed.
+            How many times it was removed.
 
         Raises:
             RuntimeError: If the result is pending and belongs to another Trio run.
@@ -329,7 +330,7 @@ class ResultBase(Generic[T_co]):
         removed = [callback for callback in (*queued, *registered) if callback.fn == fn]
         for callback in removed:
             self._unregister(callback)
-            callback.fn = nothing  # it may be in the queue already
+            callback.fn = nothing  # in case it is in the queue already
         return len(removed)
 
     # ---- hooks for the other modules
@@ -378,7 +379,7 @@ class ResultBase(Generic[T_co]):
 
     @enable_ki_protection
     def _notify(self) -> None:
-        waiter, self._waiter = self._waiter, None  # detached first, as finalizers may unregister at any time
+        waiter, self._waiter = self._waiter, None  # detached first, since finalizers may unregister any time
         if type(waiter) is trio.Event:
             waiter.set()
         elif waiter is not None:
@@ -387,10 +388,10 @@ class ResultBase(Generic[T_co]):
                 calls.run()
 
     def _register(self, waiter: Waiter, run: TrioToken, what: str = "waited for") -> bool:
-        """Register a waiter of the current run, to be notified when the result is done. Registering twice counts once.
+        """Register a waiter of the current run, to be notified when the result is done. A second time has no effect.
 
         Returns:
-            False, with nothing registered, if the result is already done.
+            Whether the waiter was registered; False if the result is already done.
         """
         crowd: _Crowd | None = None
         if self._outcome is None:
@@ -440,7 +441,7 @@ class ResultBase(Generic[T_co]):
         return is_cancellation(error)
 
     def _done(self) -> Outcome[T_co]:
-        """Every read of a failure goes through this, and nothing else does: `triores.pytest_plugin` replaces it."""
+        """Return the outcome. Every read of a failure goes through this, so `triores.pytest_plugin` replaces it."""
         if self._outcome is None:
             raise TaskNotDoneException(self)
         return self._outcome
@@ -460,7 +461,7 @@ class ResultBase(Generic[T_co]):
                     self._token = run
 
     def _refuse_elsewhere(self, token: TrioToken, what: str) -> None:
-        """Raise the error for a call from outside the run that the result belongs to, unless that run has ended."""
+        """Raise the error for a call from outside the result's run; if that run has ended, let go of it instead."""
         if not call_soon(token, nothing):
             with _claiming:
                 if self._token is token:
@@ -493,15 +494,15 @@ class ResultBase(Generic[T_co]):
         return copied, ((outcome.error, None) if isinstance(outcome, Error) else (None, outcome.value))
 
     def _work(self) -> str:
-        """What failed, in messages; a capture shows the call."""
+        """Return what messages call this result. A capture shows its call."""
         return f"this {type(self).__name__}"
 
     def _name(self) -> str:
-        """A shorter form of the same, for use inside other messages."""
+        """Return a shorter form of the same, for use inside other messages."""
         return type(self).__name__
 
     def _routine_str(self) -> str:
-        """What ``format(result, "#")`` adds."""
+        """Return what ``format(result, "#")`` adds to the repr."""
         return ""
 
     def _shown_outcome(self) -> str:
@@ -546,7 +547,7 @@ def current_trio_token() -> TrioToken:
 
 
 def call_soon(run: TrioToken, fn: Callable[..., object], *args: object) -> bool:
-    """Have a run call a function soon. Return False if it has ended, or crashed, which has closed its sockets."""
+    """Have a run call a function soon. Return False if the run has ended or crashed; a crash closes its sockets."""
     try:
         run.run_sync_soon(fn, *args)
     except (trio.RunFinishedError, OSError):
@@ -555,6 +556,6 @@ def call_soon(run: TrioToken, fn: Callable[..., object], *args: object) -> bool:
 
 
 async def checkpoint() -> None:
-    """Trio's checkpoint, or a `RuntimeError` that says what is missing."""
+    """Run a checkpoint, or raise a `RuntimeError` that says what to do if there is no Trio run here."""
     current_trio_token()
     await trio.lowlevel.checkpoint()

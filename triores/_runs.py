@@ -1,7 +1,7 @@
-"""The Trio runs of this process, and everything that the dump uses of Trio beyond its public names.
+"""The Trio runs of this process, and everything that dumps need from Trio beyond its public names.
 
-Each private name is looked up when it is needed. If this version of Trio doesn't have it, the dump does without it, and
-says less.
+Each private name is looked up when it is needed. If this version of Trio doesn't have it, dumps do without it, and say
+less.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import trio
 if TYPE_CHECKING:
     from trio.lowlevel import Task, TrioToken
 
-NEXT_STEP = "_next_send_fn"  # of a task: set if it's about to run; its abort function won't do: cancelling removes it
+NEXT_STEP = "_next_send_fn"  # of a task: set if it's about to run. The abort function won't do: cancelling removes it
 COUNTER = "_counter"  # of a task: its age
 SCHEDULE_POINTS = "_schedule_points"  # of a task: how often it has run
 WAITS_AT_END = "_parent_waiting_in_aexit"  # of a nursery
@@ -28,15 +28,15 @@ ROOT, TOKEN, IS_GUEST = "init_task", "trio_token", "is_guest"  # of a runner, th
 
 
 class Run(NamedTuple):
-    """A Trio run that can be looked at."""
+    """A Trio run that can be inspected."""
 
     root: Task
     now: float | None  # by its clock, or None if the clock fails
-    is_guest: bool  # if so, its host may do something for its tasks
+    is_guest: bool  # if so, the host loop may also do something for its tasks
 
 
 def run_here() -> Run | None:
-    """Return the run of this thread, or None if it has none, or if the run is a guest and its host is running."""
+    """Return this thread's run; None if there is none, or if Trio is a guest and the host loop has control."""
     try:
         root = trio.lowlevel.current_root_task()
     except RuntimeError:
@@ -46,7 +46,7 @@ def run_here() -> Run | None:
 
 
 def all_runs(token: TrioToken | None = None) -> list[Run]:
-    """Return the runs of this process that can be found, or only the run of a token."""
+    """Return all runs of this process that can be found; if a token is given, only its run."""
     found: list[Run] = []
     for runner in _runners():
         root: Any = getattr(runner, ROOT, None)
@@ -57,14 +57,14 @@ def all_runs(token: TrioToken | None = None) -> list[Run]:
 
 
 def _runners() -> list[Any]:
-    # By `type`, since `isinstance` would ask each object for its `__class__`, and that may be anybody's code.
+    # This uses `type`, since `isinstance` would ask each object for its `__class__`, and so could run anybody's code.
     return [one for one in gc.get_objects() if type(one).__name__ == RUNNER and type(one).__module__ == MODULE]
 
 
 def _now(clock: Any) -> float | None:
     try:
         return float(clock())
-    except Exception:  # noqa: BLE001 # it may be anybody's clock
+    except Exception:  # noqa: BLE001 # the user may have passed any clock
         return None
 
 
@@ -78,7 +78,7 @@ def age_of(task: Task) -> Any:
 
 
 def is_asleep(task: Task) -> bool | None:
-    """Return whether a task is asleep; None if we can't know."""
+    """Return whether a task is asleep, or None if we can't know."""
     try:
         return getattr(task, NEXT_STEP) is None
     except AttributeError:
@@ -96,7 +96,7 @@ def waits_at_end_of(nursery: trio.Nursery) -> bool:
 
 
 def deadline_of(task: Task) -> float:
-    """Return the earliest deadline that can still end a task's wait, of the scopes that the task itself has entered."""
+    """Return the earliest deadline that can still end a task's wait, among the scopes that the task has entered."""
     outside = getattr(task.parent_nursery, CANCEL_STATUS, None)
     status: Any = getattr(task, CANCEL_STATUS, None)
     deadline = inf

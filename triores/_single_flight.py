@@ -2,14 +2,14 @@
 
 The rules that this file owns:
 
-- A key is in the table exactly as long as its flight can be joined. Three things remove it, each before another task
-  can run: the flight is done, its last caller leaves, or the block of ``async with flights`` ends. So no caller gets a
-  result from before its call, and no caller joins a flight that is being cancelled. A flight removes only its own
-  entry, never that of a later flight.
-- Callers own their waits; the nursery owns the task. A caller that leaves doesn't cancel anything, unless it was the
-  last one. A caller that is already cancelled doesn't start anything.
-- A failure belongs to the callers. If the task raises something after the last of them has left, it belongs to nobody,
-  and stops here; only `KeyboardInterrupt` and the like propagate into the nursery.
+- A key is in the table for exactly as long as callers can join its flight, which is the task for that key. The key is
+  removed when the flight is done, when its last caller leaves, or when the block of ``async with flights`` ends; each
+  time, before any other task can run. So no caller gets a result from before its call, and no caller joins a flight
+  that is being cancelled. A flight removes only its own entry, never that of a later flight.
+- Callers own their waits; the nursery owns the task. A caller that leaves cancels nothing, unless it was the last one.
+  A caller that is already cancelled starts nothing.
+- A failure belongs to the callers. If the task raises something after the last of them has left, that belongs to
+  nobody, so it is dropped; only `KeyboardInterrupt` and the like propagate into the nursery.
 - It's a matter of chance which caller comes first, so nothing that belongs to the first caller may reach the others:
   neither its cancel scopes nor its context variables. Likewise, nothing that belongs to the last caller may reach the
   task that it cancels.
@@ -51,21 +51,21 @@ T = TypeVar("T")
 
 
 class SingleFlight(Generic[K, T]):
-    """One task for many callers: callers that ask for the same key at the same time share one call.
+    """Shares one call between all callers that ask for the same key at the same time.
 
     The task runs in a nursery, outside its callers' cancel scopes. Each caller waits in its own cancel scopes. If a
     caller is cancelled, only that caller leaves. When the last one leaves, the task is cancelled, and the next caller
     starts a new task without waiting for the old one to end.
 
     You can pass a nursery; otherwise, the tasks run in the nursery of the block ``async with flights:``. So you can
-    make flights before any Trio run, for example at the top of a module, and open them in each run. Once the block has
-    ended, you can enter it again. When it ends, it cancels the tasks that are still running, waits for them, and lets
-    the block's own exception through unchanged.
+    make a SingleFlight outside of any Trio run, for example at the top of a module, and open it in each run. Once the
+    block has ended, you can enter it again. When it ends, it cancels the tasks that are still running, waits for them,
+    and lets the block's own exception through unchanged.
 
-    The tasks see the context variables as they were when the nursery was passed, or the block entered: the first
+    The tasks see the context variables as they were when you passed the nursery, or entered the block: the first
     caller's own variables don't reach the others.
 
-    Results aren't kept: the first call after a task is done starts a new one. Put a cache in front if you want one.
+    Results aren't kept: the first call after a task is done starts a new one. If you want a cache, put one in front.
 
     Args:
         nursery: The nursery to run the tasks in: a Trio nursery, or an anyio task group that runs on Trio. It must stay
@@ -92,7 +92,7 @@ class SingleFlight(Generic[K, T]):
 
     def __init__(self, nursery: NurseryLike | None = None) -> None:
         self._flights: dict[K, _Flight[T]] = {}
-        self._block: AbstractAsyncContextManager[trio.Nursery] | None = None  # the nursery's, if it is our own
+        self._block: AbstractAsyncContextManager[trio.Nursery] | None = None  # the open block of our own nursery
         self._nursery: NurseryLike | None = None  # None while there is nowhere to run tasks
         if nursery is not None:
             check_nursery(nursery, "SingleFlight(nursery)")
@@ -127,13 +127,13 @@ class SingleFlight(Generic[K, T]):
         scope = nursery.cancel_scope
         self._flights.clear()
         try:
-            # In a separate task, or the exception that ends this block would become the context of the tasks'
-            # `trio.Cancelled`.
+            # This happens in a separate task. Otherwise the exception that ends this block would become the context of
+            # the tasks' `trio.Cancelled`.
             nursery.start_soon(_cancel, scope)
             scope.shield = True  # so that it catches the tasks' cancellations even if this task is cancelled too
             try:
                 await self._block.__aexit__(None, None, None)  # noqa: ASYNC102 # as a nursery does
-            except BaseExceptionGroup as group:  # of exceptions that flights don't suppress, such as KeyboardInterrupt
+            except BaseExceptionGroup as group:  # of what captures don't suppress, such as KeyboardInterrupt
                 own = None if error is None else _without_cancellations(error)
                 if own is None:
                     raise
@@ -144,12 +144,12 @@ class SingleFlight(Generic[K, T]):
             self._block = None
             del self, error, nursery, scope
 
-    @enable_ki_protection  # or Ctrl-C could come between joining a flight and the block that leaves it
+    @enable_ki_protection  # otherwise Ctrl-C could come between joining a flight and the block that leaves it
     async def run(self, key: K, fn: Callable[[Unpack[Ts]], Awaitable[T]], *args: Unpack[Ts]) -> T:
         """Run ``fn(*args)`` in a task, and share it with all callers that ask for the same key in the meantime.
 
-        If a task for the key is already running, the call joins it, and doesn't use ``fn`` and ``args``; so the key
-        must identify everything that the result depends on. ``fn`` must not call this for its own key: it would wait
+        If a task for the key is already running, the call joins it, and ignores ``fn`` and ``args``, so the key must
+        identify everything that the result depends on. ``fn`` must not call this for its own key: it would wait
         for itself, so it gets a `WaitCycleError`.
 
         Once the nursery's own cancel scope has been cancelled, calls no longer join tasks: each call starts one, which
@@ -160,12 +160,12 @@ class SingleFlight(Generic[K, T]):
         scope, the call neither starts nor joins a task. It is always a checkpoint.
 
         Args:
-            key: Identifies the result; anything hashable.
+            key: What identifies the result; anything hashable.
             fn: An async function.
             args: Its positional arguments; use `functools.partial` for others.
 
         Returns:
-            The value, the same object for each caller.
+            The value that ``fn`` returned. Each caller gets the same object.
 
         Raises:
             BaseException: The exception that the task raised, as if ``fn`` had been called here; see
@@ -223,7 +223,7 @@ class SingleFlight(Generic[K, T]):
 
 
 class _Flight(Generic[T]):
-    """An entry of the table. It is a waiter of its capture, so it knows that the capture is done before callers do."""
+    """An entry of the table. It is the first waiter of its capture, so it is notified before the callers are."""
 
     __slots__ = ("_flights", "_key", "_scope", "callers", "capture")
 
@@ -245,8 +245,8 @@ class _Flight(Generic[T]):
         if self.callers or self.capture.is_done():
             return
         self._forget()
-        # Not right here: the exception that this caller is handling would become the context of the task's
-        # `trio.Cancelled`.
+        # We don't cancel right here, since the exception that this caller is handling would become the context of the
+        # task's `trio.Cancelled`.
         cancel = partial(self._scope.cancel, reason="all callers of SingleFlight.run for this key were cancelled")
         trio.lowlevel.current_trio_token().run_sync_soon(cancel)
 
@@ -266,7 +266,7 @@ async def _cancel(scope: trio.CancelScope) -> None:  # noqa: ASYNC124 # it is st
 
 
 def _without_cancellations(error: BaseException) -> BaseException | None:
-    """Return what is left of a block's exception if its nursery was cancelled because a task failed."""
+    """Return what is left of a block's exception without the cancellations, or None."""
     if isinstance(error, BaseExceptionGroup):
         return cast("BaseExceptionGroup[BaseException]", error).split(trio.Cancelled)[1]
     return None if isinstance(error, trio.Cancelled) else error

@@ -1,7 +1,7 @@
-"""What tasks and threads are in the middle of: their frames, and what those hold.
+"""What tasks and threads are doing right now: their frames, and what those hold.
 
-We use `gc.get_referents` to read what a suspended coroutine holds. Its ``f_locals`` contain the same, but before Python
-3.13, reading them keeps every local variable alive as long as the frame.
+We use `gc.get_referents` to find out what a suspended coroutine holds. Its ``f_locals`` contain the same objects, but
+before Python 3.13, reading them keeps every local variable alive as long as the frame.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from trio.lowlevel import Task
 
-_MAX_FRAMES = 1000  # coroutines of one task, and frames of one thread
+_MAX_FRAMES = 1000  # how many coroutines of one task, or frames of one thread, to look at
 
 
 class Step(NamedTuple):
@@ -40,7 +40,7 @@ class Step(NamedTuple):
 
 
 def steps_of(task: Task) -> Iterator[Step]:
-    """Yield the coroutines that a task is inside of, and awaited generators, from the outermost inwards."""
+    """Yield the coroutines and awaited generators that a task is inside of, from the outermost inwards."""
     awaiting: Any = task.coro
     for _ in range(_MAX_FRAMES):
         frame, following = _frame_and_next(awaiting)
@@ -58,7 +58,7 @@ def _frame_and_next(awaiting: Any) -> tuple[FrameType | None, Any]:
         return awaiting.gi_frame, awaiting.gi_yieldfrom
     if hasattr(awaiting, "ag_frame"):
         return awaiting.ag_frame, awaiting.ag_await
-    # A wrapper, such as what `__await__` of a coroutine returns, or `asend` of an async generator.
+    # This is a wrapper, such as what a coroutine's `__await__` or an async generator's `asend` returns.
     return None, next((one for one in gc.get_referents(awaiting) if _has_frame(one)), None)
 
 
@@ -69,14 +69,14 @@ def _has_frame(obj: object) -> bool:
 def held_by(coroutine: object) -> list[Any]:
     """Return the local variables of a suspended coroutine, and what its ``with`` blocks will call."""
     held: list[Any] = gc.get_referents(coroutine)
-    held += gc.get_referents(*[one for one in held if type(one) is FrameType])  # before Python 3.11
+    held += gc.get_referents(*[one for one in held if type(one) is FrameType])  # Python 3.10 has these
     held += gc.get_referents(*[one for one in held if type(one) is CellType])
     return held
 
 
 @lru_cache(maxsize=10_000)
 def library_of(filename: str) -> str:
-    """Return which of these few libraries a file belongs to, or an empty string."""
+    """Return which of `_LIBRARIES` a file belongs to, or an empty string."""
     return next((name for name, directory in _LIBRARIES.items() if filename.startswith(directory)), "")
 
 
@@ -91,7 +91,7 @@ _LIBRARIES = {
 
 
 class Place(NamedTuple):
-    """A line of code that is running or waiting."""
+    """A line of code that something is running or waiting in."""
 
     file: str
     line: int
@@ -99,7 +99,7 @@ class Place(NamedTuple):
 
 
 def place_of(frame: FrameType) -> Place:
-    """Return the place of a frame."""
+    """Return the line that a frame is in."""
     return Place(frame.f_code.co_filename, frame.f_lineno, frame.f_code.co_name)
 
 
@@ -107,7 +107,7 @@ def place_of(frame: FrameType) -> Place:
 
 
 def places_on_stacks() -> dict[int, Place]:
-    """Return a mapping from the id of each frame on a thread's stack to the thread's place in the user's code."""
+    """Map the id of each frame on a thread's stack to the place in the user's code that the thread has reached."""
     found: dict[int, Place] = {}
     for ident in list(sys._current_frames()):
         ids, places = _ids_and_places(sys._current_frames().get(ident))
@@ -124,7 +124,7 @@ def _ids_and_places(innermost: FrameType | None) -> tuple[list[int], list[Place]
 
 
 def place_of_thread(name_end: str) -> str:
-    """Describe the place of the thread whose name has this ending; empty unless there is exactly one."""
+    """Describe where the thread is whose name ends like this; empty unless there is exactly one such thread."""
     threads = [thread for thread in threading.enumerate() if thread.name.endswith(name_end)]
     if len(threads) != 1:
         return ""
@@ -143,7 +143,8 @@ def _runs(innermost: FrameType | None, future: object) -> bool:
     """Return whether a thread is running a future's call."""
     try:
         return any(
-            # This frame belongs to the standard library, and keeps this variable until it ends anyway.
+            # It's fine to read `f_locals` here: the frame belongs to the standard library, and keeps `self` until it
+            # ends.
             library_of(frame.f_code.co_filename) == "concurrent.futures"
             and getattr(frame.f_locals.get("self"), "future", None) is future
             for frame in _outwards(innermost)
@@ -171,7 +172,7 @@ def _in_words(name: str, frame: FrameType | None) -> str:
 
 
 def handles_signals() -> bool:
-    """Return whether the program has signal handlers other than ours and Trio's: they may settle or set anything."""
+    """Return whether the program has signal handlers of its own, which may settle any result or set any event."""
     handlers = [signal.getsignal(signum) for signum in signal.valid_signals()]
     return any(
         callable(handler)

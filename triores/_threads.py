@@ -1,14 +1,15 @@
-"""Trio's results and tasks, for threads that know nothing about Trio.
+"""Results and tasks for threads that know nothing about Trio.
 
 The rules that this file owns:
 
-- Any thread can cancel a concurrent future that was handed out, at any time. Three parties may want to settle it: the
-  result, a thread that cancels it, and the end of the run. The one that acquires its claim first does.
+- Once we have handed out a concurrent future, any thread can cancel it at any time. Three parties may want to settle
+  it: the result, a thread that cancels it, and the end of the run. The first one to acquire the claim, which is a lock,
+  settles it.
 - Cancelling either side cancels the other.
-- Within one run, a result has one concurrent future and one callback, however often it is handed out.
-- No thread ever waits for a run that has ended. In each run that hands anything out, a system task is cancelled when
-  the main task is done; it then makes the pending futures fail.
-- A future never refers to what settles it, or a failed one would be part of a reference cycle.
+- Within one run, a result has one concurrent future and one callback, however often the future is handed out.
+- No thread ever waits for a run that has ended. Each run that hands out futures has a system task, which Trio cancels
+  when the main task is done; it then makes the pending futures fail.
+- A future never refers to what settles it. Otherwise, a failed future would be part of a reference cycle.
 """
 
 from __future__ import annotations
@@ -46,12 +47,12 @@ T = TypeVar("T")
 def to_concurrent_future(result: ResultBase[T]) -> concurrent.futures.Future[T]:
     """Make a `concurrent.futures.Future` from a result, so that threads can wait for it.
 
-    A value stays a value, and an exception stays the same exception. A result that is ``cancelled()`` becomes a
-    cancelled future. Everything that `concurrent.futures` does with futures works: ``result(timeout)``,
+    A value stays a value, and an exception stays the same exception. If the result is ``cancelled()``, so is the
+    future. Everything that `concurrent.futures` does with futures works: ``result(timeout)``,
     `concurrent.futures.wait`, `concurrent.futures.as_completed`.
 
-    Cancelling the concurrent future cancels the result: by `Future.cancel` for a `Future`, and by its ``cancel_scope``
-    for a `ResultCapture`. A capture without a cancel scope can't be cancelled on its own, so its concurrent future is
+    Cancelling the concurrent future cancels the result: a `Future` with `Future.cancel`, and a `ResultCapture` with its
+    ``cancel_scope``. A capture without a cancel scope can't be cancelled on its own, so its concurrent future is
     ``running()`` from the start, and ``cancel()`` returns False. Such a future can't become ``cancelled()`` either: if
     the task is cancelled, its exception is a `concurrent.futures.CancelledError`.
 
@@ -62,10 +63,10 @@ def to_concurrent_future(result: ResultBase[T]) -> concurrent.futures.Future[T]:
         result: A result that belongs to the current Trio run, or to none yet.
 
     Returns:
-        The future; the same one each time you pass the same result in this run.
+        The concurrent future. If you pass the same result again in this run, you get the same one.
 
     Raises:
-        TypeError: If it isn't a result.
+        TypeError: If this isn't a result.
         RuntimeError: If the result is pending and belongs to another Trio run, or there is no Trio run here.
 
     Example:
@@ -81,7 +82,7 @@ def to_concurrent_future(result: ResultBase[T]) -> concurrent.futures.Future[T]:
     future: concurrent.futures.Future[T] | None = cache.get(result)
     if future is None:
         settler: _Settler[T] = _Settler()
-        result.add_done_callback(settler.settle)  # first, because it raises if the result belongs to another run
+        result.add_done_callback(settler.settle)  # first, because this raises if the result belongs to another run
         if not result.is_done():
             settler.allow_cancel(_canceller_of(result), token)
             settler.fail_at_run_end()
@@ -99,12 +100,12 @@ def start_from_thread(
     """Start a task in a nursery, from any thread.
 
     The task gets a copy of the caller's context. Cancelling the future cancels the task, and nothing else. Whatever
-    goes wrong after this call becomes the future's exception, even if the nursery is closed; if the Trio run ends
-    first, that is a `trio.RunFinishedError`. Never wait for the future in the Trio thread itself.
+    goes wrong after this call becomes the future's exception: a `RuntimeError` if the nursery is closed, for example,
+    or a `trio.RunFinishedError` if the Trio run ends first. Never wait for the future in the Trio thread itself.
 
     If the task raises an `Exception`, it goes to the future and not to the nursery, since the code that started the
-    task holds the future and should handle it. If the future was cancelled, it can't take the exception, which then
-    propagates into the nursery; so does anything that isn't an `Exception`.
+    task holds the future and should handle the exception. Two kinds of exceptions propagate into the nursery: those
+    that come once the future is cancelled, and so can't take them, and those that aren't an `Exception`.
 
     Args:
         nursery: A Trio nursery, or an anyio task group that runs on Trio.
@@ -119,7 +120,7 @@ def start_from_thread(
 
     Raises:
         TypeError: If ``async_fn`` is a coroutine object or isn't callable, or another argument has the wrong type.
-        RuntimeError: If it's unclear which Trio run you mean.
+        RuntimeError: If you don't pass ``trio_token``, and this is neither a Trio thread nor one that Trio started.
 
     Example:
         ::
@@ -150,9 +151,9 @@ def start_from_thread(
 
 
 class _Settler(Generic[T]):
-    """A concurrent future that was handed out, from the point of view of the side that has to settle it.
+    """Settles a concurrent future that we hand out.
 
-    The future never refers to this object, or a failed one would be part of a reference cycle.
+    The future never refers to this object. Otherwise, a failed future would be part of a reference cycle.
     """
 
     __slots__ = ("_claim", "_run_end", "future")
@@ -165,14 +166,14 @@ class _Settler(Generic[T]):
         self._run_end: _RunEnd | None = None
 
     def allow_cancel(self, cancel: Callable[[str], object] | None, token: TrioToken) -> None:
-        """Call ``cancel`` if the future is cancelled. If it's None, the future can't be cancelled."""
+        """Call ``cancel`` if a thread cancels the future. If ``cancel`` is None, the future can't be cancelled."""
         if cancel is None:
             self.future.set_running_or_notify_cancel()
             return
         self.future.add_done_callback(partial(_cancel_in_trio, self._claim, token, cancel))
 
     def fail_at_run_end(self) -> bool:
-        """Make the future fail when the run ends. If the run has already ended, make it fail now, and return False."""
+        """Make the future fail when the run ends. If the run is ending already, make it fail now, and return False."""
         run_end = self._run_end = _end_of_this_run()
         if run_end.is_past:
             self.fail(_run_finished())
@@ -184,7 +185,7 @@ class _Settler(Generic[T]):
     def start(
         self, make_capture: Callable[[], ResultCapture[T]], nursery: NurseryLike, context: contextvars.Context
     ) -> None:
-        """Start the task; called in the Trio thread."""
+        """Start the task. This is called in the Trio thread."""
         if self.future.cancelled():
             return
         try:
@@ -227,7 +228,7 @@ class _Settler(Generic[T]):
             self.future.set_exception(error)
 
     def _acquire_claim(self) -> bool:
-        """Return whether the caller may settle the future."""
+        """Return whether the caller may settle the future: only the first may, and only if it isn't cancelled."""
         return self._claim.acquire(blocking=False) and (
             self.future.running() or self.future.set_running_or_notify_cancel()
         )
@@ -250,7 +251,7 @@ def _canceller_of(result: ResultBase[Any]) -> Callable[[str], object] | None:
 def _cancel_in_trio(
     claim: threading.Lock, token: TrioToken, cancel: Callable[[str], object], future: concurrent.futures.Future[Any]
 ) -> None:
-    """Called in whichever thread settled the future."""
+    """Cancel the task or result if the future was cancelled. This is called in whichever thread settled the future."""
     if not future.cancelled():
         return
     if claim.acquire(blocking=False):
@@ -319,7 +320,7 @@ def _checked_token(token: TrioToken) -> TrioToken:
 
 def _refuse_foreign(nursery: NurseryLike) -> None:
     """Raise an error if the nursery belongs to another run: Trio would start the task, and break both runs."""
-    task: Task | None = getattr(nursery, "parent_task", None)  # an anyio task group doesn't say
+    task: Task | None = getattr(nursery, "parent_task", None)  # an anyio task group doesn't have one
     while task is not None and task.parent_nursery is not None:
         task = task.parent_nursery.parent_task
     if task is not None and task is not trio.lowlevel.current_root_task():

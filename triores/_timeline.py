@@ -1,11 +1,11 @@
 """A recording as a picture: an SVG whose rows are tasks and calls, with time from left to right.
 
-It is as wide as the window or column that contains it: times are given in percent of the width, and text has the same
-size everywhere. The colours of the bars are distinct on light and on dark backgrounds. Text and lines take the colour
-of the text around the picture; a file on its own sets that colour itself.
+It is as wide as the window or column that contains it: positions in time are percentages of the width, and text always
+has the same size. The colours of the bars can be told apart on light and on dark backgrounds. Text and lines take the
+colour of the text around the picture; a file on its own sets that colour itself.
 
-If there are too many rows to be readable, the rows of each function become a group, which shows how many of them were
-active at each time.
+If there are too many rows to read, all rows of the same function become a group, which shows how many of them were
+active at each moment.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ if TYPE_CHECKING:
 
     from .trace import Recording, Span
 
-ROWS = 40  # more than that are grouped
+ROWS = 40  # if there are more, they are grouped
 BINS = 200  # steps in the outline of a group
 PITCH = 32  # pixels from one row to the next
-LABEL = 32  # characters; a line on a phone has room for more, but it also shows the time
+LABEL = 32  # characters; a line on a phone has room for more, but the time has to fit, too
 
 
 class Look(NamedTuple):
-    """How the timeline shows one kind of ending."""
+    """How the timeline shows work that ended in a certain way."""
 
     mark: str
     colour: str
@@ -54,7 +54,7 @@ STYLE = """
 
 
 def written(recording: Recording) -> str:
-    """The text of an SVG file."""
+    """Return the text of the SVG file."""
     rows = sorted((span for span in recording.spans if span.is_row), key=lambda span: (span.begin, span.track))
     first = rows[0].begin if rows else 0.0
     axis = _Axis(first, max((row.end for row in rows), default=first))
@@ -80,7 +80,7 @@ class _Axis:
         return 100 * (time - self.first) / self.length if self.length else 0.0
 
     def marks(self) -> list[float]:
-        """At most six round numbers of seconds, starting at 0."""
+        """Return at most six round numbers of seconds, starting with 0."""
         step = 1e-9
         while self.length > 5 * step:
             step *= 2.5 if f"{step:e}".startswith("2") else 2
@@ -117,7 +117,7 @@ def _body(rows: Sequence[Span], axis: _Axis, top: int) -> tuple[list[str], int]:
 
 
 def _grouped(rows: Sequence[Span]) -> dict[str, list[Span]]:
-    """The rows one by one if there is room; otherwise, grouped by function."""
+    """Return the rows one by one if there is room; otherwise, grouped by function."""
     if len(rows) <= ROWS:
         return {str(number): [row] for number, row in enumerate(rows)}
     groups: dict[str, list[Span]] = {}
@@ -146,7 +146,7 @@ def _row(row: Span, axis: _Axis, y: int) -> str:
 
 
 def _group(name: str, rows: Sequence[Span], axis: _Axis, y: int) -> str:
-    """How many of the rows are active at each time, coloured by how they end."""
+    """Draw how many of the rows were active at each moment, coloured by how they ended."""
     peak = _peak(rows)
     ends = Counter(row.ended for row in rows)
     counts = [f"{_mark(look)} {ends[ended]:,}" for ended, look in LOOKS.items() if ends[ended]]
@@ -170,8 +170,8 @@ def _group(name: str, rows: Sequence[Span], axis: _Axis, y: int) -> str:
 
 
 def _active_per_bin(rows: Iterable[Span], axis: _Axis) -> list[float]:
-    """The average number of active rows in each bin."""
-    level = [0.0] * (BINS + 2)  # by how much the level rises at each bin, for that bin and all later ones
+    """Return the average number of active rows in each bin."""
+    level = [0.0] * (BINS + 2)  # by how much the number rises in each bin
     for row in rows:
         for time, sign in ((row.begin, 1), (row.end, -1)):
             place = axis.percent(time) * BINS / 100
@@ -187,7 +187,7 @@ def _outline(below: Sequence[float], above: Sequence[float], peak: int) -> str:
 
 
 def _peak(rows: Iterable[Span]) -> int:
-    """The greatest number of rows that are active at once."""
+    """Return the greatest number of rows that were active at once."""
     changes = sorted((time, change) for row in rows for time, change in ((row.begin, 1), (row.end, -1)))
     return max(1, *accumulate(change for _, change in changes))
 
@@ -206,7 +206,7 @@ def _shortened(name: str, most: int = LABEL) -> str:
         return name
     if "(" in name:
         return f"{name[: most - 1]}…"
-    end = name[1 - most :]  # without the module, or the beginning of its name
+    end = name[1 - most :]  # drops the module, or the beginning of its name
     return f"…{end.partition('.')[2] or end}"
 
 

@@ -1,7 +1,7 @@
 """The text of a `Snapshot`: a tree of tasks, with two lines for each, and of limited length.
 
-Equal siblings with equal children share one entry. They are found by keys, not by comparing pairs, so there can be any
-number of them. Long lists are cut, and then the tasks that can't go on come first.
+Equal siblings with equal children share one entry. We find them by keys, not by comparing pairs, so there can be any
+number of them. Long lists are shortened, and then the tasks that can't go on come first.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ if TYPE_CHECKING:
 
     from ._graph import Snapshot, TaskInfo
 
-_MAX_SIBLINGS = 12  # entries below one task
+_MAX_SIBLINGS = 12  # entries directly below one task
 _MAX_DEPTH = 25  # levels of the tree
-_MAX_ENTRIES = 150  # entries in all
+_MAX_ENTRIES = 150  # entries in the whole tree
 _MAX_DEADLOCKS = 5
 
 
 class _Group(NamedTuple):
-    """A group of equal tasks; only the first is shown."""
+    """A group of equal tasks, of which only the first is shown."""
 
     first: TaskInfo
     size: int

@@ -38,8 +38,8 @@ class SendChannelLike(Protocol[T_contra]):
 async def wait_all(results: Iterable[ResultBase[object]]) -> None:
     """Wait until all results are done.
 
-    This never raises an exception that a result ended with. Cancelling the wait cancels only the wait. It is always a
-    checkpoint.
+    This never raises an exception that a result ended with. Cancelling this cancels only the wait, not the work. It is
+    always a checkpoint.
 
     Args:
         results: Any iterable of results; it is read once.
@@ -83,7 +83,7 @@ class CountDown:
 
     def __init__(self, results: Sequence[ResultBase[object]]) -> None:
         self.event = trio.Event()
-        self.left = len(results) + 1  # results that are pending or not registered yet, plus 1 until all are registered
+        self.left = len(results) + 1  # how many results to wait for, plus 1 until it is registered on all of them
         self.results = results
 
     def _awaited(self) -> Sequence[ResultBase[object]]:
@@ -102,19 +102,20 @@ async def wait_any(  # type: ignore[overload-cannot-match]  # see the line above
     results: Iterable[ResultBase[Any]],
 ) -> ResultBase[Any]: ...
 async def wait_any(results: Iterable[ResultBase[Any]]) -> ResultBase[Any]:
-    """Wait until one of the results is done, and return it.
+    """Wait until one of the results is done, and return that result.
 
-    This never raises the exception that a result ended with. Cancelling the wait cancels only the wait. It is always a
-    checkpoint.
+    This never raises the exception that a result ended with. Cancelling this cancels only the wait, not the work. It is
+    always a checkpoint.
 
     Args:
         results: Any iterable of results; it is read once.
 
     Returns:
-        The result that was settled first. If some were already done, the first of those in the order given.
+        The result that was settled first. If some are already done, the first of those in the order given.
 
     Raises:
-        RuntimeError: If there are no results, a pending one belongs to another Trio run, or there is no Trio run here.
+        RuntimeError: If there are no results, a pending result belongs to another Trio run, or there is no Trio run
+            here.
         TypeError: If an item isn't a result.
     """
     try:
@@ -145,7 +146,7 @@ def as_completed(results: Iterable[ResultBase[Any]]) -> AsyncIterator[ResultBase
 
     The wait begins with this call: results that are already done come first, in the order given, and then the others as
     they are settled. If you pass a result twice, you get it once. Several tasks may share one iterator; each result
-    goes to one of them. Each step is a checkpoint; cancelling a step doesn't lose a result.
+    goes to one of them. Each step is a checkpoint, and cancelling a step doesn't lose a result.
 
     You can leave the loop early: once the iterator is dropped, nothing stays registered.
 
@@ -153,7 +154,7 @@ def as_completed(results: Iterable[ResultBase[Any]]) -> AsyncIterator[ResultBase
         results: Any iterable of results; it is read once, at the call.
 
     Returns:
-        An async iterator of the same result objects.
+        An async iterator over the result objects that you passed.
 
     Raises:
         TypeError: If an item isn't a result.
@@ -171,16 +172,16 @@ def as_completed(results: Iterable[ResultBase[Any]]) -> AsyncIterator[ResultBase
 async def results_to_channel(
     results: Iterable[ResultT], channel: SendChannelLike[ResultT], close_on_complete: bool = True
 ) -> None:
-    """Send results into a channel in the order in which they are settled.
+    """Send results to a channel in the order in which they are settled.
 
-    Results that are already done come first, in the order given. The call returns when the last one has been sent, or,
-    without an error, as soon as it finds that the receiving end is closed. It is always a checkpoint.
+    Results that are already done come first, in the order given. The call returns when the last one has been sent. If
+    it finds that the receiving end is closed, it returns early, without an error. It is always a checkpoint.
 
     Args:
         results: Any iterable of results; it is read once.
         channel: The sending end of a Trio memory channel, or of an anyio memory object stream.
-        close_on_complete: Close the channel at the end, even if the call is cancelled or fails, so that a loop over the
-            receiving end terminates.
+        close_on_complete: Whether to close the channel at the end, even if the call is cancelled or fails, so that a
+            loop over the receiving end terminates.
 
     Raises:
         TypeError: If an item isn't a result.
@@ -218,14 +219,14 @@ class Arrivals(Generic[ResultT]):
 
     def __init__(self) -> None:
         self._event: trio.Event | None = None
-        self.ready: deque[ResultT] = deque()  # done, and not taken yet
+        self.ready: deque[ResultT] = deque()  # results that are done and haven't been taken yet
 
     def settled(self, result: Any, /) -> None:
         self.ready.append(result)
         self.wake()
 
     def wake(self) -> None:
-        """Make all waiting tasks check again."""
+        """Wake all waiting tasks, so that they check again."""
         if self._event is not None:
             self._event.set()
             self._event = None
@@ -242,7 +243,7 @@ class Arrivals(Generic[ResultT]):
 
 
 class _AsCompleted(AsyncIterator[ResultT]):
-    # Separate from the arrivals, so that the results on which those are registered don't keep the iterator alive.
+    # This isn't the waiter itself, since the results on which a waiter is registered would keep the iterator alive.
 
     __slots__ = ("_arrivals", "_token", "left")
 
@@ -260,7 +261,7 @@ class _AsCompleted(AsyncIterator[ResultT]):
             raise
 
     def __repr__(self) -> str:
-        return f"<as_completed: {len(self.left)} results left, {len(self._arrivals.ready)} of them done>"
+        return f"<as_completed: {len(self.left)} left, {len(self._arrivals.ready)} of them done>"
 
     @enable_ki_protection
     async def __anext__(self) -> ResultT:
@@ -276,10 +277,10 @@ class _AsCompleted(AsyncIterator[ResultT]):
                     raise StopAsyncIteration
             return self.take()
         finally:
-            del self, ready  # or the traceback of a cancelled step would keep the iterator alive, and so registered
+            del self, ready  # or the traceback of a cancelled step would keep the iterator alive and registered
 
     async def wait_until_ready(self) -> None:
-        """Wait until there is a result to take, or none is left. This is a checkpoint only if it has to wait."""
+        """Wait until there is a result to take, or none are left. This is a checkpoint only if it has to wait."""
         arrivals = self._arrivals
         try:
             while self.left and not arrivals.ready:
@@ -301,7 +302,7 @@ class _AsCompleted(AsyncIterator[ResultT]):
         _unregister(self._arrivals, self.left)
 
     def __del__(self) -> None:
-        # The garbage collector runs in any thread it likes, but a result may only be changed in its own run.
+        # The garbage collector may run in any thread, but a result may only be changed in its own run.
         elsewhere = self.left and current_run() is not self._token
         if not (elsewhere and call_soon(self._token, _unregister, self._arrivals, self.left)):
             self.forget()
@@ -330,7 +331,7 @@ def _by_id(results: Iterable[ResultT], call: str) -> dict[int, ResultT]:
 
 
 def _says_that_receiver_is_closed(error: Exception) -> bool:
-    anyio = sys.modules.get("anyio")  # it has been imported if one of its streams was passed
+    anyio = sys.modules.get("anyio")  # if the user passed one of its streams, it has been imported
     return isinstance(error, trio.BrokenResourceError) or (
         anyio is not None and isinstance(error, anyio.BrokenResourceError)
     )

@@ -1,4 +1,4 @@
-"""A cache from objects, by identity, to what was made from them; it keeps neither alive."""
+"""A cache that maps objects, by identity, to what was made from them, and keeps neither alive."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ V = TypeVar("V")
 
 
 class WeakCache(Generic[V]):
-    """Not a `weakref.WeakKeyDictionary`: that compares and hashes its keys, and a user's class may define both."""
+    """Unlike a `weakref.WeakKeyDictionary`, this never compares or hashes its keys, whose classes may define both."""
 
     __slots__ = ("_entries",)
 
@@ -23,7 +23,7 @@ class WeakCache(Generic[V]):
         self._entries: dict[int, tuple[weakref.ref[Any], weakref.ref[Any]]] = {}
 
     def get(self, key: object) -> V | None:
-        """Return what was made from this very object, if it is still alive."""
+        """Return what was made from this very object, or None if that is gone."""
         entry = self._entries.get(id(key))
         # An id is reused once its object is gone, so the entry may belong to a key that has just died.
         return entry[1]() if entry is not None and entry[0]() is key else None
@@ -40,7 +40,7 @@ def _forget(entries: dict[int, Any], number: int, _key: object) -> None:
 
 
 def cache_of_this_run(variable: RunVar[WeakCache[V]]) -> WeakCache[V]:
-    """Return the cache that a run variable holds in this Trio run, after making it if necessary."""
+    """Return the cache that a run variable holds in this Trio run. If there is none yet, make one."""
     try:
         return variable.get()
     except LookupError:

@@ -1,6 +1,6 @@
-"""Find out what a program is waiting for, when it hangs or when you're curious.
+"""Find out what a program is waiting for, when it hangs or just when you're curious.
 
-Nothing here costs anything until you call it. Inspecting a run doesn't change it, and doesn't keep anything alive.
+None of this costs anything until you call it. Inspecting a run doesn't change the run, and doesn't keep anything alive.
 
     import triores.debug
 
@@ -47,7 +47,7 @@ def dump(file: TextIO | None = None, *, args: bool = True) -> None:
     """Write the task tree of this Trio run: which task is waiting for which result, and which task has to settle it.
 
     Outside a run, the dump shows all runs of this process that can be found. It never raises an `Exception`, whatever
-    the state of the file and the run, and it changes nothing. Its length is limited.
+    the state of the file and the run, and it changes nothing. The length of the dump is limited.
 
     Args:
         file: The file to write to; by default, standard error.
@@ -59,14 +59,14 @@ def dump(file: TextIO | None = None, *, args: bool = True) -> None:
 
 
 def register(signum: int, file: TextIO | None = None, *, args: bool = True) -> None:
-    """Dump whenever the process receives a signal, even while Trio is asleep.
+    """Write a dump whenever the process receives a signal, even while Trio is asleep.
 
     The dump shows all runs of the process that can be found: the main thread's, even in guest mode, and those of other
     threads. The previous handler isn't called; `unregister` restores it.
 
     Args:
         signum: The number of the signal, such as ``signal.SIGUSR1``.
-        file: As for `dump`. It has to stay open.
+        file: As for `dump`. The file has to stay open.
         args: As for `dump`.
 
     Raises:
@@ -99,18 +99,19 @@ def unregister(signum: int) -> bool:
 
 
 def watch(seconds: float, file: TextIO | None = None, *, args: bool = True) -> None:
-    """Dump once, as soon as a task of this run has waited this long for a result.
+    """Write one dump, as soon as a task of this run has waited this long for a result.
 
-    While this is active, all dumps also show how long tasks have waited. It checks four times within the given time, so
-    the dump may be late by a quarter of it. It runs in a system task, which ends with the dump, or with the run.
+    While this is active, all dumps also show how long tasks have waited. It checks the tasks four times within the
+    given time, so the dump may be late by a quarter of that time. It runs in a system task, which ends after the dump,
+    or with the run.
 
     Args:
-        seconds: How long a task may wait, by the run's clock.
-        file: As for `dump`. It has to stay open.
+        seconds: How long a task may wait, in seconds by the run's clock.
+        file: As for `dump`. The file has to stay open.
         args: As for `dump`.
 
     Raises:
-        TypeError: If this isn't a number.
+        TypeError: If ``seconds`` isn't a number.
         ValueError: If it isn't positive and finite.
         RuntimeError: If there is no Trio run here.
     """
@@ -128,11 +129,12 @@ def snapshot(*, args: bool = True, trio_token: TrioToken | None = None) -> Snaps
 
     Args:
         args: As for `dump`.
-        trio_token: The run, if it isn't this thread's. The snapshot is then taken in that run. If the run doesn't
-            answer within a second, because some code doesn't return to Trio, the snapshot is taken from outside.
+        trio_token: The token of the run, if it isn't this thread's. The snapshot is then taken inside that run. If the
+            run doesn't answer within a second, because some code doesn't return to Trio, the snapshot is taken from
+            outside.
 
     Raises:
-        RuntimeError: If there is no run here and you don't pass one, or the run you pass has ended.
+        RuntimeError: If there is no Trio run here and you don't pass ``trio_token``, or its run has ended.
 
     Example:
         ::
@@ -155,6 +157,9 @@ def explain(result: ResultBase[Any]) -> str:
     """Describe a result in a few lines: its state, which tasks have to settle it or wait for it, and how it ended.
 
     If you pass a result, this never raises an `Exception`.
+
+    Returns:
+        The text.
 
     Raises:
         TypeError: If this isn't a result.
@@ -225,7 +230,7 @@ async def _watch(seconds: float, file: TextIO | None, args: bool) -> None:
 
 
 def _has_waited(seconds: float) -> bool:
-    """Note which tasks wait for results, and return whether one of them has waited that long."""
+    """Note since when each task has been waiting, and return whether one has waited that long for a result."""
     now = trio.current_time()
     root = trio.lowlevel.current_root_task()
     todo = [] if root is None else [root]

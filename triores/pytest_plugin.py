@@ -5,22 +5,22 @@ A test must not leave behind:
 - a pending result that something still refers to after a garbage collection;
 - a failure that a capture suppressed because of `suppress_exception`, and that nobody read.
 
-Only results that are made while the test function runs count, and only if code outside triores makes them. Results that
-a fixture makes before or after that don't count, nor do results that triores makes for its own use, for example in a
-map or a `SingleFlight`. The plugin checks after the teardown of the fixtures, and only if the test has passed.
+Results only count if they are made while the test function is running, and by code outside triores. Results that a
+fixture makes earlier or later don't count, and neither do results that triores makes for its own use, for example in a
+map or a `SingleFlight`. The plugin checks for them after the teardown of the fixtures, and only if the test has passed.
 
 It costs nothing unless you turn it on, since triores has no hooks for it. While a test runs, three methods are
-replaced: ``ResultBase.__init__``, which makes each result; ``ResultCapture._settle_failure``, which suppresses
-failures; and ``ResultBase._done``, through which each read of a failure goes. The replacements call the originals and
-take notes, which refer to results only weakly. A failure is noted as text, since the capture is often gone by the end
-of the test. Nothing is replaced for a test that is marked with ``leaves_results``.
+replaced: ``ResultBase.__init__``, which every new result calls; ``ResultCapture._settle_failure``, which suppresses
+failures; and ``ResultBase._done``, which every read of a failure calls. The replacements call the originals and take
+notes, which refer to results only weakly. A failure is noted as text, since the capture is often gone by the end of the
+test. Nothing is replaced for a test that is marked with ``leaves_results``.
 
 If a test exceeds the time limit of pytest-timeout, its report contains a dump from `triores.debug`. pytest-timeout has
-two ways to end a test, and both call ``pytest_timeout.dump_stacks`` first, so we replace this function too.
+two ways of ending a test, and both call ``pytest_timeout.dump_stacks`` first, so we replace that function too.
 
-A garbage collection takes milliseconds, so we only do one if a pending result is alive after the teardown.
+A garbage collection takes milliseconds, so we only run one if a pending result is still alive after the teardown.
 
-PYTEST_DONT_REWRITE: or pytest would warn if something else has imported this module before.
+PYTEST_DONT_REWRITE: without this line, pytest would warn if something else has already imported this module.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ if TYPE_CHECKING:
 _MAKERS = {f"triores.{name}" for name in ("_capture", "_foreign", "_future", "_future_map", "_result", "pytest_plugin")}
 _MAKERS.add("typing")  # 'Future[int]()' goes through it
 
-_MAX_SHOWN = 10  # how many of the results to show that one test leaves behind
+_MAX_SHOWN = 10  # how many of the results that a test leaves behind to show
 
 
 class _Note:
@@ -69,9 +69,9 @@ class _Watch:
     """The notes about the results that one test makes."""
 
     def __init__(self) -> None:
-        self.is_on = False  # while the test function runs
+        self.is_on = False  # True while the test function is running
         self.report: pytest.TestReport | None = None
-        self._alive: dict[int, _Note] = {}  # by the result's id, since equal results are still different ones
+        self._alive: dict[int, _Note] = {}  # by the result's id, since different results may be equal
         self._unread: dict[_Note, str] = {}
 
     def clear(self) -> None:
@@ -114,7 +114,7 @@ class _Watch:
 
 
 def _maker(frame: FrameType | None) -> FrameType | None:
-    """Return the frame that asked for a result, or None if it is triores' own."""
+    """Return the frame of the code that made a result, or None if that code belongs to triores."""
     while frame is not None and frame.f_globals.get("__name__") in _MAKERS:
         frame = frame.f_back
     is_inside = frame is not None and str(frame.f_globals.get("__name__")).startswith("triores.")
@@ -131,7 +131,7 @@ def _waiting(result: ResultBase[Any]) -> str:
     counted = result.statistics()
     lines = [f"    waits: {counted.waiters}, callbacks: {counted.callbacks}"]
     if counted.waiters:
-        with suppress(RuntimeError):  # raised if the run has ended, and its tasks with it
+        with suppress(RuntimeError):  # raised if the run has ended, and with it the tasks
             tasks = debug.snapshot(trio_token=result.trio_token).waiters_of(result)
             lines += _bounded([f"        task {task.name}" for task in tasks])
     return "\n".join(lines)
@@ -143,7 +143,7 @@ def _bounded(texts: list[str]) -> list[str]:
 
 @contextmanager
 def _watching(patch: pytest.MonkeyPatch) -> Generator[_Watch]:
-    """Replace the methods that make, settle and read results, and take notes."""
+    """Replace the methods that make, settle and read results with ones that also take notes."""
     watch = _Watch()
     base: Any = ResultBase
     capture: Any = ResultCapture
@@ -171,7 +171,7 @@ def _watching(patch: pytest.MonkeyPatch) -> Generator[_Watch]:
     patch.setattr(base, "_done", read)
     patch.setattr(capture, "_settle_failure", settle)
     yield watch
-    watch.clear()  # each remaining note refers to it
+    watch.clear()  # breaks a reference cycle: each remaining note refers to it
 
 
 def _dump_at_timeout(item: pytest.Item, patch: pytest.MonkeyPatch) -> None:
@@ -223,7 +223,7 @@ def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
     watch = item.stash.get(_WATCH, None)
     if watch is None:
         return (yield)
-    watch.clear()  # this may be another attempt at the same test
+    watch.clear()  # the test may have been run before, by a plugin that retries tests
     watch.is_on = True
     try:
         return (yield)
@@ -233,7 +233,7 @@ def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """Keep the report of the test function: until the teardown, plugins may still turn it into a failure."""
+    """Keep the report of the test function, which other plugins may still turn into a failure before the teardown."""
     report = yield
     watch = item.stash.get(_WATCH, None)
     if watch is not None and report.when == "call":
@@ -241,9 +241,9 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
     return report
 
 
-@pytest.hookimpl(wrapper=True, tryfirst=True)  # so that pytest's own plugins have dropped what the test logged
+@pytest.hookimpl(wrapper=True, tryfirst=True)  # so pytest's own plugins have already dropped what the test logged
 def pytest_runtest_teardown(item: pytest.Item) -> Generator[None, object, object]:
-    """Make a test fail if it has passed but left something behind."""
+    """Make a test fail if it passed but left something behind."""
     outcome = yield
     watch = item.stash.get(_WATCH, None)
     if watch is not None and watch.report is not None and watch.report.passed:

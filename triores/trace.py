@@ -2,12 +2,12 @@
 
 A `Recorder` is a Trio instrument. These are its rules:
 
-- It keeps only numbers and short strings, never a task, a result or a value. If it has to look at something again, such
-  as the result that a task waits for, it holds it weakly.
+- It keeps only numbers and short strings, never a task, a result or a value. If it has to look at an object again
+  later, such as the result that a task is waiting for, it refers to it weakly.
 - A *span* is stored when it ends. There are four kinds: a task, from its start to its exit; a call, which is captured
-  work; a run, which is one step of a task, or part of one; and a wait, until the task is woken. Between a wait and the
-  next run, the task was ready, but the loop was busy with other tasks.
-- The spans of one task are strictly nested. So if a call begins or ends in the middle of a step, the step becomes two
+  work; a run, which is one step of a task, or part of a step; and a wait, from the moment when the task falls asleep
+  until it is woken. Between a wait and the next run, the task is ready, but the loop is busy with other tasks.
+- The spans of one task are strictly nested. So if a call begins or ends in the middle of a step, that step becomes two
   spans.
 - Times are in seconds by the run's clock, since the recording began.
 """
@@ -42,23 +42,23 @@ if TYPE_CHECKING:
 
     from ._capture import ResultCapture
 
-_TEXT = 100  # characters of a name, and of the details about an ending
+_TEXT = 100  # how many characters a name or a detail may have
 
 _OF_TRIO = ("<init>", "<TrioToken.run_sync_soon task>")  # tasks that every run has
 
 
 class Span(NamedTuple):
-    """Something that took some time."""
+    """Something that takes time."""
 
     kind: str  # task, call, run or wait
     track: int  # the number of the task
     depth: int  # how many other spans of the track are around this one
-    begin: float
+    begin: float  # seconds since the recording began
     end: float
     name: str
-    ended: str = ""  # value, failure, cancelled or running; empty if unknown
+    ended: str = ""  # how it ended: value, failure, cancelled or running; empty if unknown
     detail: str = ""  # which failure it was, or why it was cancelled
-    ran: float = 0.0  # how much of the time the task was running
+    ran: float = 0.0  # for how many of these seconds the task was running
     is_row: bool = False  # whether the timeline has a row for it
     woken_by: tuple[int, float] | None = None  # for a run: which task settled what this one was waiting for, and when
 
@@ -81,7 +81,7 @@ class Recorder(trio.abc.Instrument):
         with recorder:                              # only this block
             ...
 
-    A recorder records one run at a time. If you use it again, it appends the new recording.
+    A recorder records one run at a time. If you use it again, it appends the new recording to the old one.
 
     It keeps only numbers and short strings, never a task, a result or a value, and at most ``limit`` spans. A span is a
     task, a call, a step in which a task runs, or a wait. It only knows how a task ended if its work was captured: by a
@@ -110,7 +110,7 @@ class Recorder(trio.abc.Instrument):
         self._live: dict[int, _LiveTask] = {}  # by the id of the task, while it is alive
         self._running: _LiveTask | None = None
         self._token: TrioToken | None = None  # the token of the run that is being recorded
-        self._read: Callable[[], float] | None = None  # reads its clock
+        self._read: Callable[[], float] | None = None  # reads the clock of that run
         self._zero = 0.0
         self._now = 0.0
 
@@ -125,8 +125,8 @@ class Recorder(trio.abc.Instrument):
         """Write what has been recorded so far to a file. You can call this during the run, too.
 
         Args:
-            path: Its suffix selects the format. ``.json`` is the trace event format, which https://ui.perfetto.dev and
-                Chrome's ``chrome://tracing`` open; ``.svg`` is a timeline for a browser.
+            path: The file. Its suffix selects the format: ``.json`` is the trace event format, which you can open in
+                https://ui.perfetto.dev and Chrome's ``chrome://tracing``; ``.svg`` is a timeline for any browser.
 
         Raises:
             ValueError: If the path has neither of these suffixes.
@@ -185,7 +185,7 @@ class Recorder(trio.abc.Instrument):
         if self._running is None:  # the instrument was added in the middle of the step
             self.before_task_step(task)
         live, self._running = self._live.get(id(task)), None
-        if live is not None:  # otherwise it has exited
+        if live is not None:  # otherwise the task has exited
             live.end_step(self._tick(), task.custom_sleep_data)
 
     def task_exited(self, task: Task) -> None:
@@ -234,7 +234,7 @@ class Recorder(trio.abc.Instrument):
             self._change_run()
         self._tracks += 1
         key = id(task)
-        # If the task exits while this instrument is removed, we don't see that, and its id may be reused.
+        # If the task exits while this instrument isn't installed, we aren't told, and the task's id may be reused.
         alive = weakref.ref(task, partial(self._forget, key))
         name = _cut(task.name.rpartition("<locals>.")[2])
         live = self._live[key] = _LiveTask(self._tracks, name, self._now, self._keep, alive)
@@ -251,7 +251,7 @@ class Recorder(trio.abc.Instrument):
         assert self._token is not None
         try:
             self._token.run_sync_soon(_nothing, idempotent=True)
-        except trio.RunFinishedError:  # the recorder had been removed from that run, so it didn't see the end
+        except trio.RunFinishedError:  # the recorder was removed from that run before its end
             self._end()
             self._begin()
         else:
@@ -276,19 +276,19 @@ class Recorder(trio.abc.Instrument):
     def _recording(self) -> Recording:
         running = self._running
         if running and trio.lowlevel.in_trio_task() and self._live.get(id(trio.lowlevel.current_task())) is running:
-            self._tick()  # since a step may take a long time
+            self._tick()  # this step may have begun long ago
         now = self._now
         live = [span for task in [*self._live.values()] for span in task.open_spans(now, "running")]
         return Recording([*self._spans, *live], now, self.dropped)
 
 
 class _Call:
-    """Captured work in progress. It is a waiter of the work's result, so it learns how the work ended."""
+    """Captured work in progress. It is registered as a waiter of the result, so it is told how the work ended."""
 
     __slots__ = ("begin", "is_row", "live", "name", "ran", "recorder")
 
     begin: float
-    ran: float  # how long the task had run before
+    ran: float  # how many seconds the task had run before
     is_row: bool
 
     def __init__(self, recorder: Recorder, live: _LiveTask, name: str) -> None:
@@ -324,8 +324,8 @@ class _LiveTask:
         self.begin = self.since = now  # `since`: when the latest step or wait began
         self.ran = 0.0
         self.steps = 0
-        self.calls: list[_Call] = []  # those in progress, each inside the one before
-        self.captured = False  # whether it was started to do captured work
+        self.calls: list[_Call] = []  # the calls in progress, each inside the one before it
+        self.captured = False  # whether the task was started to run captured work
         self.ended = ""
         self.detail = ""
         self.is_ready = True  # woken, but not running yet
@@ -341,7 +341,7 @@ class _LiveTask:
 
     def end_step(self, now: float, sleep_data: object) -> None:
         self._cut_step(now)
-        if not self.is_ready:  # otherwise it was woken before the step was over, for example by a plain checkpoint
+        if not self.is_ready:  # otherwise it was woken before the step was over, as in a plain checkpoint
             self.is_asleep = True
             self.waits_for, self.target = _awaited(sleep_data)
 
@@ -409,7 +409,7 @@ class _LiveTask:
 
 
 def _awaited(sleep_data: object) -> tuple[str, Callable[[], ResultBase[Any] | trio.Event | None]]:
-    """What a sleeping task waits for: as text, and as a weak reference to what will be done when it is woken."""
+    """Return what a sleeping task is waiting for, as text, and a weak reference to what will be done or set by then."""
     if isinstance(sleep_data, ResultBase):
         return _cut(f"waiting for {sleep_data._name()}"), weakref.ref(cast("ResultBase[object]", sleep_data))
     if isinstance(sleep_data, CountDown):
@@ -442,7 +442,7 @@ def _checked_limit(limit: object) -> int:
 
 # ---- the hook in captures
 
-_recording: tuple[Recorder, ...] = ()  # in all threads
+_recording: tuple[Recorder, ...] = ()  # the recorders that are recording, in any thread
 _changing = threading.Lock()
 
 
