@@ -34,7 +34,7 @@ def test_the_example_gets_the_same_counts_as_a_plain_loop() -> None:
     )
     assert ran.returncode == 0, ran.stderr
     assert ran.stdout.splitlines() == [
-        "ok     40 blocks are counted as by the plain loop",
+        "ok     40 blocks give the same counts as a plain loop",
         "ok     an item that fails ends the map with its exception",
         "ok     a worker is killed while working, and all the blocks are still counted",
     ]

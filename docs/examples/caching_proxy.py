@@ -1,11 +1,11 @@
-"""A proxy that asks only once for what many clients want at the same time: what `SingleFlight` is for.
+"""A proxy that fetches a page only once if many clients want it at the same time: what `SingleFlight` is for.
 
-A web server on this machine takes long to make a page. Meanwhile, many clients ask a proxy for that page. The proxy
-makes one request for all of them, and keeps the page for later clients.
+A web server on this machine takes a long time to make a page. Meanwhile, many clients ask a proxy for that page. The
+proxy makes one request for all of them, and keeps the page for later clients.
 
     python docs/examples/caching_proxy.py --clients 1000
 
-The exit status is 0 if every client got the page and the server was asked for it once.
+The exit status is 0 if every client got the page and the server was only asked for it once.
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ PAGE = b"<p>worth the wait</p>"
 PATIENCE = 60  # seconds for the whole program
 
 
-# ---- a minimum of HTTP: each connection carries one GET request, and ends with the response
+# ---- just enough HTTP: each connection carries one GET request, and ends after the response
 
 
 async def read_request(stream: trio.abc.ReceiveStream) -> str:
-    """The requested path; empty if this isn't a GET request, or if the client leaves before it has sent one."""
+    """Return the requested path; empty if this isn't a GET request, or if the client leaves before it has sent one."""
     received = b""
     async for data in stream:
         received += data
@@ -52,7 +52,7 @@ async def respond(stream: trio.abc.SendStream, status: str, body: bytes = b"") -
 
 
 async def get(port: int, path: str) -> tuple[str, bytes]:
-    """Ask for a path. Returns the status and the body."""
+    """Request a path, and return the status and the body."""
     response = b""
     async with await trio.open_tcp_stream(HOST, port) as stream:
         await stream.send_all(f"GET {path} HTTP/1.1\r\nHost: {HOST}\r\nConnection: close\r\n\r\n".encode("latin-1"))
@@ -66,7 +66,7 @@ async def get(port: int, path: str) -> tuple[str, bytes]:
 
 
 class Origin:
-    """A web server with one page, which takes until somebody sets `ready`."""
+    """A web server with one page, which isn't ready until somebody sets `ready`."""
 
     def __init__(self) -> None:
         self.ready = trio.Event()
@@ -85,18 +85,19 @@ class Origin:
 
 
 class UpstreamError(Exception):
-    """The origin has no such page; the argument is the status that it gave."""
+    """The origin didn't return the page. The argument is the status of its response."""
 
 
 class Proxy:
     """Serves the origin's pages.
 
     A page that is in the cache costs nothing. Any other page is fetched by one task, for all clients that ask for it
-    while it runs. That task belongs to the nursery and not to the first client, so it goes on if that client leaves.
+    while that task is running. The task belongs to the nursery and not to the first client, so it goes on if that
+    client leaves.
     """
 
     def __init__(self, nursery: trio.Nursery, origin_port: int) -> None:
-        self.arrivals = trio.Semaphore(0)  # released once for each client that waits for a page
+        self.arrivals = trio.Semaphore(0)  # released once for each client that has asked for a page
         self._origin_port = origin_port
         self._cache: dict[str, bytes] = {}
         self._flights = SingleFlight[str, bytes](nursery)
@@ -116,7 +117,7 @@ class Proxy:
 
     async def _page(self, path: str) -> bytes:
         if path in self._cache:
-            await trio.lowlevel.checkpoint()  # so that this is always one
+            await trio.lowlevel.checkpoint()  # so that this method always is a checkpoint
             return self._cache[path]
         return await self._flights.run(path, self._fetch, path)
 
@@ -124,7 +125,7 @@ class Proxy:
         status, page = await get(self._origin_port, path)
         if status != "200 OK":
             raise UpstreamError(status)
-        # Here and not in `_page`: the page is in the cache before anybody can find that the task is done.
+        # This is here and not in `_page`, so that the page is in the cache before the next client can start a new task.
         self._cache[path] = page
         return page
 
@@ -133,17 +134,18 @@ class Proxy:
 
 
 async def listen(nursery: trio.Nursery, serve: Callable[[trio.SocketStream], Awaitable[object]]) -> int:
-    """Start a server on a port that the system chooses. Returns the port."""
+    """Start a server on a port that the system chooses, and return the port."""
     listeners: list[trio.SocketListener] = await nursery.start(partial(trio.serve_tcp, serve, 0, host=HOST))
     port: int = listeners[0].socket.getsockname()[1]
     return port
 
 
 async def ask_all_at_once(clients: int) -> tuple[int, int, int]:
-    """Have clients ask for the page, which is not ready until the last of them waits for it, and one more afterwards.
+    """Have clients ask for the page, which isn't ready until all of them are waiting, and have one more ask afterwards.
 
     Returns:
-        How many of the crowd got the page, how many of the later ones, and how often the origin was asked for it.
+        How many of the first clients got the page, how many of the later ones, and how many times the origin was asked
+        for it.
     """
 
     async def client(port: int, got: list[bool]) -> None:
@@ -168,7 +170,7 @@ async def ask_all_at_once(clients: int) -> tuple[int, int, int]:
 
 
 def allow_open_files(number: int) -> None:
-    """Ask the system to allow that many open files, if it has a limit."""
+    """Ask the system to allow this many open files, if it has a limit."""
     with suppress(ImportError):  # Windows has no such limit
         import resource
 
@@ -179,7 +181,7 @@ def allow_open_files(number: int) -> None:
 
 
 def report(at_once: int, later: int, upstream: int) -> Table:
-    """The counts as a table."""
+    """Return the counts as a table."""
     table = Table("What", "Number", title="One slow page")
     table.columns[1].justify = "right"
     table.add_row("clients that got it at the same time", f"{at_once:,}")
@@ -198,13 +200,13 @@ def parse_arguments() -> argparse.Namespace:
         return number
 
     parser = argparse.ArgumentParser(description="Have many clients ask a proxy for one slow page at the same time.")
-    parser.add_argument("--clients", type=count, default=1000, help="how many (default: %(default)s)")
+    parser.add_argument("--clients", type=count, default=1000, help="how many clients (default: %(default)s)")
     return parser.parse_args()
 
 
 async def main(clients: int) -> bool:
     """Have the clients ask, print the counts, and return whether they are right."""
-    allow_open_files(2 * clients + 100)  # a connection is two files, since both of its ends are here
+    allow_open_files(2 * clients + 100)  # a connection takes two, since both of its ends are in this process
     at_once, later, upstream = await ask_all_at_once(clients)
     Console().print(report(at_once, later, upstream))
     return (at_once, later, upstream) == (clients, 1, 1)

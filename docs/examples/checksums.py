@@ -1,12 +1,12 @@
 """The checksums of all files below a path, read in a few threads: one capture per file.
 
-A file that can't be read only costs a line on standard error: its capture keeps the exception until that file's turn
-comes. The output is sorted by path, in the format that ``sha256sum --check`` reads. Links to
-directories are not followed, and what has no contents to read, such as a pipe or a socket, is left out.
+If a file can't be read, the program prints an error and goes on: the file's capture keeps the exception until its turn
+comes. The output is sorted by path, in the format that ``sha256sum --check`` reads. The program doesn't follow links to
+directories, and skips what has no contents to read, such as pipes and sockets.
 
     python docs/examples/checksums.py PATH
 
-The exit status is 1 if anything could not be read.
+The exit status is 1 if anything couldn't be read.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ CHUNK = 1 << 20  # bytes
 
 
 def files_below(root: Path) -> tuple[list[Path], list[OSError]]:
-    """The paths of all files, sorted, and an error for each directory that can't be listed."""
+    """Return the sorted paths of all files, and an error for each directory that can't be listed."""
     if not os.path.isdir(root):  # noqa: PTH112 - Path.is_dir raises if we may not read a parent directory
         return [root], []
     errors: list[OSError] = []
@@ -40,7 +40,7 @@ def files_below(root: Path) -> tuple[list[Path], list[OSError]]:
 
 
 def read_checksum(path: Path) -> str | None:
-    """The SHA-256 of a file, or None if what is at this path has no contents."""
+    """Return the SHA-256 of a file, or None if this path isn't a regular file."""
     if not stat.S_ISREG(path.stat().st_mode):
         return None  # opening a pipe would block until somebody writes to it
     digest = hashlib.sha256()
@@ -51,12 +51,12 @@ def read_checksum(path: Path) -> str | None:
 
 
 async def checksum(path: Path, threads: trio.CapacityLimiter) -> str | None:
-    """The same in a thread. It only reads, so on Ctrl-C nothing is lost by leaving it to itself."""
+    """Do the same in a thread. The thread only reads, so on Ctrl-C, we can safely abandon it."""
     return await trio.to_thread.run_sync(read_checksum, path, limiter=threads, abandon_on_cancel=True)
 
 
 def print_checksum(digest: str, path: Path) -> None:
-    """Print a line as ``sha256sum`` does: a backslash in front means that the path has some, too."""
+    """Print a line as ``sha256sum`` does: it begins with a backslash if some characters of the path are escaped."""
     escaped = str(path).replace("\\", "\\\\").replace("\n", "\\n").replace("\r", "\\r")
     mark = "" if escaped == str(path) else "\\"
     print(f"{mark}{digest}  {escaped}")
@@ -93,5 +93,5 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description="Print the SHA-256 checksum of every file below a path.")
     parser.add_argument("path", metavar="PATH", type=Path, help="a directory, or one file")
     arguments = parser.parse_args()
-    cast("io.TextIOWrapper", sys.stdout).reconfigure(errors="surrogateescape")  # for names that aren't text
+    cast("io.TextIOWrapper", sys.stdout).reconfigure(errors="surrogateescape")  # for file names that aren't valid text
     sys.exit(0 if trio.run(main, arguments.path) else 1)

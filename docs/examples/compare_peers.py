@@ -1,14 +1,14 @@
-"""What triores and its peers do in the same situation: the program fills in the tables by trying it.
+"""Compares what triores and its peers do in the same situations, by trying them all, and prints tables.
 
-aioresult and anyio run on Trio, asyncio on its own loop. A dash means that a library has nothing to compare. The tables
-are those on the documentation's page about the peers.
+aioresult and anyio run on Trio, asyncio on its own loop. A dash means that a library has nothing to compare. The
+documentation's page about the peers shows these tables.
 
     python docs/examples/compare_peers.py
 
 It needs Python 3.11, for asyncio's TaskGroup, and the libraries of the dependency group ``test``.
 """
 
-# The linter takes asyncio's code for Trio's, and some checks have nothing to wait for:
+# The linter thinks that asyncio's code is Trio's, and some checks have nothing to wait for:
 # flake8: noqa: ASYNC103, ASYNC104, ASYNC112, ASYNC124, ASYNC910
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from types import ModuleType
 
 LIBRARIES: dict[str, Any] = {"triores": triores, "aioresult": aioresult, "anyio": anyio, "asyncio": asyncio}
-RUNS = 40  # how often to repeat something that depends on luck
+RUNS = 40  # how many times to repeat something that depends on chance
 MANY = 200
 
 TASKS = "Captured tasks"
@@ -46,7 +46,7 @@ claims: dict[str, dict[str, dict[str, Callable[[Any], Awaitable[object]]]]] = {}
 
 
 def claim(topic: str, words: str, *libraries: str) -> Callable[[Callable[[Any], Awaitable[object]]], None]:
-    """Register a check of a claim for some libraries. It is called with the library, and gives the cell."""
+    """Register a check of a claim for some libraries. It is called with the library, and returns the table cell."""
 
     def register(check: Callable[[Any], Awaitable[object]]) -> None:
         for library in libraries:
@@ -56,7 +56,7 @@ def claim(topic: str, words: str, *libraries: str) -> Callable[[Callable[[Any], 
 
 
 def observe(check: Callable[[Any], Awaitable[object]], library: str) -> str:
-    """Run a check on its library's loop, and return the cell."""
+    """Run a check on its library's loop, and return the table cell."""
 
     async def main() -> object:
         return await check(LIBRARIES[library])
@@ -68,11 +68,11 @@ def observe(check: Callable[[Any], Awaitable[object]], library: str) -> str:
     return ("✓" if answer else "✗") if isinstance(answer, bool) else str(answer)
 
 
-# ---- one name for what each library calls by another
+# ---- common names for what the libraries call by different names
 
 
 def open_nursery(library: Any) -> Any:
-    """A library's nursery."""
+    """Return a library's nursery."""
     if library is asyncio:
         return asyncio.TaskGroup()
     return anyio.create_task_group() if library is anyio else trio.open_nursery()
@@ -88,12 +88,12 @@ def start(library: Any, nursery: Any, fn: Callable[..., Awaitable[object]], *arg
 
 
 def error_of_reading(library: Any, handle: Any) -> BaseException:
-    """The exception that you get when you read a task without a value."""
+    """Return the exception that you get when you read a task without a value."""
     try:
         _ = handle.return_value if library is anyio else handle.result()
     except BaseException as error:  # noqa: BLE001 - asyncio's CancelledError isn't an Exception
         return error
-    raise AssertionError("this task was to have no value")
+    raise AssertionError("this task has a value, but shouldn't")
 
 
 async def until(library: Any, result: Any) -> None:
@@ -102,7 +102,7 @@ async def until(library: Any, result: Any) -> None:
 
 
 def is_pending(library: Any, result: Any) -> bool:
-    """Whether a result is not done."""
+    """Return whether a result isn't done."""
     if library is anyio:
         return bool(result.status.name == "PENDING")
     return not (result.done() if library is asyncio else result.is_done())
@@ -126,7 +126,7 @@ async def settle_down(library: Any) -> None:
 
 
 async def sleep_forever(library: Any) -> None:
-    """For a task that has to be cancelled."""
+    """Sleep until cancelled."""
     if library is asyncio:
         await asyncio.Event().wait()
     else:
@@ -134,19 +134,19 @@ async def sleep_forever(library: Any) -> None:
 
 
 async def sleep_in_own_nursery(library: Any) -> None:
-    """The same, but in two child tasks: it ends with a group of two cancellations."""
+    """Do the same in two child tasks, so that this ends with a group of two cancellations."""
     async with trio.open_nursery() as nursery:
         nursery.start_soon(sleep_forever, library)
         nursery.start_soon(sleep_forever, library)
 
 
 async def fail(*_: object) -> None:
-    """For a task that fails."""
+    """Raise an exception."""
     raise ValueError("wrong")
 
 
 def is_cancelled(error: BaseException) -> bool:
-    """Whether an error that a reader got means that the task was cancelled."""
+    """Return whether an error that a reader got means that the task was cancelled."""
     return isinstance(error, (asyncio.CancelledError, anyio.TaskCancelled, triores.TaskCancelledException))
 
 
@@ -185,7 +185,7 @@ async def _(library: Any) -> bool:
 
 
 async def cancelled_error(library: Any, fn: Callable[..., Awaitable[object]]) -> BaseException:
-    """The exception that you get when you read a cancelled task."""
+    """Cancel a task, and return the exception that you get when you read it."""
     handles: list[Any] = []
     if library is asyncio:
         handles.append(asyncio.ensure_future(fn(library)))
@@ -451,7 +451,7 @@ async def _(library: Any) -> bool:
 @claim(FUTURES, "waiters get an error when the connection is lost", "aioresult", "anyio", "asyncio")
 async def _(library: Any) -> bool:
     async def reader(requests: dict[int, Any]) -> None:
-        """This would settle each future, but the connection is gone."""
+        """End without settling the futures, because the connection is gone."""
 
     future = library.Future()
     async with open_nursery(library) as nursery:
@@ -506,7 +506,7 @@ async def _(library: Any) -> bool:
 
 
 def offered(library: ModuleType, *names: str) -> str:
-    """Which of these names a library has."""
+    """Return which of these names a library has."""
     return ", ".join(f"`{name}`" for name in names if hasattr(library, name)) or "✗"
 
 

@@ -1,13 +1,12 @@
 """Crawl a site: a map that grows while it is read, with `open_amap` and `AmapResults.add`.
 
 The program serves a site of a few hundred pages on this machine, with cycles and dead links, and crawls it from its
-first page, at most N requests at a time. Links that are found are added to the map that finds them.
+first page, with a limited number of requests at a time. It adds the links that it finds to the map that is running.
 
     python docs/examples/crawler.py --pages 300 --limit 20 --trace run.svg
 
-It shows a progress bar, then the upper levels of the site as a tree, and a table. With --trace, the run is recorded,
-and saved as a timeline (.svg) or for Perfetto (.json). The exit status is 0 if every page was found once, and every
-dead link too.
+It shows a progress bar, then the upper levels of the site as a tree, and a table. With --trace, it records the run, and
+saves it as a timeline (.svg) or for Perfetto (.json). The exit status is 0 if it found every page, and every dead link.
 """
 
 from __future__ import annotations
@@ -31,12 +30,12 @@ from triores import ItemCapture, open_amap
 from triores.trace import Recorder
 
 HOST = "127.0.0.1"
-SECONDS = 10  # that one request may take
-LEVELS = 2  # of the tree that is shown
+SECONDS = 10  # the time limit of a request
+LEVELS = 2  # how many levels of the tree to show
 
 
 class Site:
-    """Pages that link to one another: each page can be reached, some in circles, and some links are dead.
+    """Pages that link to one another. Every page can be reached, some links form cycles, and some are dead.
 
     Attributes:
         links: For each page, the paths that it links to.
@@ -63,7 +62,7 @@ class Site:
         return f"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nConnection: close\r\n\r\n{page}".encode()
 
     async def serve(self, stream: trio.SocketStream) -> None:
-        """Answer one request, and close the connection: as little of HTTP as it takes."""
+        """Answer one request, with just enough HTTP, and close the connection."""
         request = b""
         with suppress(trio.BrokenResourceError):  # the client may have left
             async for data in stream:
@@ -96,9 +95,9 @@ class Crawl:
     """What a crawl has found.
 
     Attributes:
-        pages: All pages, by path, in the order in which they came.
+        pages: The pages that could be read, by path, in the order in which they came.
         problems: The paths that couldn't be read, and why.
-        parents: For each path, the page on which it was found first.
+        parents: For each path, the page on which it was first found.
     """
 
     def __init__(self) -> None:
@@ -107,7 +106,7 @@ class Crawl:
         self.parents: dict[str, str | None] = {}
 
     async def run(self, port: int, start: str, limit: int, progress: Progress) -> None:
-        """Crawl from one page to all that can be reached from it, and show how far it is."""
+        """Crawl all pages that can be reached from one page, and show the progress."""
         bar = progress.add_task("crawled", total=1)
         self.parents[start] = None
         async with open_amap(partial(fetch, port), [start], limit=limit, suppress_exception=True) as results:
@@ -118,7 +117,7 @@ class Crawl:
                 progress.update(bar, advance=1, total=len(self.parents))
 
     def take(self, capture: ItemCapture[str, Page]) -> list[str]:
-        """Note what became of a page, and return the links that are new."""
+        """Record what became of a page, and return its links that are new."""
         error = capture.exception()
         if error is not None:
             self.problems[capture.item] = repr(error)
@@ -131,7 +130,7 @@ class Crawl:
         return [link for link in dict.fromkeys(page.links) if link not in self.parents]
 
     def tree(self, levels: int) -> Tree:
-        """Return the upper levels of the site, each page below the one on which it was found."""
+        """Return the upper levels of the site, with each page below the one on which it was first found."""
         nodes: dict[str | None, Tree] = {None: Tree("the site")}
         depths: dict[str | None, int] = {None: 0}
         hidden: dict[str | None, int] = {}
@@ -159,7 +158,7 @@ async def crawl(site: Site, limit: int, console: Console) -> Crawl:
 
 
 def report(site: Site, found: Crawl, console: Console) -> bool:
-    """Print what was found, and return whether it is all there is."""
+    """Print what was found, and return whether that is everything."""
     console.print(found.tree(LEVELS))
     table = Table("what", "there are", "found", title="The crawl", title_justify="left")
     table.add_row("pages", str(len(site.links)), str(len(found.pages)))

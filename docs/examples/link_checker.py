@@ -1,12 +1,12 @@
-"""Are the local links of a tree of HTML and Markdown files good? A web server over the tree is asked for each target.
+"""Checks the local links in a tree of HTML and Markdown files: serves the tree, and requests the target of each link.
 
-The server runs on this machine and serves the tree, and nothing that a link or a symbolic link reaches outside it. Each
-target is asked for once, a few at a time, and each request has a time limit. A link with a fragment is good if the
-target has that anchor. Links to other hosts are left alone.
+The server runs on this machine, and serves nothing outside the tree, whether through a link or a symbolic link. The
+program requests each target once, a few at a time, and each request has a time limit. A link with a fragment is good if
+the target has that anchor. Links to other hosts aren't checked.
 
     python docs/examples/link_checker.py PATH --limit 20 --timeout 5 --trace run.svg
 
-With --trace, the run is recorded, and saved as a timeline (.svg) or for Perfetto (.json). The exit status is 1 if any
+With --trace, it records the run, and saves it as a timeline (.svg) or for Perfetto (.json). The exit status is 1 if any
 link is broken.
 """
 
@@ -57,7 +57,7 @@ class Page(HTMLParser):
         self.anchors: set[str] = set()
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        """Note what the attributes of an HTML tag refer to."""
+        """Collect the links and anchors in the attributes of an HTML tag."""
         for name, value in attrs:
             if value is None:
                 continue
@@ -71,7 +71,7 @@ class Page(HTMLParser):
                 self.links += [candidate.split()[0] for candidate in value.split(",") if candidate.strip()]
 
     def feed_markdown(self, text: str) -> None:
-        """Note the links of Markdown, its headings, which are anchors on most sites, and the HTML in it."""
+        """Collect the links in Markdown, its headings, which are anchors on most sites, and what is in its HTML."""
         tokens = MarkdownIt("commonmark").enable("table").parse(text)
         for before, token in zip([None, *tokens], tokens, strict=False):
             for part in (token, *(token.children or ())):
@@ -83,7 +83,7 @@ class Page(HTMLParser):
                 self.add_heading("".join(part.content for part in token.children or () if part.type != "html_inline"))
 
     def add_heading(self, heading: str) -> None:
-        """Add the anchor of a heading, made by GitHub's rule."""
+        """Add the anchor of a heading, by GitHub's rules."""
         anchor = slug = re.sub(r"[^\w\- ]", "", heading.strip().lower()).replace(" ", "-")
         count = 0
         while anchor in self.anchors:
@@ -93,7 +93,7 @@ class Page(HTMLParser):
 
 
 def parse(kind: str, text: str) -> Page | None:
-    """The page in a text of this type, or None if it is of a type that has no anchors to check."""
+    """Parse text of this media type as a page. Return None if this type has no anchors to check."""
     page = Page()
     if kind == MARKDOWN:
         page.feed_markdown(text)
@@ -106,7 +106,7 @@ def parse(kind: str, text: str) -> Page | None:
 
 
 def type_of(path: Path) -> str:
-    """The media type of a file, by its name."""
+    """Return the media type of a file, judging by its name."""
     suffix = path.suffix.lower()
     return TYPES.get(suffix) or mimetypes.guess_type(path.name)[0] or "application/octet-stream"
 
@@ -119,17 +119,17 @@ class Link(NamedTuple):
 
     page: str
     written: str
-    target: str  # what to ask the server for; empty if the link leaves the tree
+    target: str  # what to request from the server; empty if the link leaves the tree
     fragment: str
 
 
 def url_of(path: Path, root: Path) -> str:
-    """The path of a file in the server's URLs."""
+    """Return the path of a file in the server's URLs."""
     return "/" + quote(os.fsencode(path.relative_to(root).as_posix()))
 
 
 def local_links(url: str, page: Page) -> list[Link]:
-    """The links of a page that lead to the same server."""
+    """Return the links of a page that lead to the same server."""
     base = urljoin(url, page.base)
     folder = posixpath.dirname(unquote(urlsplit(base).path)).lstrip("/")
     found: list[Link] = []
@@ -137,10 +137,10 @@ def local_links(url: str, page: Page) -> list[Link]:
         try:
             target, fragment = urldefrag(urljoin(base, written))
         except ValueError:
-            continue  # only the name of another host can be this wrong
+            continue  # only a link to another host can be malformed in this way
         if urlsplit(target).scheme or urlsplit(target).netloc:
             continue
-        # Browsers silently drop a superfluous "..", and so does `urljoin`.
+        # This can't use `urljoin`, which silently drops superfluous ".."s, as browsers do.
         path = posixpath.normpath(posixpath.join(folder, unquote(urlsplit(written).path)))
         leaves = path.split("/")[0] == ".."
         found.append(Link(url, written, "" if leaves else target, unquote(fragment)))
@@ -148,7 +148,7 @@ def local_links(url: str, page: Page) -> list[Link]:
 
 
 async def read_links(root: Path, path: Path) -> list[Link]:
-    """The local links of a page. One that can't be read has a link to itself, which the server will refuse."""
+    """Return the local links of a page. If it can't be read, return a link to itself, which the server will refuse."""
     url = url_of(path, root)
     try:
         text = await trio.Path(path).read_text(encoding="utf-8", errors="replace")
@@ -160,7 +160,7 @@ async def read_links(root: Path, path: Path) -> list[Link]:
 
 
 def pages_below(root: Path) -> list[Path]:
-    """All pages of a tree, sorted."""
+    """Return the sorted paths of all pages in a tree."""
     paths = (Path(folder, name) for folder, _, names in os.walk(root) for name in names)
     return sorted(path for path in paths if path.suffix.lower() in TYPES and find(root, url_of(path, root)))
 
@@ -169,7 +169,7 @@ def pages_below(root: Path) -> list[Path]:
 
 
 def find(root: Path, url: str) -> Path | None:
-    """The file or directory at a URL, or None if it doesn't exist or isn't in the tree."""
+    """Return the file or directory at a URL, or None if it doesn't exist or isn't in the tree."""
     parts = unquote(url, errors="surrogateescape").split("/")
     try:
         path = root.joinpath(*(part for part in parts if part)).resolve(strict=True)
@@ -180,7 +180,7 @@ def find(root: Path, url: str) -> Path | None:
 
 
 def response_to(root: Path, url: str) -> bytes:
-    """The whole response to a request."""
+    """Return the whole response to a request."""
     asked, mark, query = url.partition("?")
     path = find(root, asked)
     if path is None:
@@ -198,13 +198,13 @@ def response_to(root: Path, url: str) -> bytes:
 
 
 def response(status: str, header: str = "", body: bytes = b"") -> bytes:
-    """A response, at the end of which the connection is closed."""
+    """Return a response that is followed by the end of the connection."""
     lines = [f"HTTP/1.1 {status}", "Connection: close", *([header] if header else []), "", ""]
     return "\r\n".join(lines).encode("latin-1") + body
 
 
 async def serve(root: Path, stream: trio.abc.Stream) -> None:
-    """Answer one request, with a minimum of HTTP."""
+    """Answer one request, with just enough HTTP."""
     request = b""
     with suppress(trio.BrokenResourceError):  # the client may have left
         async for data in stream:
@@ -228,10 +228,10 @@ class Answer(NamedTuple):
 
 
 async def fetch(port: int, url: str) -> Answer:
-    """Ask for a target, and see which anchors it has."""
+    """Request a target, and find out which anchors it has."""
     answer = bytearray()
     async with await trio.open_tcp_stream(HOST, port) as stream:
-        asked = quote(url, safe="/?%=&;:@!$+,()*~'")  # browsers send spaces and the like quoted too
+        asked = quote(url, safe="/?%=&;:@!$+,()*~'")  # browsers also quote spaces and the like
         await stream.send_all(f"GET {asked} HTTP/1.1\r\nHost: {HOST}\r\nConnection: close\r\n\r\n".encode())
         async for data in stream:
             answer += data
@@ -247,7 +247,7 @@ async def fetch(port: int, url: str) -> Answer:
 
 
 async def check(port: int, seconds: float, url: str) -> Answer:
-    """Ask for a target, within a time limit."""
+    """Request a target, within a time limit."""
     limit = trio.move_on_after(seconds)  # noqa: ASYNC122 - the capture enters it at once
     fetching = ResultCapture(fetch, port, url, cancel_scope=limit, suppress_exception=True)
     await fetching.run()
@@ -260,7 +260,7 @@ async def check(port: int, seconds: float, url: str) -> Answer:
 
 
 async def answers_to(targets: list[str], root: Path, limit: int, seconds: float) -> dict[str, Answer]:
-    """What a server over the tree says about each of the targets."""
+    """Serve the tree, request each target, and return the answers."""
     answers: dict[str, Answer] = {}
     async with trio.open_nursery() as nursery:
         listeners = await nursery.start(partial(trio.serve_tcp, partial(serve, root), 0, host=HOST))
@@ -273,13 +273,13 @@ async def answers_to(targets: list[str], root: Path, limit: int, seconds: float)
 
 
 def problem_of(link: Link, answers: dict[str, Answer]) -> str | None:
-    """What is wrong with a link, or None."""
+    """Return what is wrong with a link, or None."""
     if not link.target:
         return "leaves the tree"
     answer = answers[link.target]
     if answer.problem is not None or answer.anchors is None:
         return answer.problem
-    # "#top" is the top of every page, and a fragment that begins with ":~:" is a text to look for.
+    # "#top" is the top of every page, and a fragment that begins with ":~:" is text to look for.
     is_good = link.fragment in ("", "top", *answer.anchors) or link.fragment.startswith(":~:")
     return None if is_good else f"no anchor {link.fragment!r}"
 
@@ -288,7 +288,7 @@ def problem_of(link: Link, answers: dict[str, Answer]) -> str | None:
 
 
 def table_of(title: str, columns: list[str], rows: Sequence[tuple[str, ...]]) -> Table:
-    """A table whose cells may contain any characters."""
+    """Return a table whose cells may contain any characters."""
     table = Table(*columns, title=title, title_justify="left")
     for row in rows:
         table.add_row(*(Text(cell.encode(errors="replace").decode()) for cell in row))
@@ -311,7 +311,7 @@ async def main(root: Path, limit: int, seconds: float) -> bool:
 
 
 def parse_arguments() -> argparse.Namespace:
-    """What the user asked for."""
+    """Read the command line."""
     parser = argparse.ArgumentParser(description="Check the local links of a tree of HTML and Markdown files.")
     parser.add_argument("path", metavar="PATH", type=Path, help="a directory")
     parser.add_argument("--limit", type=int, default=20, help="how many requests to make at a time")
@@ -328,7 +328,7 @@ def parse_arguments() -> argparse.Namespace:
 
 
 def run(wanted: argparse.Namespace) -> bool:
-    """Check the links, and save a recording of that if the user asked for one."""
+    """Check the links, and save a recording of the run if the user asked for one."""
     recorder = Recorder()
     instruments = [] if wanted.trace is None else [recorder]
     good = trio.run(main, wanted.path.resolve(), wanted.limit, wanted.timeout, instruments=instruments)

@@ -1,8 +1,8 @@
 """Many requests in flight on one connection, answered out of order: what `FutureMap` is for.
 
-A client and a server speak over TCP on this machine, in JSON lines. Many callers share one connection, and each waits
-for a future of its own; the task that reads the connection settles whichever future an answer belongs to. Afterwards
-the server cuts a second connection while every caller is waiting, and each caller must get an exception.
+A client and a server talk over TCP on this machine, in JSON lines. Many callers share one connection, and each waits
+for a future of its own; the task that reads the connection settles the future that each answer belongs to. Then the
+server cuts a second connection while callers are waiting, and each caller must get an exception.
 
     python docs/examples/multiplexed_rpc.py --requests 20000 --callers 200
 
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 Message = dict[str, int]
 
 HOST = "127.0.0.1"
-LONGEST_WORK = 0.002  # seconds that the server spends on a request, at most
+LONGEST_WORK = 0.002  # how many seconds the server spends on a request, at most
 PATIENCE = 10  # seconds after the cut until a waiting caller counts as hanging
 
 
@@ -75,7 +75,7 @@ class JsonLines(trio.abc.Channel[Message]):
 
 
 class Client:
-    """The near end of a connection. Any number of tasks may `call` at a time, while one task is in `run`."""
+    """The client's end of a connection. Any number of tasks may `call` at a time, while one task is in `run`."""
 
     def __init__(self, stream: trio.abc.Stream) -> None:
         self._connection = JsonLines(stream)
@@ -83,7 +83,7 @@ class Client:
         self._ids = itertools.count()
         self._in_flight = FutureMap[int, int](lost=ConnectionLostError)
         self._newest_answered = -1
-        self.out_of_order = 0  # answers to requests older than one that was answered before
+        self.out_of_order = 0  # how many answers came after the answer to a later request
 
     async def call(self, number: int) -> int:
         """Have the server square a number.
@@ -112,7 +112,7 @@ class Client:
                     await self._connection.send(request)
 
     async def _read(self) -> None:
-        # A reset of the connection is another way to end. However the inner block ends, every caller gets an error.
+        # The connection may also end with a reset. However the inner block ends, every caller gets an error.
         with suppress(trio.BrokenResourceError), self._in_flight:
             async for answer in self._connection:
                 self._settle(answer["id"], answer["square"])
@@ -125,14 +125,14 @@ class Client:
 
 
 async def serve(stream: trio.abc.Stream, cut_after: int | None = None) -> None:
-    """Answer each request in a task of its own, so that none has to wait for those before it.
+    """Answer each request in a task of its own, so that none has to wait for earlier ones.
 
     Args:
         stream: The connection.
-        cut_after: Close the connection at this many requests, though some of them are unanswered.
+        cut_after: Close the connection after this many requests, even though some of them are unanswered.
     """
     connection = JsonLines(stream)
-    sending = trio.Lock()  # needs no writer task: the tasks that send are cancelled only when the connection is closed
+    sending = trio.Lock()  # this needs no writer task: senders are only cancelled when the connection is closed
 
     async def answer(request: Message) -> None:
         await trio.sleep(random.uniform(0, LONGEST_WORK))
@@ -225,9 +225,9 @@ async def cut_connection(callers: int) -> Cut:
 
 
 def report(answered: Answered, cut: Cut) -> Table:
-    """The figures as a table."""
+    """Return the figures as a table."""
     requests = len(answered.latencies)
-    # A single latency has no quantiles, but the same one twice does.
+    # A single latency has no quantiles, but two equal ones do.
     percentiles = statistics.quantiles(answered.latencies * 2, n=100, method="inclusive")
     table = Table("What", "Figure", title="Many requests in flight on one connection")
     table.columns[1].justify = "right"
@@ -253,8 +253,8 @@ def parse_arguments() -> argparse.Namespace:
         return number
 
     parser = argparse.ArgumentParser(description="Send many requests over one connection, and cut another one.")
-    parser.add_argument("--requests", type=count, default=20_000, help="how many in all (default: %(default)s)")
-    parser.add_argument("--callers", type=count, default=200, help="how many at a time (default: %(default)s)")
+    parser.add_argument("--requests", type=count, default=20_000, help="how many requests (default: %(default)s)")
+    parser.add_argument("--callers", type=count, default=200, help="how many callers at a time (default: %(default)s)")
     return parser.parse_args()
 
 

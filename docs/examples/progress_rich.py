@@ -1,7 +1,7 @@
-"""Progress bars of rich: the loop over the results advances the bar.
+"""Progress bars with rich: the loop over the results advances the bar.
 
-First for `open_amap`, with a second bar that counts the items that fail, and then for `as_completed`, with captures in
-a nursery.
+The first example uses `open_amap`, with a second bar that counts the items that fail. The second one uses
+`as_completed`, with captures in a nursery.
 
     python docs/examples/progress_rich.py --items 200
 """
@@ -17,11 +17,11 @@ from rich.progress import Progress
 
 from triores import ResultCapture, as_completed, open_amap
 
-LONGEST = 0.05  # seconds that an item takes, at most
+LONGEST = 0.05  # how many seconds an item takes, at most
 
 
 async def work(item: int) -> int:
-    """Stands in for slow work that may fail, such as a download. Every tenth item fails."""
+    """Stand in for slow work that may fail, such as a download. Every tenth item fails."""
     await trio.sleep(random.uniform(0, LONGEST))
     if item % 10 == 9:
         raise ConnectionError(f"item {item} was lost")
@@ -29,7 +29,7 @@ async def work(item: int) -> int:
 
 
 async def with_open_amap(items: range, progress: Progress) -> int:
-    """Ten at a time."""
+    """Work on ten items at a time."""
     total = 0
     done, failed = progress.add_task("open_amap", total=len(items)), progress.add_task("failed", total=len(items))
     async with open_amap(work, items, limit=10, suppress_exception=True) as results:
@@ -43,7 +43,7 @@ async def with_open_amap(items: range, progress: Progress) -> int:
 
 
 async def with_as_completed(items: range, progress: Progress) -> int:
-    """All at once."""
+    """Work on all items at once."""
     total = 0
     done = progress.add_task("as_completed", total=len(items))
     async with trio.open_nursery() as nursery:

@@ -1,6 +1,6 @@
-"""A progress bar of tqdm around results: tqdm takes any async iterator.
+"""Progress bars with tqdm, which you can wrap around any async iterator of results.
 
-First around `open_amap`, which has a limit, and then around `as_completed`, with captures in a nursery.
+The first example uses `open_amap`, which has a limit. The second one uses `as_completed`, with captures in a nursery.
 
     python docs/examples/progress_tqdm.py --items 200
 """
@@ -15,17 +15,17 @@ from tqdm.asyncio import tqdm
 
 from triores import ResultCapture, as_completed, open_amap
 
-LONGEST = 0.05  # seconds that an item takes, at most
+LONGEST = 0.05  # how many seconds an item takes, at most
 
 
 async def work(item: int) -> int:
-    """Stands in for slow work, such as a download."""
+    """Stand in for slow work, such as a download."""
     await trio.sleep(random.uniform(0, LONGEST))
     return item
 
 
 async def with_open_amap(items: range) -> int:
-    """Ten at a time."""
+    """Work on ten items at a time."""
     total = 0
     async with open_amap(work, items, limit=10) as results:
         async for capture in tqdm(results, total=len(items), desc="open_amap"):
@@ -34,7 +34,7 @@ async def with_open_amap(items: range) -> int:
 
 
 async def with_as_completed(items: range) -> int:
-    """All at once."""
+    """Work on all items at once."""
     total = 0
     async with trio.open_nursery() as nursery:
         captures = [ResultCapture.start_soon(nursery, work, item) for item in items]

@@ -1,8 +1,8 @@
 """A client that outlives its connections: what `FutureMap` is for.
 
-A server on this machine cuts the connection at random, and the client reconnects. Each connection has a
-`FutureMap` of its own, since its requests end with it: callers that wait for an answer when the connection is cut get
-an exception. Nobody hangs, and nothing is left in a map, which the program proves by accounting for every request.
+A server on this machine cuts the connection at random, and the client reconnects. Each connection has a `FutureMap` of
+its own, since its requests end when it does: callers that are waiting for an answer when the connection is cut get an
+exception. Nobody hangs, and nothing is left in a map; to prove this, the program accounts for every request.
 
     python docs/examples/reconnecting_client.py --requests 10000 --callers 100
 
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 HOST = "127.0.0.1"
-MESSAGE = struct.Struct("!II")  # a request's number with its question, or with its answer
+MESSAGE = struct.Struct("!II")  # the number of a request, and the question or the answer
 RESET_ON_CLOSE = struct.pack("hh" if sys.platform == "win32" else "ii", 1, 0)  # for SO_LINGER
 PATIENCE = 10  # seconds until a request that hasn't ended counts as hanging
 
@@ -42,7 +42,7 @@ class ConnectionLostError(Exception):
 
 
 class Messages:
-    """The framing: turns pieces of any length into whole messages."""
+    """The framing: turns chunks of any length into whole messages."""
 
     def __init__(self) -> None:
         self._rest = b""
@@ -86,7 +86,7 @@ class Connection:
                     self.requests.set_result(number, answer)  # returns False if the caller has left, which is fine
 
     async def write(self) -> None:
-        """Send the requests. If the callers sent for themselves, one that is cancelled could leave half a message."""
+        """Send the requests. If the callers did this themselves, one that was cancelled could leave half a message."""
         with suppress(trio.BrokenResourceError):  # the reader notices the end of the connection, too
             async with self._unsent:
                 async for message in self._unsent:
@@ -130,7 +130,7 @@ class Client:
 
 
 async def serve(stream: trio.SocketStream, cut_every: int) -> None:
-    """Answer requests out of order, and cut the connection at random, though some of them are unanswered."""
+    """Answer requests out of order, and cut the connection at random, even if some of them are unanswered."""
     messages = Messages()
     with suppress(trio.BrokenResourceError):
         async with stream:
@@ -146,12 +146,12 @@ async def serve(stream: trio.SocketStream, cut_every: int) -> None:
 
 
 def how_lost(error: ConnectionLostError) -> str:
-    """What ended the reader's block: an exception, or nothing if it just came to its end."""
+    """Return how the connection ended: without an exception, or with one, in which case it was reset."""
     return "connection closed" if error.args[0] is None else "connection reset"
 
 
 async def keep_asking(client: Client, questions: Iterator[int], seen: Counter[str]) -> None:
-    """Ask one question after another, and count how each of them ends."""
+    """Ask one question after another, and count how they end."""
     for question in questions:
         with trio.move_on_after(PATIENCE) as scope:
             try:
@@ -165,7 +165,7 @@ async def keep_asking(client: Client, questions: Iterator[int], seen: Counter[st
 
 
 async def ask_everything(requests: int, callers: int, cut_every: int) -> tuple[Counter[str], list[Connection]]:
-    """Divide the requests among the callers. Returns how they ended, and the connections that were used."""
+    """Divide the requests among the callers. Return how they ended, and the connections that were used."""
     seen: Counter[str] = Counter()
     async with trio.open_nursery() as nursery:
         server = partial(serve, cut_every=cut_every)
@@ -181,7 +181,7 @@ async def ask_everything(requests: int, callers: int, cut_every: int) -> tuple[C
 
 
 def report(requests: int, seen: Counter[str], connections: int, left: int) -> Table:
-    """The statistics as a table."""
+    """Return the statistics as a table."""
     table = Table("What", "Number", title="Requests to a server that cuts the connection")
     table.columns[1].justify = "right"
     table.add_row("requests", f"{requests:,}", end_section=True)
@@ -203,13 +203,13 @@ def parse_arguments() -> argparse.Namespace:
         return number
 
     parser = argparse.ArgumentParser(description="Send requests to a server that cuts the connection at random.")
-    parser.add_argument("--requests", type=count, default=10_000, help="how many in all (default: %(default)s)")
-    parser.add_argument("--callers", type=count, default=100, help="how many at a time (default: %(default)s)")
+    parser.add_argument("--requests", type=count, default=10_000, help="how many requests (default: %(default)s)")
+    parser.add_argument("--callers", type=count, default=100, help="how many callers at a time (default: %(default)s)")
     parser.add_argument(
         "--cut-every",
         type=count,
         default=500,
-        help="requests that a connection lives, on average (default: %(default)s)",
+        help="after how many requests to cut a connection, on average (default: %(default)s)",
     )
     return parser.parse_args()
 
