@@ -1,4 +1,4 @@
-"""Everything you can run on this project: ``nox -s tests``, for example, or ``nox -l`` for the list."""
+"""Everything you can run in this project: ``nox -s tests``, for example; ``nox -l`` lists all sessions."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def tests(session: nox.Session) -> None:
 
 @nox.session(python="3.13")
 def coverage(session: nox.Session) -> None:
-    """Run the same tests on one Python, and check that they cover every branch of the package."""
+    """Run the same tests on one version of Python, and check that they cover every branch of the package."""
     install(session, "test")
     session.run("coverage", "run", "-m", "pytest", "-q", *WITHOUT_EXAMPLES)
     session.run("coverage", "report")
@@ -74,26 +74,26 @@ def leftovers(session: nox.Session) -> None:
 
 @nox.session(python="3.13")
 def soak(session: nox.Session) -> None:
-    """Run the tests with many more faults, schedules and repetitions than usual; takes about half an hour."""
+    """Run the tests with many more faults, schedules and repetitions than usual. This takes about half an hour."""
     install(session, "test")
     session.run("pytest", "-q", *session.posargs, env={"TRIORES_SOAK": "1"})
 
 
 @nox.session
 def mutation(session: nox.Session) -> None:
-    """Check that the tests notice changes in the package; takes hours, but ``-- 100`` tries only 100 random changes."""
-    copy = pathlib.Path(session.create_tmp()) / "copy"  # cosmic-ray changes one file after another in here
+    """Check that the tests notice changes to the package. This takes hours; ``-- 100`` only tries 100 of the changes."""
+    copy = pathlib.Path(session.create_tmp()) / "copy"  # cosmic-ray changes the files in here, one after another
     shutil.rmtree(copy, ignore_errors=True)
     shutil.copytree(".", copy, ignore=shutil.ignore_patterns(".*", "_build", "__pycache__"))
     session.chdir(copy)
-    install(session, "mutation")  # the copy, so that programs which the tests start import it too
+    install(session, "mutation")  # installs the copy, so that programs that the tests start import it too
     session.run("cosmic-ray", "init", "cosmic-ray.toml", "mutants.sqlite")
     session.run("cr-filter-operators", "mutants.sqlite", "cosmic-ray.toml")
     keep_some(pathlib.Path("mutants.sqlite"), int(session.posargs[0]) if session.posargs else -1)
     session.run("cosmic-ray", "baseline", "cosmic-ray.toml")
     session.run("cosmic-ray", "exec", "cosmic-ray.toml", "mutants.sqlite")
     session.run("cr-report", "--surviving-only", "--show-diff", "mutants.sqlite")
-    session.run("cr-rate", "--fail-over", "12", "mutants.sqlite")  # most survivors are of the kinds in tests/mutants.md
+    session.run("cr-rate", "--fail-over", "12", "mutants.sqlite")  # tests/mutants.md explains most survivors
 
 
 def keep_some(mutants: pathlib.Path, count: int) -> None:
@@ -110,35 +110,35 @@ def keep_some(mutants: pathlib.Path, count: int) -> None:
 
 @nox.session(python=["3.11", "3.13"])
 def bench(session: nox.Session) -> None:
-    """Compare triores with its peers; add ``-- --quick`` to check only that everything runs."""
+    """Compare triores with its peers; ``-- --quick`` only checks that everything works."""
     install(session, "bench")
     session.run("python", "-m", "benchmarks", *session.posargs)
 
 
 @nox.session
 def types(session: nox.Session) -> None:
-    """Check the types with mypy and pyright, both strict."""
+    """Check the types with mypy and pyright, both in strict mode."""
     install(session, "types")
     session.run("mypy")
     session.run("pyright")
     pages = session.create_tmp()
     session.run("python", "tests/typing/pages.py", pages)
     session.run("mypy", "--disable-error-code=no-redef", pages)
-    # Outside the work tree, so that pyright checks the installed package, with its py.typed.
+    # This runs outside the work tree, so that pyright checks the installed package, with its py.typed.
     session.chdir(pages)
     session.run("pyright", "--ignoreexternal", "--verifytypes", "triores")
 
 
 @nox.session
 def lint(session: nox.Session) -> None:
-    """Check the style, and look for async mistakes."""
+    """Check the style, and look for common mistakes in async code."""
     session.install("-q", *nox.project.dependency_groups(PROJECT, "lint"))
     session.run("ruff", "check")
     session.run("ruff", "format", "--check")
     pages = ["README.md", *map(str, pathlib.Path("docs").rglob("*.md"))]
     session.run("ruff", "format", "--check", "--line-length=90", *pages)
-    # The opt-in rules ASYNC9 don't see the checkpoints in this package's own calls; the tests check each of those.
-    # The comparison shows what goes wrong elsewhere, so it does what these rules warn about.
+    # The opt-in rules ASYNC9 can't see that this package's own functions are checkpoints; the tests check that.
+    # compare_peers.py shows what goes wrong elsewhere, so it does what these rules warn about.
     allowed = "docs/examples/compare_peers.py:ASYNC103,ASYNC104,ASYNC112,ASYNC124"
     session.run(
         *("flake8", "--select=ASYNC", "--extend-ignore=ASYNC9", f"--per-file-ignores={allowed}"),
@@ -155,18 +155,18 @@ def examples(session: nox.Session) -> None:
 
 @nox.session
 def cluster(session: nox.Session) -> None:
-    """Run the fan-out on a cluster of two worker processes."""
+    """Run the example of a fan-out on a cluster of two worker processes."""
     install(session, "cluster")
     session.run("pytest", "-q", "tests/test_cluster.py", *session.posargs)
 
 
 @nox.session
 def docs(session: nox.Session) -> None:
-    """Build the documentation, with warnings as errors; with ``-- serve``, serve it, and rebuild it at each change."""
+    """Build the documentation, with warnings as errors; ``-- serve`` serves it, and rebuilds it after each change."""
     install(session, "docs")
     build = ["-n", "-W", "-b", "html", "docs", "docs/_build/html"]
     if "serve" in session.posargs:
-        watched = ["--watch", "triores", "--watch", "tests/misuse.py"]  # pages are made from these
+        watched = ["--watch", "triores", "--watch", "tests/misuse.py"]  # some pages are made from these
         session.run("sphinx-autobuild", *watched, "--ignore", "*/_build/*", *build)
     else:
         session.run("python", "-m", "sphinx", "--keep-going", "-E", *build)
@@ -174,10 +174,10 @@ def docs(session: nox.Session) -> None:
 
 @nox.session
 def package(session: nox.Session) -> None:
-    """Build the distributions, check their contents, and run the tests of the public names on the installed wheel."""
+    """Build the distributions, check their contents, and run a few tests on the installed wheel."""
     options = argparse.ArgumentParser(prog="nox -s package --")
     options.add_argument("--outdir", default=None, help="the folder for the distributions")
-    options.add_argument("--release", default=None, help="the tag of a release, to compare with the version")
+    options.add_argument("--release", default=None, help="the tag of a release, which has to match the version")
     asked = options.parse_args(session.posargs)
     outdir = pathlib.Path(asked.outdir or session.create_tmp()).resolve()
     shutil.rmtree(outdir, ignore_errors=True)
@@ -203,7 +203,7 @@ def package(session: nox.Session) -> None:
 
 @nox.session(venv_backend="none")
 def changelog(session: nox.Session) -> None:
-    """Check that CHANGELOG.md has a line for changes of the package since a commit, by default the previous one."""
+    """Check that CHANGELOG.md changed if the package changed since a commit, by default the previous one."""
     (base,) = session.posargs or ["HEAD~1"]
     changed = subprocess.run(
         ["git", "diff", "--name-only", f"{base}...HEAD"], check=True, capture_output=True, text=True

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 ROUNDS = 25
 GROWTH_ROUNDS = 3
 SIZES = (1_000, *SLOPE_SIZES)
-SIZES_OF_OTHERS = (1_000, 4_000, 16_000)  # starting a task for each takes a long time
+SIZES_OF_OTHERS = (1_000, 4_000, 16_000)  # fewer, since some of the others start a task for each result
 LARGE_SIZES = (250_000, 1_000_000)
 PEAK_SIZES = (10_000, 100_000, 1_000_000)
 QUICKER = 50  # --quick divides each number of results by this
@@ -28,11 +28,13 @@ QUICKER = 50  # --quick divides each number of results by this
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description="Compare triores with its peers.")
-    parser.add_argument("--quick", action="store_true", help="a few small rounds, just to check that everything runs")
-    parser.add_argument("--rounds", type=int, default=ROUNDS, help=f"how often each scenario is timed ({ROUNDS})")
-    parser.add_argument("--only", metavar="WORD", help="only measure scenarios with this in their name")
+    parser.add_argument("--quick", action="store_true", help="run one small round, just to check that everything works")
+    parser.add_argument(
+        "--rounds", type=int, default=ROUNDS, help=f"how many times to time each scenario (default: {ROUNDS})"
+    )
+    parser.add_argument("--only", metavar="WORD", help="only measure scenarios whose name contains this")
     parser.add_argument("--json", metavar="FILE", help="write the measurements to a file, in pyperf's format")
-    parser.add_argument("--from", dest="source", metavar="FILE", help="don't measure, but read such a file")
+    parser.add_argument("--from", dest="source", metavar="FILE", help="don't measure anything, but read such a file")
     parser.add_argument("--plots", metavar="FOLDER", type=Path, help="draw the plots into this folder")
     arguments = parser.parse_args()
 
@@ -50,11 +52,11 @@ def main() -> None:
         draw(measured, measured_on, arguments.plots)
     print(tables(measured, measured_on))
     if arguments.quick:
-        print("Everything ran. The figures mean nothing: --quick measures too little.")
+        print("Everything works. The figures mean nothing, since --quick measures too little.")
 
 
 def measure(only: str, rounds: int, *, quick: bool) -> Iterator[Series]:
-    """Measure everything with this text in its name."""
+    """Measure everything whose name contains this text."""
     quicker = QUICKER if quick else 1
     for scenario in (*SCENARIOS, *recorder.SCENARIOS):
         if only in scenario.name:

@@ -16,7 +16,7 @@ def work_in_thread(item: int) -> int:
     return item
 
 
-# ---- a call in an executor, one after another
+# ---- calls in an executor, one after another
 
 
 async def calls_in_triores(n: int, clock: Clock) -> None:
@@ -43,7 +43,7 @@ async def calls_in_asyncio(n: int, clock: Clock) -> None:
     assert values == list(range(n))
 
 
-# ---- a concurrent future, wrapped and awaited
+# ---- concurrent futures, wrapped and awaited
 
 
 async def wrapped_in_triores(n: int, clock: Clock) -> None:
@@ -62,7 +62,7 @@ async def wrapped_in_asyncio(n: int, clock: Clock) -> None:
     assert values == list(range(n))
 
 
-# ---- the same without threads, so that only the bridge is timed
+# ---- the same without threads, so that only the bridge itself is timed
 
 
 async def settled_here_in_triores(n: int, clock: Clock) -> None:

@@ -1,4 +1,4 @@
-"""Measurements in bytes, or once per process: the size of futures, the peak of a stream, and the import."""
+"""Measurements that aren't scenarios: the size of futures, the peak memory of a map, and the time of the import."""
 
 from __future__ import annotations
 
@@ -63,8 +63,8 @@ def _put(slot: Slot) -> None:
 
 
 def _bytes_of(make: Callable[[], Any], settle: Callable[[Any], object], n: int) -> tuple[float, float]:
-    """The bytes that a pending future takes, and a done one, without the list that holds them."""
-    settle(make())  # whatever is made only once
+    """Return the bytes that a pending and a done future take, without the list that holds them."""
+    settle(make())  # so that whatever is only made once is already there
     held: list[Any] = [None] * n
     gc.collect()
     tracemalloc.start()
@@ -81,7 +81,7 @@ def _bytes_of(make: Callable[[], Any], settle: Callable[[Any], object], n: int) 
 
 
 def measure_peak(items: int) -> Series:
-    """The most bytes in use while the items of a generator go through open_amap."""
+    """Measure the peak number of bytes in use while the items of a generator go through open_amap."""
 
     async def main() -> None:
         async def work(item: int) -> int:
@@ -105,13 +105,13 @@ def measure_peak(items: int) -> Series:
 
 
 def measure_import(rounds: int) -> list[Series]:
-    """Seconds for an import after Trio has been imported, each in a new process."""
+    """Measure how many seconds an import takes after Trio has been imported, each time in a new process."""
     values: dict[str, list[float]] = {name: [] for name in IMPORTS}
     with tempfile.TemporaryDirectory() as compiled:
         for turn in range(rounds + 1):
             for name, module in IMPORTS.items():
                 seconds = _import_once(module, compiled)
-                if turn:  # the first one compiles the modules
+                if turn:  # the first turn compiles the modules
                     values[name].append(seconds)
     return [Series(IMPORT, name, 1, measured) for name, measured in values.items()]
 
@@ -119,5 +119,5 @@ def measure_import(rounds: int) -> list[Series]:
 def _import_once(module: str, compiled: str) -> float:
     program = f"import trio, time; began = time.perf_counter(); import {module}; print(time.perf_counter() - began)"
     environment = {**os.environ, "PYTHONPYCACHEPREFIX": compiled, "PYTHONDONTWRITEBYTECODE": ""}
-    told = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, check=True, text=True)  # noqa: S603 - a program of our own
-    return float(told.stdout)
+    ran = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, check=True, text=True)  # noqa: S603 - a program of our own
+    return float(ran.stdout)

@@ -1,4 +1,4 @@
-"""Scenarios for the cost of the check for cycles of waits: the same calls with the check and without."""
+"""Scenarios for the cost of the check for cycles of waits: the same calls with and without the check."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 async def work() -> None:
-    """The routine of the tasks that are waited for: one checkpoint."""
+    """What the tasks that are waited for do: run one checkpoint."""
     await trio.lowlevel.checkpoint()
 
 
@@ -56,7 +56,7 @@ async def wait_all_of_ten(n: int, clock: Clock) -> None:
 
 
 async def chain(n: int, clock: Clock) -> None:
-    """Tasks that each wait for the one before: the search checks 32 of them, again and again."""
+    """Start tasks that each wait for the one before: the search checks 32 of them, again and again."""
 
     async def wait(result: triores.ResultBase[None]) -> None:
         await result.wait_done()

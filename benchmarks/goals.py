@@ -28,11 +28,11 @@ SLOPE_SIZES = (2_000, 4_000, 8_000, 16_000, 32_000, 64_000)
 
 
 class Measured:
-    """All series of one session, by scenario, contender and number of results.
+    """All the series of one session, by scenario, contender and number of results.
 
     Args:
         series: The measurements.
-        divisor: What the numbers of results were divided by, to be quicker.
+        divisor: What the numbers of results were divided by, to make the session quicker.
     """
 
     def __init__(self, series: Iterable[Series], divisor: int = 1) -> None:
@@ -41,15 +41,15 @@ class Measured:
         self._by_key = {(one.scenario, one.contender, one.results): one for one in self.series}
 
     def find(self, scenario: str, contender: str, results: int) -> Series | None:
-        """One series, or None if it wasn't measured."""
+        """Return one series, or None if it wasn't measured."""
         return self._by_key.get((scenario, contender, results))
 
     def at_its_size(self, scenario: Scenario, contender: str) -> Series | None:
-        """The series of a scenario for the number of results that its goals refer to."""
+        """Return the series of a scenario for the number of results that its goals refer to, or None."""
         return self.find(scenario.name, contender, scenario.results // self.divisor)
 
     def growth(self, scenario: str, contender: str) -> list[Series]:
-        """The series of one contender, from few results to many, of those that were measured in turn."""
+        """Return the series that show how a contender's cost grows, from few results to many."""
         own_sizes = {(one.name, one.results // self.divisor) for one in SCENARIOS}
         found = [
             one
@@ -61,7 +61,7 @@ class Measured:
 
 @dataclass(frozen=True)
 class Figure:
-    """A number that a goal refers to. It is the median of the rounds, and comes with their quartiles."""
+    """A number that a goal refers to: the median of the rounds, with their quartiles."""
 
     value: float
     low: float
@@ -70,7 +70,7 @@ class Figure:
 
 @dataclass(frozen=True)
 class Ratio:
-    """The median, over the rounds, of the ratio of two contenders' times in the same round."""
+    """The median, over all rounds, of the ratio of two contenders' times in the same round."""
 
     scenario: Scenario
     over: str
@@ -94,7 +94,7 @@ class Ratio:
 
 @dataclass(frozen=True)
 class Slope:
-    """The slope of the line through total cost against number of results, on logarithmic scales: 1 is linear."""
+    """The slope of the total cost over the number of results, on logarithmic scales: 1 is linear."""
 
     scenario: Scenario
     most: float | None = None
@@ -123,7 +123,7 @@ class Slope:
 
 @dataclass(frozen=True)
 class Value:
-    """The median of the measurements themselves: bytes, or milliseconds."""
+    """The median of the measurements themselves, in bytes or milliseconds."""
 
     scenario: str
     unit: str
@@ -144,7 +144,7 @@ class Value:
 
 @dataclass(frozen=True)
 class Flatness:
-    """The ratio of what was measured for the most results and for the fewest."""
+    """The ratio of the measurement for the most results to the one for the fewest."""
 
     scenario: str
     most: float | None = None

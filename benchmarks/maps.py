@@ -1,4 +1,4 @@
-"""Scenarios of one function over many items with a limit: amap and open_amap, compared with pools of worker tasks."""
+"""Scenarios that call one function for many items, with a limit: amap and open_amap, compared with worker pools."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ LIMIT = 100
 
 
 async def return_at_once(item: int) -> int:
-    """A function that never waits, so that only the map itself is measured."""
+    """Return without waiting, so that only the map itself is measured."""
     return item
 
 
@@ -51,14 +51,14 @@ async def amap_by_hand(fn: Callable[[int], Awaitable[int]], n: int, clock: Clock
 
 
 async def amap_in_anyio(n: int, clock: Clock) -> None:
-    """Anyio has no limit here, and starts a task for each item."""
+    """Start a task for each item, as anyio does: its amap takes no limit."""
     with clock:
         values = await anyio.amap(work, range(n))
     assert values == list(range(n))
 
 
 async def amap_in_asyncio(n: int, clock: Clock) -> None:
-    """The same pool of workers, since asyncio has no such call."""
+    """Use the same pool of workers as by hand, since asyncio has no such call."""
     with clock:
         values = [-1] * n
         source = enumerate(range(n))
@@ -86,7 +86,7 @@ async def open_amap_in_triores(n: int, clock: Clock, *, ordered: bool = False) -
 
 
 async def open_amap_by_hand(n: int, clock: Clock) -> None:
-    """Workers that send into an unbuffered channel, so that each of them holds at most one item."""
+    """Have workers send to an unbuffered channel, so that each of them holds at most one item."""
     total = 0
     with clock:
         source = iter(range(n))
@@ -116,7 +116,7 @@ async def open_amap_of_a_generator(n: int, clock: Clock) -> None:
 
 
 async def generator_by_hand(n: int, clock: Clock) -> None:
-    """One task reads the generator for the workers, since a scope around a ``yield`` belongs to a single task."""
+    """Have one task read the generator for the workers, since a scope around a ``yield`` belongs to a single task."""
     total = 0
     with clock:
         send_item, receive_item = trio.open_memory_channel[int](0)
@@ -150,7 +150,7 @@ TURNS = {f"{TURN}, {text}": limit for text, limit in {"limit 1": 1, "limit 100":
 
 
 def measure_turns(calls: int, rounds: int) -> list[Series]:
-    """The longest time, in seconds, for which a map over calls that never wait keeps another task from running."""
+    """Measure how many seconds, at most, a map whose calls never wait keeps another task from running."""
     return [
         Series(name, TRIORES, 1, [trio.run(_longest_wait, limit, calls) for _ in range(rounds)])
         for name, limit in TURNS.items()

@@ -1,12 +1,12 @@
 """Scenarios, their contenders, and how they are timed.
 
-- A contender is an async function that takes the number of results and a `Clock`. Whatever isn't part of the work, such
-  as making the futures to wait for, or checking the outcome, it does outside the clock's ``with`` block.
+- A contender is an async function that takes the number of results and a `Clock`. It does whatever isn't part of the
+  work outside the clock's ``with`` block, such as making the futures to wait for, or checking the outcome.
 - The contenders of a scenario take turns in one process: A, B, C, then B, C, A, and so on, with a garbage collection
-  between any two. If the machine is busy for a while, all of them slow down alike, so the median of the ratios within
-  one round says more than a ratio of medians.
-- The garbage collector stays on while a contender runs: its cost is part of the cost of the contender's objects.
-- Each timing is a new Trio run, or a new asyncio run.
+  before each of them. If the machine is busy for a while, all of them slow down alike, so the median of the ratios
+  within a round says more than the ratio of the medians.
+- The garbage collector stays on while a contender runs: what it costs is part of what the contender's objects cost.
+- Each timing has a Trio run, or an asyncio run, of its own.
 """
 
 from __future__ import annotations
@@ -60,9 +60,9 @@ class Scenario:
         name: What the work is, for tables and plots.
         results: The number of results.
         contenders: The contenders, by name. All of them run on Trio, except the one named asyncio.
-        growth: Whether to time it with other numbers of results too, to see how its cost grows.
-        large: The contenders to time with up to a million results in that case. If a peer starts a task for each, that
-            would take minutes and gigabytes.
+        growth: Whether to time it with other numbers of results too, to see how the cost grows.
+        large: The contenders to time with up to a million results in that case. With a peer that starts a task for each
+            result, this would take minutes and gigabytes.
     """
 
     name: str
@@ -77,7 +77,7 @@ class Series:
     """The measurements of one thing, round by round.
 
     Attributes:
-        scenario: The scenario's name, or what else was measured.
+        scenario: The name of the scenario, or of whatever else was measured.
         contender: The contender's name.
         results: The number of results.
         values: Seconds per result, or bytes.
@@ -104,7 +104,7 @@ def time_in_turn(scenario: Scenario, results: int, rounds: int) -> list[Series]:
 
 
 def time_growth(scenario: Scenario, sizes: Sequence[int], sizes_of_others: Sequence[int], rounds: int) -> list[Series]:
-    """Time the contenders of a scenario in turn, with each number of results; the peers with fewer of them."""
+    """Time the contenders of a scenario in turn, with several numbers of results; fewer for the peers."""
     timings = [
         (scenario, name, results)
         for results in sizes
@@ -115,7 +115,7 @@ def time_growth(scenario: Scenario, sizes: Sequence[int], sizes_of_others: Seque
 
 
 def time_large(scenario: Scenario, sizes: Sequence[int]) -> list[Series]:
-    """Time the contenders that can handle it, once."""
+    """Time each contender that can handle it, once for each number of results."""
     return _time_each([(scenario, name, results) for results in sizes for name in scenario.large], rounds=1)
 
 

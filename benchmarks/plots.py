@@ -1,6 +1,6 @@
-"""The plots, as SVG without a background, in colours that are readable on light and dark pages."""
+"""The plots, as SVG files without a background, in colours that are readable on light and dark pages."""
 
-# matplotlib's hints leave keyword arguments open:
+# matplotlib's type hints leave keyword arguments open:
 # pyright: reportUnknownMemberType=false, reportUnknownLambdaType=false
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ MARKERS = {TRIORES: "o", BY_HAND: "|", AIORESULT: "s", ANYIO: "D", TRIO_UTIL: "^
 
 STYLE: Any = {
     "svg.fonttype": "none",  # text stays text
-    "svg.hashsalt": "triores",  # or the same shapes would get other names in each run
+    "svg.hashsalt": "triores",  # otherwise the same shapes would get new names each time
     "font.family": "sans-serif",
     "font.size": 10,
     "text.color": GREY,
@@ -45,11 +45,11 @@ STYLE: Any = {
 }
 
 
-WIDTH = 5.2  # inches; on a phone, the text is still large enough to read
+WIDTH = 5.2  # inches; at this width, the text is large enough to read on a phone
 
 
 def draw(measured: Measured, measured_on: dict[str, str], folder: Path) -> None:
-    """Write all plots into a folder, each with what it was measured on."""
+    """Write all plots into a folder. Each of them says what it was measured on."""
     folder.mkdir(parents=True, exist_ok=True)
     mpl.rcParams.update(STYLE)
     note = (
@@ -61,7 +61,7 @@ def draw(measured: Measured, measured_on: dict[str, str], folder: Path) -> None:
 
 
 def _draw_peers(measured: Measured, note: str, path: Path) -> None:
-    """A row for each scenario that compares triores with others, and a mark for each contender."""
+    """Draw a row for each scenario that compares triores with others, with a marker for each contender."""
     rows = [
         one for one in SCENARIOS if measured.at_its_size(one, TRIORES) and not one.contenders.keys() - set(CONTENDERS)
     ]
@@ -79,7 +79,7 @@ def _draw_peers(measured: Measured, note: str, path: Path) -> None:
             s=90 if contender == BY_HAND else 40,
             zorder=3 if contender == TRIORES else 2,
         )
-    for row, scenario in enumerate(rows):  # above the row, as a label on the left would leave no room on a phone
+    for row, scenario in enumerate(rows):  # above the row, since labels on the left would leave no room on a phone
         axes.text(
             0, row - 0.25, f" {scenario.name} ({scenario.results:,})", transform=axes.get_yaxis_transform(), fontsize=8
         )
@@ -94,7 +94,7 @@ def _draw_peers(measured: Measured, note: str, path: Path) -> None:
 
 
 def _draw_growth(measured: Measured, note: str, path: Path) -> None:
-    """A small plot for each scenario, a line for each contender."""
+    """Draw a small plot for each scenario, with a line for each contender."""
     shown = [one for one in SCENARIOS if len(measured.growth(one.name, TRIORES)) > 1]
     figure = Figure(figsize=(WIDTH, 2.2 * len(shown) + 1), layout="constrained")
     grid: Any = figure.subplots(len(shown), 1, squeeze=False)

@@ -1,4 +1,4 @@
-"""Scenarios for the cost of `triores.trace.Recorder`: the same work with a recorder and without."""
+"""Scenarios for the cost of `triores.trace.Recorder`: the same work with and without a recorder."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def recorded(contender: Contender) -> Contender:
-    """The same contender, while a recorder records it."""
+    """Return a contender that does the same work, but is recorded."""
 
     async def record(n: int, clock: Clock) -> None:
         with Recorder():
@@ -27,7 +27,7 @@ def recorded(contender: Contender) -> Contender:
 
 
 def with_and_without(scenario: Scenario) -> Scenario:
-    """A scenario in which triores does the work of another scenario, with a recorder and without."""
+    """Return a scenario in which triores does the work of another scenario, with and without a recorder."""
     contender = scenario.contenders[TRIORES]
     return Scenario(f"{scenario.name}, recorded", scenario.results, {TRIORES: contender, RECORDED: recorded(contender)})
 

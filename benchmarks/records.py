@@ -1,7 +1,7 @@
-"""The measured series, in pyperf's file format, which ``python -m pyperf stats FILE`` reads.
+"""Files of measured series, in pyperf's format, which ``python -m pyperf stats FILE`` reads.
 
-A benchmark's name consists of the scenario, the contender and the number of results; its values are the seconds per
-result, or the bytes, of the rounds in their order.
+A benchmark's name consists of the scenario, the contender and the number of results. Its values are the seconds per
+result, or the bytes, one for each round.
 """
 
 # pyperf has no type hints:
@@ -23,10 +23,10 @@ SYSTEM = ("python_implementation", "python_version", "platform", "cpu_model_name
 
 
 def versions() -> dict[str, str]:
-    """What was measured, and on which machine."""
+    """Return what is measured, and on which machine."""
     system: dict[str, Any] = pyperf.Run([1.0]).get_metadata()
-    told = {name: str(system[name]) for name in SYSTEM if name in system}
-    return {"triores": triores.__version__, **{name: version(name) for name in PACKAGES}, **told}
+    machine = {name: str(system[name]) for name in SYSTEM if name in system}
+    return {"triores": triores.__version__, **{name: version(name) for name in PACKAGES}, **machine}
 
 
 def save(series: list[Series], measured_on: dict[str, str], path: str) -> None:
@@ -38,7 +38,7 @@ def save(series: list[Series], measured_on: dict[str, str], path: str) -> None:
                     metadata={
                         "name": f"{one.scenario} | {one.contender} | {one.results}",
                         "unit": one.unit,
-                        **{name if name in SYSTEM else f"{name}_version": told for name, told in measured_on.items()},
+                        **{name if name in SYSTEM else f"{name}_version": text for name, text in measured_on.items()},
                     },
                     collect_metadata=False,
                 )

@@ -12,14 +12,14 @@ if TYPE_CHECKING:
 
 
 def tables(measured: Measured, measured_on: dict[str, str]) -> str:
-    """All tables, one after another."""
+    """Return all tables, one after another."""
     parts = [_versions(measured_on), _goals(measured), _costs(measured), _growth(measured)]
     return "\n".join("\n".join(part) + "\n" for part in parts)
 
 
 def _versions(measured_on: dict[str, str]) -> Iterator[str]:
-    for name, told in measured_on.items():
-        yield f"- {name}: {told}"
+    for name, text in measured_on.items():
+        yield f"- {name}: {text}"
 
 
 def _goals(measured: Measured) -> Iterator[str]:

@@ -16,7 +16,7 @@ from .slots import Slot
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
-CALLERS = 100  # tasks that each make one request after another
+CALLERS = 100  # how many tasks make requests, each of them one after another
 
 
 # ---- registered, settled, read and removed right away, so that only the map itself is measured
@@ -117,7 +117,7 @@ async def answers_by_hand(n: int, clock: Clock) -> None:
 
 
 async def answers_in_aioresult(n: int, clock: Clock) -> None:
-    """A dictionary of aioresult's futures."""
+    """Use a dictionary of aioresult's futures."""
     requests: dict[int, aioresult.Future[int]] = {}
     sent: list[int] = []
     total = 0
@@ -150,7 +150,7 @@ async def answers_in_aioresult(n: int, clock: Clock) -> None:
 
 
 async def answers_in_asyncio(n: int, clock: Clock) -> None:
-    """A dictionary of asyncio's futures."""
+    """Use a dictionary of asyncio's futures."""
     requests: dict[int, asyncio.Future[int]] = {}
     sent: list[int] = []
     total = 0
@@ -219,7 +219,7 @@ async def in_flight_by_hand(n: int, clock: Clock) -> None:
     assert not requests
 
 
-# ---- shared work that nobody shares: what SingleFlight adds to a call
+# ---- calls that nobody shares: what SingleFlight adds to the cost of a call
 
 
 async def answer() -> int:
@@ -237,7 +237,7 @@ async def lone_calls_in_triores(n: int, clock: Clock) -> None:
 
 
 async def lone_calls_by_hand(n: int, clock: Clock) -> None:
-    """The bare call."""
+    """Just make the calls."""
     total = 0
     with clock:
         for _ in range(n):

@@ -1,4 +1,4 @@
-"""What hand-written Trio uses instead of a future: an event, and a slot for the value."""
+"""What hand-written Trio code uses instead of a future: an event, and a slot for the value."""
 
 from __future__ import annotations
 

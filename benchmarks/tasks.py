@@ -20,13 +20,13 @@ if TYPE_CHECKING:
 
 
 async def work(item: int) -> int:
-    """The routine of all tasks on Trio: one checkpoint."""
+    """What every task on Trio does: run one checkpoint, and return the item."""
     await trio.lowlevel.checkpoint()
     return item
 
 
 async def work_on_asyncio(item: int) -> int:
-    """The same on asyncio."""
+    """Do the same on asyncio."""
     await asyncio.sleep(0)
     return item
 
@@ -116,7 +116,7 @@ async def gather_in_asyncio(n: int, clock: Clock) -> None:
     assert values == list(range(n))
 
 
-# ---- the values of tasks in the order of completion
+# ---- the values of tasks, in the order in which the tasks end
 
 
 async def as_completed_in_triores(n: int, clock: Clock) -> None:

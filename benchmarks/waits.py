@@ -1,4 +1,4 @@
-"""Scenarios with futures that one task settles and others wait for."""
+"""Scenarios with futures that one task settles and other tasks wait for."""
 
 # trio_util has no type hints:
 # pyright: reportUnknownMemberType=false
@@ -22,21 +22,21 @@ from .slots import Slot
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable
 
-WAITERS = 100  # tasks that each wait for one future after another
+WAITERS = 100  # how many tasks wait for futures, each of them one after another
 
 
 # ---- a future set by one task, awaited by another
 
 
 async def futures_in_triores(n: int, clock: Clock) -> None:
-    """With calls that aioresult has too, and that do no more Python work than the hand-written event."""
+    """Use calls that aioresult has too, and that take no more Python code than the hand-written event."""
     inbox: list[triores.Future[int]] = []
     total = 0
 
     async def wait() -> None:
         nonlocal total
         for _ in range(n // WAITERS):
-            future: triores.Future[int] = triores.Future()  # `Future[int]()` would be slower for all contenders
+            future: triores.Future[int] = triores.Future()  # `Future[int]()` would be slower, for all contenders
             inbox.append(future)
             await future.wait_done()
             total += future.result()
@@ -184,7 +184,7 @@ async def wait_any_in_triores(n: int, clock: Clock) -> None:
 
 
 async def wait_any_by_hand(n: int, clock: Clock) -> None:
-    """A task for each event."""
+    """Start a task for each event."""
     slots = [Slot() for _ in range(n)]
     first = None
 
@@ -214,7 +214,7 @@ async def wait_any_in_aioresult(n: int, clock: Clock) -> None:
 
 
 async def wait_any_in_trio_util(n: int, clock: Clock) -> None:
-    """trio_util waits for async functions, and doesn't say which of them was first."""
+    """trio_util waits for async functions, and doesn't say which of them was the first to end."""
     slots = [Slot() for _ in range(n)]
     async with trio.open_nursery() as nursery:
         nursery.start_soon(_once_all_wait, slots[n // 2].put, 1)

@@ -1,7 +1,7 @@
-"""The documentation's configuration: ``nox -s docs`` builds it, ``nox -s docs -- serve`` serves it and rebuilds.
+"""The documentation's configuration. ``nox -s docs`` builds the pages; ``nox -s docs -- serve`` also serves them.
 
-The build needs no network. What it links to in other projects' documentation is listed in ``_inventories``, by hand, in
-the plain text of Sphinx's first inventory format: name, kind, page.
+The build needs no network. The names that we link to in other projects' documentation are listed by hand, in
+``_inventories``, in Sphinx's first inventory format, which is plain text: name, kind, page.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ myst_links_external_new_tab = False
 
 # ---- the reference
 
-default_role = "py:obj"  # a name in single backticks in a docstring is a link
+default_role = "py:obj"  # in docstrings, a name in single backticks is a link
 autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
 autodoc_default_options = {"members": True, "show-inheritance": True, "special-members": "__await__"}
@@ -66,7 +66,7 @@ napoleon_use_ivar = True
 
 nitpicky = True
 nitpick_ignore_regex = [
-    # Type variables, and names that exist for type checkers only: there is nothing to link to.
+    # Type variables, and names that only exist for type checkers, have nothing to link to.
     (r"py:(class|obj|data)", r"(.*\.)?(T|T_co|K|Ts|T_contra|ItemT|ItemT_co|ResultT|FutureT)(\[.*)?"),
     (r"py:(class|obj|data)", r"(.*\.)?(Fn|Out|Self|TypeIs|Unpack)(\[.*)?"),
     (r"py:(class|obj)", r"(.*\.)?_result\.ResultBase(\[.*)?"),
@@ -96,9 +96,9 @@ pygments_dark_style = "github-dark"
 
 BREAKS = re.compile(r"(?<=[a-z])(?=[A-Z])|(?<=[.=(])(?=\w)|(?<=[^\W_]_)(?=[^\W_])")
 
-MODULES: dict[str, str] = {}  # of the names that are defined in the package
+MODULES: dict[str, str] = {}  # for each name that the package defines, the module that defines it
 
-FULL_NAMES = {  # of what the package imports for type checkers only, and so names as in its source
+FULL_NAMES = {  # what the package only imports for type checkers appears in signatures as in the source
     "AbstractAsyncContextManager": "contextlib.AbstractAsyncContextManager",
     "AbstractContextManager": "contextlib.AbstractContextManager",
     "Outcome": "outcome.Outcome",
@@ -108,9 +108,9 @@ FULL_NAMES = {  # of what the package imports for type checkers only, and so nam
 
 
 def give_full_name(app: Sphinx, env: BuildEnvironment, node: Element, content: TextElement) -> Element | None:
-    """Complete a name, so that intersphinx, which is asked next, finds it.
+    """Complete a name, so that intersphinx, which comes next, can find it.
 
-    In the summary tables, docstrings of methods are outside of their class, but name other methods without it.
+    In the summary tables, a method's docstring is outside of its class, but refers to other methods without the class.
     """
     name = node["reftarget"] = FULL_NAMES.get(node["reftarget"], node["reftarget"])
     if not hasattr(triores.ResultBase, name):
@@ -120,7 +120,7 @@ def give_full_name(app: Sphinx, env: BuildEnvironment, node: Element, content: T
 
 
 def mark_tables(_app: Sphinx, doctree: nodes.document) -> None:
-    """Tell the style sheet which cells say yes or no, and which tables are too wide for a phone."""
+    """Mark cells that say yes or no, and tables that are too wide for a phone, for the style sheet."""
     for entry in doctree.findall(nodes.entry):
         entry["classes"] += {"✓": ["yes"], "✗": ["no"]}.get(entry.astext(), [])
     for group in doctree.findall(nodes.tgroup):
@@ -149,9 +149,9 @@ def show_plain_bases(_app: Sphinx, _name: str, _obj: object, _options: object, b
 
 
 def find_source_order() -> None:
-    """Tell autodoc in which order members are defined, and remember which module defines each name.
+    """Tell autodoc the order in which members are defined, and remember which module defines each name.
 
-    Both autodoc and viewcode look in the module that a class or function claims to be in, which is the public one.
+    autodoc and viewcode look in the module that a class or function claims to be in, which is the public one.
     """
     public = ModuleAnalyzer.for_module("triores")
     public.analyze()
@@ -163,7 +163,7 @@ def find_source_order() -> None:
 
 
 def find_source(_app: Sphinx, _module: str, name: str) -> str | None:
-    """The module that defines a public name, for the link to its source."""
+    """Return the module that defines a public name, for the link to its source."""
     return MODULES.get(name)
 
 

@@ -1,7 +1,7 @@
-"""A directive that shows the mistakes on one topic, from ``tests/misuse.py``, with their errors and what to do instead.
+"""A directive that shows the mistakes in one topic of ``tests/misuse.py``, with their errors and what to do instead.
 
-The tests run that table and compare every message, so the page shows exactly what users get. Mistakes that differ only
-in the call share an entry.
+The tests try each of these mistakes and compare its message, so the page shows exactly what users get. Mistakes that
+differ only in the call share an entry.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ PLACES = {
 
 
 class Misuses(SphinxDirective):
-    """The mistakes on one topic."""
+    """Shows the mistakes in one topic."""
 
     required_arguments = 1
     final_argument_whitespace = True
@@ -68,7 +68,7 @@ class Misuses(SphinxDirective):
 
 
 def link_to(name: str) -> str:
-    """The name of an exception, as a link if it is documented anywhere."""
+    """Return the name of an exception, as a link if it is documented anywhere."""
     if name in triores.__all__:
         return f"{{py:exc}}`~triores.{name}`"
     if hasattr(trio, name):

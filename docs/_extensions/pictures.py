@@ -1,18 +1,18 @@
 """Three directives that draw the documentation's pictures from text, as SVG inside the page.
 
-Since a picture is part of the page, it takes its font and colours from the theme, light or dark; the colours are in
+Since a picture is part of the page, it takes its font from the theme, and its colours, light or dark, from
 ``_static/triores.css``. Pictures are narrow, so that their text is readable on a phone. The text that a picture is
 drawn from is also its description, for people who use a screen reader.
 
-``timeline``: what runs when. Each line is a row, ``name | begin | end | kind | text``, in units of time; the kind is
-value, error, cancelled or call. A line ``note | time | text`` marks a moment. Pictures can share a scale, so that
+``timeline``: what runs when. Each line is a row, ``name | begin | end | kind | text``, with times in any unit; the kind
+is value, error, cancelled or call. A line ``note | time | text`` marks a moment. Pictures can share a scale, so that
 readers can compare them: ``:until:`` is the time at the right edge, and ``:letters:`` the length of the longest name.
 
 ``travel``: what one party sends to another. The first line names the parties, from left to right; the other lines are
 ``from -> to: text``, or ``at: text`` for what a party does on its own.
 
-``ownership``: what lives inside what. Indented lines are inside the line above them; ``task -> result`` draws the
-result outside.
+``ownership``: what lives inside what. An indented line is inside the line above it; ``task -> result`` draws the result
+outside.
 """
 
 from __future__ import annotations
@@ -30,15 +30,15 @@ if TYPE_CHECKING:
     from sphinx.application import Sphinx
 
 WIDTH = 380  # all lengths are in units of the viewBox, about one pixel on a phone
-LINE = 17  # the distance between two lines of text
-LETTER = 6.4  # roughly the width of a letter
+LINE = 17  # the distance from one line of text to the next
+LETTER = 6.4  # the approximate width of a letter
 CODE_LETTER = 7.3
-TASKS = 236  # in a picture of ownership, the right edge of the tasks
-RESULTS = 268  # and the left edge of the results
+TASKS = 236  # the right edge of the tasks in an ownership picture
+RESULTS = 268  # the left edge of the results in it
 
 
 class Picture(SphinxDirective):
-    """What all three have in common: a title, text to draw, and a figure around the drawing."""
+    """What all three directives have in common: a title, text to draw, and a figure around the drawing."""
 
     has_content = True
     required_arguments = 1
@@ -61,38 +61,38 @@ class Picture(SphinxDirective):
         return [nodes.raw("", figure, format="html")]
 
     def draw(self, lines: Sequence[str]) -> tuple[int, Iterable[str]]:
-        """The height, and the elements."""
+        """Return the height of the picture, and its SVG elements."""
         raise NotImplementedError
 
 
 def text(x: float, y: float, words: str, kind: str = "", anchor: str = "start") -> str:
-    """A line of text."""
+    """Return a line of text."""
     return f'<text x="{x:g}" y="{y:g}" class="{kind}" text-anchor="{anchor}">{html.escape(words)}</text>'
 
 
 def line(points: Sequence[tuple[float, float]], kind: str) -> str:
-    """A line through some points."""
+    """Return a line through some points."""
     return f'<polyline points="{" ".join(f"{x:g},{y:g}" for x, y in points)}" class="{kind}"/>'
 
 
 def box(x: float, y: float, width: float, height: float, kind: str) -> str:
-    """A rectangle with round corners."""
+    """Return a rectangle with round corners."""
     return f'<rect x="{x:g}" y="{y:g}" width="{width:g}" height="{height:g}" rx="5" class="{kind}"/>'
 
 
 def arrowhead(x: float, y: float, direction: int) -> str:
-    """The end of an arrow that points right (1) or left (-1)."""
+    """Return the head of an arrow that points right (1) or left (-1)."""
     back = x - 8 * direction
     return f'<polygon points="{x:g},{y:g} {back:g},{y - 4:g} {back:g},{y + 4:g}" class="head"/>'
 
 
 class Timeline(Picture):
-    """What runs when."""
+    """Shows what runs when."""
 
     option_spec: ClassVar = {"until": float, "letters": int}
 
     def draw(self, lines: Sequence[str]) -> tuple[int, Iterable[str]]:
-        """Rows from top to bottom, with time from left to right."""
+        """Draw rows from top to bottom, with time from left to right."""
         entries = [[part.strip() for part in entry.split("|")] for entry in lines]
         rows = [entry for entry in entries if entry[0] != "note"]
         marks = [entry for entry in entries if entry[0] == "note"]
@@ -115,7 +115,7 @@ class Timeline(Picture):
 
     @staticmethod
     def _label(left: float, right: float, y: float, words: str) -> list[str]:
-        """A label, inside the bar if it fits, otherwise next to it."""
+        """Return a label, inside the bar if it fits, otherwise next to it."""
         needed = LETTER * len(words) + 12
         if right - left >= needed:
             return [text(right - 6, y, words, "on", "end")]
@@ -125,10 +125,10 @@ class Timeline(Picture):
 
 
 class Travel(Picture):
-    """What one party sends to another."""
+    """Shows what the parties send to one another."""
 
     def draw(self, lines: Sequence[str]) -> tuple[int, Iterable[str]]:
-        """Parties side by side, with time from top to bottom."""
+        """Draw the parties side by side, with time from top to bottom."""
         parties = [party.strip() for party in lines[0].split("|")]
         step = WIDTH / len(parties)
         centre = {party: step * (number + 0.5) for number, party in enumerate(parties)}
@@ -139,11 +139,11 @@ class Travel(Picture):
             sender, arrow, receiver = (part.strip() for part in who.partition("->"))
             x, to = centre[sender], centre[receiver] if arrow else centre[sender]
             y += 16
-            told = textwrap.wrap(words.strip(), int((abs(to - x) if arrow else step) / LETTER) - 3)
+            wrapped = textwrap.wrap(words.strip(), int((abs(to - x) if arrow else step) / LETTER) - 3)
             if not arrow:  # a note, which covers part of the lifeline
-                width = LETTER * max(map(len, told)) + 12
-                parts.append(box(x - width / 2, y - 12, width, 14 * len(told) + 4, "note"))
-            for part in told:
+                width = LETTER * max(map(len, wrapped)) + 12
+                parts.append(box(x - width / 2, y - 12, width, 14 * len(wrapped) + 4, "note"))
+            for part in wrapped:
                 parts.append(text((x + to) / 2, y, part, "small", "middle"))
                 y += 14
             if arrow:
@@ -158,10 +158,10 @@ class Travel(Picture):
 
 
 class Ownership(Picture):
-    """What lives inside what."""
+    """Shows what lives inside what."""
 
     def draw(self, lines: Sequence[str]) -> tuple[int, Iterable[str]]:
-        """Nested boxes on the left, and the results on the right."""
+        """Draw nested boxes on the left, and the results on the right."""
         parts: list[str] = []
         frames: list[tuple[int, float]] = []  # the depth of each open box, and its top
         indents = [len(entry) - len(entry.lstrip()) for entry in lines]

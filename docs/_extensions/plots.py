@@ -1,7 +1,7 @@
 """A directive that shows a plot from ``docs/plots``, with the directive's content as the caption.
 
-The benchmarks draw the plots. The SVG becomes part of the page, so that its text takes the page's colour, light or
-dark. If a plot hasn't been drawn yet, the page says so, and can still be built.
+The benchmarks draw the plots. The SVG becomes part of the page, so its text takes the page's colour, light or dark. If
+a plot hasn't been drawn yet, the page can still be built, and says so.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ PLOTS = Path(__file__).parents[1] / "plots"
 
 
 class Plot(SphinxDirective):
-    """A plot, by the name of its file."""
+    """Shows the plot with this name."""
 
     has_content = True
     required_arguments = 1

@@ -1,7 +1,7 @@
 """A directive that runs an example with ``--trace`` during the build, and shows the timeline that it draws.
 
-The directive's argument is the example with its arguments; its content is the caption. The program runs in the root of
-the repository.
+The directive's argument is the name of the example, followed by the program's arguments; the directive's content is the
+caption. The program runs in the root of the repository.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ SECONDS = 60  # if a program takes longer, we assume that it hangs
 
 
 class RecordingOfExample(SphinxDirective):
-    """The timeline that a command draws."""
+    """Shows the timeline that a program draws."""
 
     has_content = True
     required_arguments = 1
     final_argument_whitespace = True
 
     def run(self) -> list[nodes.Node]:
-        """Run the program, and include what it drew."""
+        """Run the program, and include what it draws."""
         name, *arguments = shlex.split(self.arguments[0])
         program = ROOT / "docs" / "examples" / name
         self.env.note_dependency(str(program))
