@@ -81,7 +81,7 @@ def soak(session: nox.Session) -> None:
 
 @nox.session
 def mutation(session: nox.Session) -> None:
-    """Check that the tests notice changes to the package. This takes hours; ``-- 100`` only tries 100 of the changes."""
+    """Check that the tests notice changes to the package. This takes hours; ``-- 100`` only tries 100 of them."""
     copy = pathlib.Path(session.create_tmp()) / "copy"  # cosmic-ray changes the files in here, one after another
     shutil.rmtree(copy, ignore_errors=True)
     shutil.copytree(".", copy, ignore=shutil.ignore_patterns(".*", "_build", "__pycache__"))

@@ -628,8 +628,8 @@ MISUSES = (
         FAN_OUT,
         "async with open_amap(fetch, [1]) as pages:\n    pass\npages.add(2)",
         "ClosedResourceError",
-        "the block of open_amap(fetch, ...) has ended, so you can't add 2; add items while it runs",
-        "Add items while the block runs: in its loop, or in a call.",
+        "the block of open_amap(fetch, ...) has ended, so you can't add 2; add items while the block is running",
+        "Add items in the loop or in a call.",
     ),
     Misuse(
         FAN_OUT,

@@ -1285,7 +1285,7 @@ async def test_a_generator_continues_only_after_added_items_have_been_taken(auto
 async def test_nothing_can_be_added_after_the_block() -> None:
     async with open_amap(at_once, [1]) as results:
         pass
-    with pytest.raises(trio.ClosedResourceError, match="ended, so you can't add 3"):
+    with pytest.raises(trio.ClosedResourceError, match="has ended, so you can't add 3"):
         results.add(3)
 
 

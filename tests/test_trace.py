@@ -725,7 +725,7 @@ def test_the_timeline_has_a_row_drawn_to_scale_for_each_task_or_call(tmp_path: P
     }
     assert {"3 tasks and calls in 4 s", "✓ 1 returned", "✗ 1 failed", "● 1 not captured"} < {*texts(path)}
     assert {"succeed(3)", "✓ 3 s", "0 s", "1 s", "2 s", "3 s", "4 s"} < {*texts(path)}
-    assert "fail(1)\nfailed ValueError(1)\n1 s to 2 s: 1 s, of which it ran 0 s" in titles(path)
+    assert "fail(1)\nfailed ValueError(1)\n1 s to 2 s: took 1 s, ran for 0 s" in titles(path)
 
 
 @pytest.mark.parametrize(("seconds", "shown"), [(0.000999, "999 µs"), (0.001, "1 ms"), (0.999, "999 ms"), (1, "1 s")])

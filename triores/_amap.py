@@ -203,7 +203,7 @@ class AmapResults(AsyncIterator[ItemCapture[ItemT, T]], Generic[ItemT, T]):
         self._engine.add(item)
 
     def __repr__(self) -> str:
-        return f"<results of {self._engine}>"
+        return f"<results of {self._engine}: {self._engine.state()}>"
 
 
 # ---- the engine
@@ -563,8 +563,7 @@ class _OpenAmapEngine(_Engine[ItemT], Generic[ItemT, T]):
         self.check_run()
         if self.closed:
             raise trio.ClosedResourceError(
-                f"the block of open_amap({name_of(self._fn)}, ...) has ended, so you can't add {shown(item)}; add "
-                "items while it runs"
+                f"the block of {self} has ended, so you can't add {shown(item)}; add items while the block is running"
             )
         if not self.stopped:
             self._added.append(item)
@@ -599,20 +598,22 @@ class _OpenAmapEngine(_Engine[ItemT], Generic[ItemT, T]):
         """Do nothing, since the consumer takes the capture."""
 
     def _is_over(self) -> bool:
-        return self.stopped  # until then, the user may add items
+        return self.stopped  # until then, the user may add more items
 
     def _exhaust(self) -> None:
         super()._exhaust()
         self.arrivals.wake()
 
-    def __str__(self) -> str:
+    def state(self) -> str:
+        """Return how far the block is, for the reprs."""
         if self.closed:
-            state = "ended"
-        elif self._token is None:
-            state = "not entered"
-        else:
-            state = f"{self._running()} running, {len(self.arrivals.ready)} ready"
-        return f"open_amap({name_of(self._fn)}, ...): {state}"
+            return "ended"
+        if self._token is None:
+            return "not entered"
+        return f"{self._running()} running, {len(self.arrivals.ready)} ready"
+
+    def __str__(self) -> str:
+        return f"open_amap({name_of(self._fn)}, ...)"
 
 
 class _OpenAmap(Generic[ItemT, T]):
@@ -676,7 +677,7 @@ class _OpenAmap(Generic[ItemT, T]):
             return False  # noqa: ASYNC104 # the calls raised only cancellations that came from outside
 
     def __repr__(self) -> str:
-        return f"<{self._engine}>"
+        return f"<{self._engine}: {self._engine.state()}>"
 
     def __aiter__(self) -> NoReturn:
         self._refuse("async for")

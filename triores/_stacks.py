@@ -69,7 +69,7 @@ def _has_frame(obj: object) -> bool:
 def held_by(coroutine: object) -> list[Any]:
     """Return the local variables of a suspended coroutine, and what its ``with`` blocks will call."""
     held: list[Any] = gc.get_referents(coroutine)
-    held += gc.get_referents(*[one for one in held if type(one) is FrameType])  # Python 3.10 has these
+    held += gc.get_referents(*[one for one in held if type(one) is FrameType])  # in Python 3.10
     held += gc.get_referents(*[one for one in held if type(one) is CellType])
     return held
 

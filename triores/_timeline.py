@@ -133,7 +133,7 @@ def _row(row: Span, axis: _Axis, y: int) -> str:
     look = LOOKS[row.ended]
     times = f"{_seconds(row.begin - axis.first)} to {_seconds(row.end - axis.first)}"
     lasted = _seconds(row.end - row.begin)
-    title = f"{row.name}\n{look.words} {row.detail}\n{times}: {lasted}, of which it ran {_seconds(row.ran)}"
+    title = f"{row.name}\n{look.words} {row.detail}\n{times}: took {lasted}, ran for {_seconds(row.ran)}"
     left, width = axis.percent(row.begin), axis.percent(row.end) - axis.percent(row.begin)
     return (
         f"<g><title>{escape(title)}</title>"
