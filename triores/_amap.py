@@ -78,6 +78,7 @@ async def amap(
     Raises:
         TypeError: If ``fn`` isn't callable, ``items`` isn't iterable, or ``limit`` isn't an integer.
         ValueError: If ``limit`` is less than 1.
+        RuntimeError: If there is no Trio run here, or a call cancelled the nursery that it runs in.
         BaseExceptionGroup: With what the calls or the source raised; an `ExceptionGroup` if each of these is an
             `Exception`. On Python 3.11 and later, exceptions from calls have a note with the item and its position,
             counted from 0.
@@ -191,7 +192,7 @@ class AmapResults(AsyncIterator[ItemCapture[ItemT, T]], Generic[ItemT, T]):
         raise trio.ClosedResourceError("open_amap has no more results: its block has ended, or is being cancelled")
 
     def add(self, item: ItemT) -> None:
-        """Add an item while the block is running, from its loop or from a call.
+        """Add an item while the block is running, from the loop over the results or from a call of the function.
 
         It goes ahead of any item that hasn't been read from the source yet. If the block is being cancelled, the
         item is dropped.

@@ -60,7 +60,9 @@ class Future(ResultBase[T]):
         self._settle(Error(exception))
 
     def set_outcome(self, outcome: Outcome[T]) -> None:
-        """Settle the future with the value or exception of an `outcome.Outcome`, which can still be unwrapped later.
+        """Settle the future with the value or exception of an `outcome.Outcome`.
+
+        You can still unwrap that outcome later.
 
         Raises:
             TypeError: If this isn't an outcome.
@@ -83,7 +85,7 @@ class Future(ResultBase[T]):
             True if this call settled the future; False if it was already done.
 
         Raises:
-            TypeError: If the reason isn't a string.
+            TypeError: If the reason is neither a string nor None.
             RuntimeError: If the future is pending and belongs to another Trio run.
         """
         check_reason(reason)

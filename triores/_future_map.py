@@ -50,12 +50,13 @@ _logger = logging.getLogger("triores")
 class FutureMap(Mapping[K, Future[T]]):
     """The requests in flight on one connection: the futures of their responses, by key.
 
-    Each caller registers its request with `expect`. One task reads the responses and settles the futures, inside
-    ``with requests:``. When that block ends, however it ends, the connection is gone as far as callers are concerned:
-    each request that is still pending fails, and each later one fails immediately. Both raise the same exception, so
+    Each caller registers its request with `expect`. One task reads the responses and settles the futures, inside ``with
+    requests:``. When that block ends, however it ends, the connection is gone as far as callers are concerned: each
+    request that is still pending fails, and each later one fails immediately. Both raise the same kind of exception, so
     one ``except`` around the caller's ``with`` line and its wait handles both.
 
-    A map serves one connection: you can enter its block only once. Requests may be registered before that.
+    A map serves one connection: entering its block a second time raises a `RuntimeError`, as does entering it outside
+    of a Trio run. Requests may be registered before the block begins.
 
     It is a read-only mapping from keys to futures, in the order of registration. Keys can be anything hashable. Since a
     map has state of its own, it only equals itself.
@@ -173,7 +174,9 @@ class FutureMap(Mapping[K, Future[T]]):
             del self
 
     def set_outcome(self, key: K, outcome: Outcome[T]) -> bool:
-        """Settle a request with the value or exception of an `outcome.Outcome`, which can still be unwrapped later.
+        """Settle a request with the value or exception of an `outcome.Outcome`.
+
+        You can still unwrap that outcome later.
 
         Returns:
             Whether a request was settled; see `set_result`.

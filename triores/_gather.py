@@ -92,6 +92,7 @@ async def gather(*fns: Fn[Any]) -> tuple[Any, ...]:
     Raises:
         TypeError: If a function isn't callable, or is a coroutine object. Nothing is started, and every coroutine that
             you passed is closed.
+        RuntimeError: If there is no Trio run here, or a function cancelled the nursery that it runs in.
         BaseExceptionGroup: With what the functions raised; an `ExceptionGroup` if each of these is an `Exception`.
 
     Example:
@@ -162,6 +163,7 @@ async def gather_outcomes(*fns: Fn[Any]) -> tuple[Out[Any], ...]:
     Raises:
         TypeError: If a function isn't callable, or is a coroutine object. Nothing is started, and every coroutine that
             you passed is closed.
+        RuntimeError: If there is no Trio run here, or a function cancelled the nursery that it runs in.
         BaseExceptionGroup: If a function raised something that isn't an `Exception`, such as a `KeyboardInterrupt`.
             This cancels the rest.
     """
@@ -244,6 +246,7 @@ async def race(*fns: Fn[Any], discard: Discard[Any] = None) -> Any:
         ValueError: If there are no functions.
         TypeError: If a function isn't callable, or is a coroutine object, or ``discard`` isn't callable. Nothing is
             started, and every coroutine that you passed is closed.
+        RuntimeError: If there is no Trio run here, or a function cancelled the nursery that it runs in.
         BaseExceptionGroup: With what the functions and ``discard`` raised; an `ExceptionGroup` if each of these is an
             `Exception`.
     """
@@ -371,6 +374,7 @@ async def first_success(
         ValueError: If there are no functions, or ``stagger`` is negative or NaN.
         TypeError: If a function isn't callable, or is a coroutine object, or if ``stagger``, ``catch`` or ``discard``
             has the wrong type. Nothing is started, and every coroutine that you passed is closed.
+        RuntimeError: If there is no Trio run here, or a function cancelled the nursery that it runs in.
         ExceptionGroup: If every function failed. It contains all of their exceptions, in the order of the functions.
         BaseExceptionGroup: If a function raised something that ``catch`` doesn't match, or ``discard`` raised
             something.

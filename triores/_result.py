@@ -166,7 +166,7 @@ class ResultBase(Generic[T_co]):
             TaskNotDoneException: If the result is still pending.
             TaskCancelledException: If it was cancelled; the original exception is the cause.
             BaseException: The original exception.
-            TaskFailedException: If the original exception, which is the cause, would do harm here.
+            TaskFailedException: If the original exception, which is the cause, would do harm in another task.
         """
         outcome = self._outcome
         if type(outcome) is Value:
@@ -241,7 +241,7 @@ class ResultBase(Generic[T_co]):
         because it awaited a cancelled result, that counts as a failure.
 
         Returns:
-            False while the result is pending.
+            Whether it was cancelled; False while the result is pending.
         """
         outcome = self._outcome
         return type(outcome) is Error and self._is_cancellation(outcome.error)
@@ -388,7 +388,7 @@ class ResultBase(Generic[T_co]):
                 calls.run()
 
     def _register(self, waiter: Waiter, run: TrioToken, what: str = "waited for") -> bool:
-        """Register a waiter of the current run, to be notified when the result is done. A second time has no effect.
+        """Register a waiter of the current run, to be notified when the result is done. It is only notified once.
 
         Returns:
             Whether the waiter was registered; False if the result is already done.
@@ -461,7 +461,7 @@ class ResultBase(Generic[T_co]):
                     self._token = run
 
     def _refuse_elsewhere(self, token: TrioToken, what: str) -> None:
-        """Raise the error for a call from outside the result's run; if that run has ended, let go of it instead."""
+        """Raise the error for a call from outside the result's run. If that run has ended, free the result instead."""
         if not call_soon(token, nothing):
             with _claiming:
                 if self._token is token:

@@ -111,9 +111,9 @@ def start_from_thread(
         nursery: A Trio nursery, or an anyio task group that runs on Trio.
         async_fn: An async function.
         args: Its positional arguments; use `functools.partial` for others.
-        trio_token: The Trio run that the nursery belongs to. As with `trio.from_thread.run`, you needn't pass it in the
-            Trio thread, or in a thread that Trio started. Any other thread must pass it, since a nursery doesn't say
-            which run it belongs to. To get it, call `trio.lowlevel.current_trio_token` in that run.
+        trio_token: The token of the Trio run that the nursery belongs to. As with `trio.from_thread.run`, you needn't
+            pass it in the Trio thread, or in a thread that Trio started. Any other thread must pass it, since a nursery
+            doesn't say which run it belongs to. To get it, call `trio.lowlevel.current_trio_token` in that run.
 
     Returns:
         A future for what the task returns or raises.

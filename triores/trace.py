@@ -168,20 +168,20 @@ class Recorder(trio.abc.Instrument):
     # ---- what Trio calls
 
     def task_spawned(self, task: Task) -> None:
-        """A method of Trio's instruments."""
+        """Called by Trio when a task has been made."""
         self._find(task)
 
     def task_scheduled(self, task: Task) -> None:
-        """A method of Trio's instruments."""
+        """Called by Trio when a task is woken."""
         self._find(task).wake(self._now, self._running)
 
     def before_task_step(self, task: Task) -> None:
-        """A method of Trio's instruments."""
+        """Called by Trio before a task runs."""
         self._running = self._find(task)
         self._running.begin_step(self._now)
 
     def after_task_step(self, task: Task) -> None:
-        """A method of Trio's instruments."""
+        """Called by Trio when a task stops running."""
         if self._running is None:  # the instrument was added in the middle of the step
             self.before_task_step(task)
         live, self._running = self._live.get(id(task)), None
@@ -189,13 +189,13 @@ class Recorder(trio.abc.Instrument):
             live.end_step(self._tick(), task.custom_sleep_data)
 
     def task_exited(self, task: Task) -> None:
-        """A method of Trio's instruments."""
+        """Called by Trio when a task has ended."""
         live = self._find(task)
         live.end(self._now, live.ended)
         del self._live[id(task)]
 
     def after_run(self) -> None:
-        """A method of Trio's instruments."""
+        """Called by Trio when the run has ended."""
         self._end()
 
     # ---- recording
