@@ -36,7 +36,7 @@ class Run(NamedTuple):
 
 
 def run_here() -> Run | None:
-    """Return this thread's run; None if there is none, or if Trio is a guest and the host loop has control."""
+    """Return this thread's run, or None if it has no run, or if Trio is a guest and the host loop has control."""
     try:
         root = trio.lowlevel.current_root_task()
     except RuntimeError:

@@ -124,7 +124,7 @@ def _ids_and_places(innermost: FrameType | None) -> tuple[list[int], list[Place]
 
 
 def place_of_thread(name_end: str) -> str:
-    """Describe where the thread is whose name ends like this; empty unless there is exactly one such thread."""
+    """Describe what the thread with this name ending is doing. Return an empty string if there isn't exactly one."""
     threads = [thread for thread in threading.enumerate() if thread.name.endswith(name_end)]
     if len(threads) != 1:
         return ""

@@ -166,7 +166,7 @@ class _Settler(Generic[T]):
         self._run_end: _RunEnd | None = None
 
     def allow_cancel(self, cancel: Callable[[str], object] | None, token: TrioToken) -> None:
-        """Call ``cancel`` if a thread cancels the future. If ``cancel`` is None, the future can't be cancelled."""
+        """Call ``cancel`` if a thread cancels the future. Without ``cancel``, no thread can do that."""
         if cancel is None:
             self.future.set_running_or_notify_cancel()
             return

@@ -1,8 +1,8 @@
 """A recording as a picture: an SVG whose rows are tasks and calls, with time from left to right.
 
 It is as wide as the window or column that contains it: positions in time are percentages of the width, and text always
-has the same size. The colours of the bars can be told apart on light and on dark backgrounds. Text and lines take the
-colour of the text around the picture; a file on its own sets that colour itself.
+has the same size. The bars have colours that you can tell apart on light and on dark backgrounds. Text and lines take
+the colour of the text around the picture; a file on its own sets that colour itself.
 
 If there are too many rows to read, all rows of the same function become a group, which shows how many of them were
 active at each moment.

@@ -40,7 +40,7 @@ def _forget(entries: dict[int, Any], number: int, _key: object) -> None:
 
 
 def cache_of_this_run(variable: RunVar[WeakCache[V]]) -> WeakCache[V]:
-    """Return the cache that a run variable holds in this Trio run. If there is none yet, make one."""
+    """Return the cache that a run variable holds in this Trio run. Make it first if necessary."""
     try:
         return variable.get()
     except LookupError:

@@ -283,7 +283,7 @@ class Recorder(trio.abc.Instrument):
 
 
 class _Call:
-    """Captured work in progress. It is registered as a waiter of the result, so it is told how the work ended."""
+    """Captured work in progress. It is registered as a waiter of the result, and so finds out how the work ended."""
 
     __slots__ = ("begin", "is_row", "live", "name", "ran", "recorder")
 

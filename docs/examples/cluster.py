@@ -8,7 +8,7 @@ loop.
     python docs/examples/cluster.py --blocks 60
 
 By default, the cluster consists of two worker processes on this machine, which only listen on the loopback interface.
-With ``--scheduler tcp://HOST:8786``, the same program runs on a real cluster, where it doesn't kill a worker. The exit
+With ``--scheduler tcp://HOST:8786``, the same program runs on a real cluster, and doesn't kill a worker there. The exit
 status is 0 if everything went as expected.
 """
 
