@@ -1802,7 +1802,7 @@ async def test_if_a_call_cancels_its_own_nursery_an_error_says_that_results_are_
         async with open_amap(cancel_the_nursery, [1]) as results:
             await anext(results)
 
-    with pytest.raises(RuntimeError, match=r"^open_amap can't return all results: one of its tasks"):
+    with pytest.raises(RuntimeError, match=r"^open_amap can't finish: one of its tasks"):
         await main()
 
 

@@ -234,7 +234,7 @@ async def test_if_a_function_raises_a_cancelled_that_belongs_elsewhere_the_call_
     assert type(error) is RuntimeError
     names = {stagger_them: "first_success", **dict.fromkeys(MAPS[:2], "amap"), **dict.fromkeys(MAPS[2:], "open_amap")}
     assert str(error).startswith(
-        f"{names.get(call, call.__name__)} can't return all results: one of its tasks raised a trio.Cancelled that "
+        f"{names.get(call, call.__name__)} can't finish: one of its tasks raised a trio.Cancelled that "
         "belongs to another scope, or cancelled the nursery"
     )
 

@@ -519,7 +519,7 @@ class FanOutNursery:
         else:
             if self._nursery.cancel_scope.cancelled_caught and not self._decided():
                 raise RuntimeError(
-                    f"{self._call} can't return all results: one of its tasks raised a trio.Cancelled that belongs to "
+                    f"{self._call} can't finish: one of its tasks raised a trio.Cancelled that belongs to "
                     "another scope, or cancelled the nursery it runs in; to stop a single task, give it a cancel scope "
                     "of its own"
                 )
