@@ -937,7 +937,7 @@ async def test_results_can_be_taken_only_inside_the_block() -> None:
     async with open_amap(returns_later, [1, 2], limit=1) as results:
         await anext(results)
         await wait_all_tasks_blocked()
-        assert "1 results ready" in repr(results)
+        assert "1 ready" in repr(results)
     with pytest.raises(trio.ClosedResourceError, match="open_amap has no more results"):
         await anext(results)
 
