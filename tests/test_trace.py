@@ -731,7 +731,7 @@ def test_the_timeline_has_a_row_drawn_to_scale_for_each_task_or_call(tmp_path: P
 @pytest.mark.parametrize(("seconds", "shown"), [(0.000999, "999 µs"), (0.001, "1 ms"), (0.999, "999 ms"), (1, "1 s")])
 def test_a_time_is_shown_in_the_unit_that_fits(seconds: float, shown: str, tmp_path: Path) -> None:
     record(partial(succeed, seconds)).save(tmp_path / "run.svg")
-    assert f"1 tasks and calls in {shown}" in texts(tmp_path / "run.svg")
+    assert f"1 task or call in {shown}" in texts(tmp_path / "run.svg")
 
 
 def test_the_timeline_begins_with_the_first_row_that_was_kept(tmp_path: Path) -> None:

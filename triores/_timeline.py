@@ -61,7 +61,7 @@ def written(recording: Recording) -> str:
     head = _head(rows, axis, recording.dropped)
     body, height = _body(rows, axis, 18 * len(head) + 14)
     lines = [_text("0", 18 * number + 16, line) for number, line in enumerate(head)]
-    summary = escape(f"A timeline: {len(rows)} tasks and calls in {_seconds(axis.length)}")
+    summary = escape(f"A timeline: {_counted(rows)} in {_seconds(axis.length)}")
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" class="triores" width="100%" height="{height}" role="img" '
         f'aria-label="{summary}"><style>{STYLE}</style>'
@@ -90,11 +90,15 @@ class _Axis:
 def _head(rows: Sequence[Span], axis: _Axis, dropped: int) -> list[str]:
     ends = Counter(row.ended for row in rows)
     shown = [f"{_mark(look)} {ends[ended]:,} {look.words}" for ended, look in LOOKS.items() if ends[ended]]
-    lines = [f"{len(rows):,} tasks and calls in {_seconds(axis.length)}"]
+    lines = [f"{_counted(rows)} in {_seconds(axis.length)}"]
     lines += [" \u2002".join(shown[start : start + 4]) for start in range(0, len(shown), 4)]
     if dropped:
         lines.append(f"{dropped:,} older spans were dropped")
     return lines
+
+
+def _counted(rows: Sequence[Span]) -> str:
+    return "1 task or call" if len(rows) == 1 else f"{len(rows):,} tasks and calls"
 
 
 def _body(rows: Sequence[Span], axis: _Axis, top: int) -> tuple[list[str], int]:
@@ -126,7 +130,8 @@ def _grouped(rows: Sequence[Span]) -> dict[str, list[Span]]:
     largest = sorted(groups, key=lambda name: -len(groups[name]))[: ROWS - 1]
     shown = {name: group for name, group in groups.items() if name in largest}
     others = [row for name, group in groups.items() if name not in shown for row in group]
-    return shown | ({f"{len(groups) - len(shown)} others": others} if others else {})
+    more = len(groups) - len(shown)
+    return shown | ({f"{more} other{'s' * (more != 1)}": others} if others else {})
 
 
 def _row(row: Span, axis: _Axis, y: int) -> str:
@@ -197,7 +202,7 @@ def _text(x: str, y: int, words: str, kind: str = "", anchor: str = "start") -> 
 
 
 def _mark(look: Look) -> str:
-    # Next to text, the colour of a bar would have too little contrast. What can't mix colours shows the text's own.
+    # Next to text, a bar's colour would have too little contrast. Viewers that can't mix colours use the text's own.
     return f'<tspan class="mark" fill="color-mix(in srgb, {look.colour} 75%, currentColor)">{look.mark}</tspan>'
 
 
