@@ -593,28 +593,28 @@ MISUSES = (
         FAN_OUT,
         "await amap(fetch, [1], limit=0)",
         "ValueError",
-        "the limit of amap is the number of calls to run at once, at least 1, not 0",
+        "the limit of amap must be at least 1, not 0; it is the number of calls to run at once",
         "`limit=None`, the default, means no limit.",
     ),
     Misuse(
         FAN_OUT,
         "await amap(fetch, [1], limit=2.5)",
         "TypeError",
-        "the limit of amap must be an integer, the number of calls to run at once, or None, not 2.5",
+        "the limit of amap must be an integer or None, not 2.5; it is the number of calls to run at once",
         "`limit=2`",
     ),
     Misuse(
         FAN_OUT,
         "open_amap(fetch, [1], limit=True)",
         "TypeError",
-        "the limit of open_amap must be an integer, the number of calls to run at once, or None, not True",
+        "the limit of open_amap must be an integer or None, not True; it is the number of calls to run at once",
         "`limit=1`",
     ),
     Misuse(
         FAN_OUT,
         "open_amap(fetch, [1], limit=-1)",
         "ValueError",
-        "the limit of open_amap is the number of calls to run at once, at least 1, not -1",
+        "the limit of open_amap must be at least 1, not -1; it is the number of calls to run at once",
         "`limit=1`",
     ),
     Misuse(
@@ -934,16 +934,17 @@ MISUSES = (
         BRIDGES,
         "await run_in_executor(nursery, sync, 1)",
         "TypeError",
-        "run_in_executor takes an executor: an object whose 'submit(fn, ...)' returns a concurrent.futures.Future. "
-        "This is <trio.Nursery object at ...>; for one of Trio's own threads, call 'trio.to_thread.run_sync(fn, ...)'",
+        "run_in_executor takes an executor, not <trio.Nursery object at ...>; pass an object whose 'submit(fn, ...)' "
+        "returns a concurrent.futures.Future, or, to use one of Trio's own threads, call "
+        "'trio.to_thread.run_sync(fn, ...)'",
         "`await trio.to_thread.run_sync(sync, 1)` needs no executor.",
     ),
     Misuse(
         BRIDGES,
         "await run_in_executor(concurrent.futures.ThreadPoolExecutor, sync, 1)",
         "TypeError",
-        "run_in_executor takes an executor: an object whose 'submit(fn, ...)' returns a concurrent.futures.Future. "
-        "This is <class 'concurrent.futures.thread.ThreadPoolExecutor'>; for one of Trio's own threads, call "
+        "run_in_executor takes an executor, not <class 'concurrent.futures.thread.ThreadPoolExecutor'>; pass an object "
+        "whose 'submit(fn, ...)' returns a concurrent.futures.Future, or, to use one of Trio's own threads, call "
         "'trio.to_thread.run_sync(fn, ...)'",
         "Pass an instance: `ThreadPoolExecutor()`.",
     ),

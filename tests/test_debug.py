@@ -1771,7 +1771,7 @@ def test_explain_works_outside_a_run() -> None:
     async def main() -> Future[int]:
         return Future[int]()
 
-    assert debug.explain(trio.run(main)).startswith("this Future is pending; the Trio run of this token has ended")
+    assert debug.explain(trio.run(main)).startswith("this Future is pending; the Trio run has ended")
     assert debug.explain(Future[int]()).endswith("doesn't belong to a Trio run yet, so nothing is waiting for it")
     with pytest.raises(TypeError, match="explain takes a triores result, not 3"):
         debug.explain(3)  # type: ignore[arg-type] # this is the mistake
@@ -1841,7 +1841,7 @@ def test_the_command_refuses_processes_that_it_cannot_ask(
     [
         (ProcessLookupError(), "there is no process 1234"),
         (PermissionError(), "process 1234 belongs to another user"),
-        (RuntimeError("no"), "process 1234 can't be asked: no"),
+        (RuntimeError("no"), "couldn't ask process 1234 for a dump: no"),
     ],
 )
 def test_the_command_says_in_one_line_what_went_wrong(

@@ -1,4 +1,4 @@
-"""``python -m triores PID``: make a running program dump which task is waiting for which result, to its standard error.
+"""``python -m triores PID``: make a running program dump its tasks, and what they are waiting for.
 
 The program must have called ``triores.debug.register(signal.SIGUSR1)``. A signal without a handler would kill the
 process, so on Linux we first check whether there is one. From Python 3.14 on, this also works with programs that
@@ -32,7 +32,7 @@ triores.debug.dump()
 def main(arguments: Sequence[str] | None = None) -> int:
     """Ask a process for a dump, and return the exit code. If it isn't 0, print one line that says why."""
     parser = argparse.ArgumentParser(
-        prog="python -m triores", description="Make a running program dump which task is waiting for which result."
+        prog="python -m triores", description="Make a running program dump its tasks, and what they are waiting for."
     )
     parser.add_argument("pid", type=int, metavar="PID", help="the process's ID; the dump goes to its standard error")
     parser.add_argument(
@@ -49,7 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except PermissionError:
         return _refuse(f"process {given.pid} belongs to another user")
     except (OSError, RuntimeError, OverflowError) as error:
-        return _refuse(f"process {given.pid} can't be asked: {error}")
+        return _refuse(f"couldn't ask process {given.pid} for a dump: {error}")
 
 
 def _ask(pid: int, signum: signal.Signals) -> int:
@@ -87,7 +87,7 @@ def _handles(pid: int, signum: signal.Signals) -> bool | None:
 
 
 def _execute(pid: int) -> None:
-    """Make the process dump as soon as it runs Python code, and wake it up in case it is asleep."""
+    """Make the process write a dump as soon as it runs Python code, and wake it up in case it is asleep."""
     with tempfile.NamedTemporaryFile("w", suffix=".py", prefix="triores-", delete=False, encoding="utf-8") as script:
         script.write(_SCRIPT.format(path=script.name))
     try:

@@ -63,7 +63,7 @@ async def amap(
     """Call an async function with each item, many at once, and return the values in the order of the items.
 
     The first exception cancels the rest. Items are read one by one, when there is room for them. Each call has its own
-    copy of the caller's context variables. Cancelling this call cancels all the calls of ``fn``. This is always a
+    copy of the caller's context variables. Cancelling this call cancels all the calls to ``fn``. This is always a
     checkpoint, and other tasks get a turn every few milliseconds, even if ``fn`` never waits.
 
     Args:
@@ -192,7 +192,7 @@ class AmapResults(AsyncIterator[ItemCapture[ItemT, T]], Generic[ItemT, T]):
         raise trio.ClosedResourceError("open_amap has no more results: its block has ended, or is being cancelled")
 
     def add(self, item: ItemT) -> None:
-        """Add an item while the block is running, from the loop over the results or from a call of the function.
+        """Add an item while the block is running, from the loop over the results or from one of the calls.
 
         It goes ahead of any item that hasn't been read from the source yet. If the block is being cancelled, the
         item is dropped.
@@ -229,7 +229,7 @@ class _Slices:
         """Give other tasks a turn, unless they have had one since slice ``number`` began.
 
         Only one task begins the next slice, and the others share it: if each of a hundred workers began its own slice,
-        together they would hold the loop for a hundred slices. The others sleep until then: going
+        together they would hold the loop for a hundred slices. The others sleep until the next slice begins: going
         through a checkpoint in each turn of the loop would cost more than the calls.
         """
         try:
@@ -311,7 +311,7 @@ class _Engine(ABC, Generic[ItemT]):
             nursery.start_soon(self._read, self._source, name=f"{self._name} (reading items)")
 
     def stop(self) -> None:
-        """Begin no more calls. Cancelling the nursery isn't enough, since calls that never wait don't notice it."""
+        """Don't begin any more calls. Cancelling the nursery isn't enough: calls that never wait don't notice it."""
         self.stopped = True
         self._iterator = None
         self._backlog.clear()
@@ -606,7 +606,7 @@ class _OpenAmapEngine(_Engine[ItemT], Generic[ItemT, T]):
         self.arrivals.wake()
 
     def state(self) -> str:
-        """Return how far the block is, for the reprs."""
+        """Return how far along the block is, for the reprs."""
         if self.closed:
             return "ended"
         if self._token is None:
@@ -757,12 +757,12 @@ async def _recorded(fn: Callable[[ItemT], Awaitable[T]], item: ItemT) -> T:
 
 
 def _checked_limit(limit: object, call: str) -> int:
-    message = f"the limit of {call} must be an integer, the number of calls to run at once, or None, not {shown(limit)}"
+    meaning = "it is the number of calls to run at once"
     if isinstance(limit, bool) or not isinstance(limit, SupportsIndex):
-        raise TypeError(message)
+        raise TypeError(f"the limit of {call} must be an integer or None, not {shown(limit)}; {meaning}")
     checked = operator.index(limit)
     if checked < 1:
-        raise ValueError(f"the limit of {call} is the number of calls to run at once, at least 1, not {checked}")
+        raise ValueError(f"the limit of {call} must be at least 1, not {shown(limit)}; {meaning}")
     return checked
 
 

@@ -131,8 +131,8 @@ def _submit(executor: ExecutorLike, fn: Any, args: tuple[Any, ...]) -> concurren
 
     if isinstance(executor, type) or not callable(getattr(executor, "submit", None)):
         raise TypeError(
-            "run_in_executor takes an executor: an object whose 'submit(fn, ...)' returns a "
-            f"concurrent.futures.Future. This is {shown(executor)}; for one of Trio's own threads, call "
+            f"run_in_executor takes an executor, not {shown(executor)}; pass an object whose 'submit(fn, ...)' returns "
+            "a concurrent.futures.Future, or, to use one of Trio's own threads, call "
             "'trio.to_thread.run_sync(fn, ...)'"
         )
     if _takes_context(executor):

@@ -4,7 +4,7 @@ None of this costs anything until you call it. Inspecting a run doesn't change t
 
     import triores.debug
 
-    triores.debug.register(signal.SIGUSR1)  # from then on, 'kill -USR1 PID' or 'python -m triores PID' dumps
+    triores.debug.register(signal.SIGUSR1)  # now 'kill -USR1 PID' or 'python -m triores PID' writes a dump
 """
 
 from __future__ import annotations
@@ -102,8 +102,8 @@ def watch(seconds: float, file: TextIO | None = None, *, args: bool = True) -> N
     """Write one dump, as soon as a task of this run has waited this long for a result.
 
     While this is active, all dumps also show how long tasks have waited. It checks the tasks four times within the
-    given time, so the dump may be late by a quarter of that time. It runs in a system task, which ends after the dump,
-    or with the run.
+    given time, so the dump may be up to a quarter of that time late. It runs in a system task, which ends after the
+    dump, or with the run.
 
     Args:
         seconds: How long a task may wait, in seconds by the run's clock.
@@ -230,7 +230,7 @@ async def _watch(seconds: float, file: TextIO | None, args: bool) -> None:
 
 
 def _has_waited(seconds: float) -> bool:
-    """Note since when each task has been waiting, and return whether one has waited that long for a result."""
+    """Note when each task began to wait, and return whether one has waited that long for a result."""
     now = trio.current_time()
     root = trio.lowlevel.current_root_task()
     todo = [] if root is None else [root]
@@ -259,7 +259,7 @@ def _snapshot_elsewhere(token: TrioToken, *, args: bool) -> Snapshot:
     try:
         token.run_sync_soon(look)
     except trio.RunFinishedError:
-        raise RuntimeError("the Trio run of this token has ended, so there is nothing to show") from None
+        raise RuntimeError("the Trio run has ended, so there is nothing to show") from None
     except OSError:  # the run has crashed, and its sockets are closed
         pass
     else:
@@ -268,7 +268,7 @@ def _snapshot_elsewhere(token: TrioToken, *, args: bool) -> Snapshot:
         return answers[0]
     found = all_runs(token)
     if not found:
-        raise RuntimeError("the Trio run of this token doesn't answer, and there is no other way to find it")
+        raise RuntimeError("the Trio run doesn't answer, and there is no other way to find it")
     for _ in range(10):
         with suppress(RuntimeError):  # the run may go on in the meantime, and change a set while we read it
             return snapshot_of(found[0], args=args)

@@ -50,7 +50,7 @@ if TYPE_CHECKING:
 _MAKERS = {f"triores.{name}" for name in ("_capture", "_foreign", "_future", "_future_map", "_result", "pytest_plugin")}
 _MAKERS.add("typing")  # 'Future[int]()' goes through it
 
-_MAX_SHOWN = 10  # how many of the results that a test leaves behind to show
+_MAX_SHOWN = 10  # how many of a test's leftover results to show
 
 
 class _Note:
@@ -93,7 +93,8 @@ class _Watch:
     def suppressed(self, result: ResultBase[Any]) -> None:
         note = self._alive.get(id(result))
         if note is not None and not note.was_read:  # a callback may have read it
-            self._unread[note] = f"{result:#} failed; this was suppressed, and nothing read it\n{_made(note, result)}"
+            what_happened = "failed; the exception was suppressed and never read"
+            self._unread[note] = f"{result:#} {what_happened}\n{_made(note, result)}"
 
     def left_behind(self, item: pytest.Item) -> list[str]:
         """Describe what the test has left behind."""
