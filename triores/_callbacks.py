@@ -35,7 +35,7 @@ class Callback:
     def settled(self, result: object, /) -> None:
         """Queue the call for the next time that `calls` runs."""
         self.result = result
-        calls.made_now.append(self)
+        calls.new.append(self)
 
     def call(self, logged: type[BaseException]) -> None:
         """Call the function in its context, and log any exceptions of this type."""
@@ -55,22 +55,22 @@ class _Calls(threading.local):
     def __init__(self) -> None:
         self._running = False
         self._queue: deque[Callback] = deque()
-        self.made_now: list[Callback] = []  # to be called right after the current callback
+        self.new: list[Callback] = []  # to be called right after the current callback
 
     def waiting(self) -> Sequence[Callback]:
         """Return all of these callbacks, in order."""
-        return *self._queue, *self.made_now
+        return *self._queue, *self.new
 
     def run(self) -> None:
-        """Call them all, unless one of them is what called this."""
+        """Call them all, unless this was called by one of them."""
         if self._running:
             return
         self._running = True
         to_raise: BaseException | None = None
         try:
-            while self._queue or self.made_now:
-                while self.made_now:  # one at a time, since a finalizer may add more at any time
-                    self._queue.appendleft(self.made_now.pop())
+            while self._queue or self.new:
+                while self.new:  # one at a time, since a finalizer may add more at any time
+                    self._queue.appendleft(self.new.pop())
                 callback = self._queue.popleft()
                 try:
                     callback.call(logged=Exception if to_raise is None else BaseException)

@@ -278,7 +278,8 @@ class ResultCapture(ResultBase[T_co]):
             that the routine returns.
 
         Raises:
-            TypeError: If the routine is a coroutine object or isn't callable, or if a nursery isn't one.
+            TypeError: If the routine is a coroutine object or isn't callable, or if ``run_nursery`` or
+                ``start_nursery`` isn't a nursery.
             RuntimeError: If the start nursery is closed, or there is no Trio run here.
         """
         call = "ResultCapture.capture_start_and_done_results(run_nursery, {}, *args)"

@@ -180,7 +180,7 @@ def refuse_result(call: str, wrong: object, given: list[Any]) -> NoReturn:
 
 
 def check_callback(fn: object, context: object) -> None:
-    """Raise a `TypeError` if this can't be a callback, or its context can't be one."""
+    """Raise a `TypeError` if ``fn`` can't be a callback, or ``context`` isn't a context."""
     if not callable(fn) or inspect.iscoroutinefunction(fn) or inspect.iscoroutinefunction(type(fn).__call__):
         raise TypeError(
             f"a done callback must be a synchronous function that takes one argument, not {shown(fn)}; "

@@ -3,8 +3,8 @@
 A false alarm would break a working program, while a missed cycle only makes a hang harder to diagnose. So the rules
 are strict:
 
-- Task A needs task B if A sleeps until a result is done that B will settle (or until several results are done, and B
-  will settle one of them), or if A sleeps at the end of a nursery and B is a child there. Nothing else counts: not what
+- Task A needs task B if A sleeps until B has settled a result (or until several results are done, and B will settle
+  one of them), or if A sleeps at the end of a nursery and B is a child there. Nothing else counts: not what
   another task may settle, release or send; not a wait for the first of several results; not the end of a `race`; and
   not a task in ``nursery.start``.
 - If a task needs itself, directly or through other tasks, only a cancellation can end its wait. It is an error only if
@@ -163,7 +163,7 @@ def _waits_of(task: Task, above: dict[Task, Task]) -> Iterable[_Wait]:
 
 
 def _on_cycles(start: Task, waits: list[_Wait]) -> list[_Wait]:
-    """Return those of the waits that lead back to the task."""
+    """Return the waits that lead back to the task."""
     tasks, before = {start}, 0
     while len(tasks) > before:
         before = len(tasks)

@@ -179,7 +179,7 @@ class FutureNeverSetException(Exception):
 
 
 class WaitCycleError(RuntimeError):
-    """A wait that could never end, because what it waits for needs the waiting task first.
+    """A wait that could never end, because what the task waits for can't happen until the task goes on.
 
     For example, a task awaits its own result, or two tasks await each other's: a deadlock, which would hang without
     this error. It is raised by the wait that closes the cycle, and the message shows all the waits in the cycle. If a

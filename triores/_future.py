@@ -79,7 +79,7 @@ class Future(ResultBase[T]):
         callback.
 
         Args:
-            reason: Why you cancel the future. This becomes the exception's ``reason``, and part of its message.
+            reason: Why you're cancelling the future. This becomes the exception's ``reason``, and part of its message.
 
         Returns:
             True if this call settled the future; False if it was already done.
@@ -98,7 +98,7 @@ class Future(ResultBase[T]):
         `FutureNeverSetException` if there was none. The block's own exception propagates as usual.
 
         Returns:
-            A context manager whose ``as`` gives you the future.
+            A context manager. Entering it gives you the future.
 
         Example:
             ::

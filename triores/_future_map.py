@@ -115,7 +115,7 @@ class FutureMap(Mapping[K, Future[T]]):
         `FutureNeverSetException`, so other tasks that wait for it don't hang.
 
         Args:
-            key: The key under which the reader will settle the response.
+            key: The key with which the reader will settle the request.
             future: The future to register, for example one of a subclass with more attributes; by default, a new one.
 
         Returns:

@@ -361,7 +361,7 @@ async def first_success(
     Args:
         fns: At least one async function that takes no arguments. A function isn't called if another one succeeds before
             it begins.
-        stagger: The seconds between two starts; None means that all start at once.
+        stagger: How many seconds to wait before starting the next function; None starts all of them at once.
         catch: The exception types that count as a failed attempt: a subclass of `Exception`, or a tuple of those. An
             exception group counts if everything in it matches. Any other exception ends the call.
         discard: As for `race`.
@@ -413,7 +413,7 @@ class _Attempts(Generic[T]):
                     if stagger is not None:
                         with trio.move_on_after(stagger):
                             await self._ended.acquire()  # takes only one, so each failure starts one more attempt
-        except BaseException as error:  # noqa: ASYNC103, BLE001 # raised below, since a Cancelled that `discard` gets in here would have it as its context
+        except BaseException as error:  # noqa: ASYNC103, BLE001 # raised below: if `discard` ran in here, a Cancelled that it raises would have this as its context
             failure = error
         try:
             if failure is not None:

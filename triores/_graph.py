@@ -52,7 +52,7 @@ class TaskInfo:
         needs: The numbers of the tasks that it waits for, if they are known.
         verdict: ``!!`` if only a cancellation can help it; ``??`` if that is likely; otherwise empty.
         waited: How many seconds `watch` has seen it wait, or None.
-        time_left: The seconds until a time limit of its own ends the wait, or None.
+        time_left: How many seconds are left until a time limit of its own ends the wait, or None.
     """
 
     number: int
@@ -68,7 +68,7 @@ class TaskInfo:
     verdict: Literal["", "!!", "??"]
     waited: float | None
     time_left: float | None
-    _kind: tuple[object, ...] = field(repr=False)  # equal for tasks that do the same
+    _kind: tuple[object, ...] = field(repr=False)  # equal for tasks that do the same thing
 
 
 @dataclass(frozen=True)
@@ -116,9 +116,9 @@ class Snapshot:
         return None if info is None or not info.owners else self.tasks[info.owners[0] - 1]
 
     def deadlocks(self) -> tuple[tuple[TaskInfo, ...], ...]:
-        """Return the groups of tasks that wait for each other, and each task on its own that nobody can help.
+        """Return the groups of tasks that wait for each other, and groups of one for tasks that nobody can help.
 
-        They are the root causes of why tasks can't go on, proven or suspected. Other tasks may be waiting for them.
+        These are the root causes, proven or suspected. Other tasks may be waiting for them.
         """
         stuck = {task.number: list(task.needs) for task in self.tasks if task.verdict}
         for number, needs in stuck.items():

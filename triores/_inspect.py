@@ -337,7 +337,7 @@ class _Reader:
             return Need(list(known.owners), every=False)
         return Need([ANY_HELPER])
 
-    # ---- the whole
+    # ---- the snapshot
 
     def _snapshot(self, waits: list[_Wait]) -> Snapshot:
         results = list(self._results.values())

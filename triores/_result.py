@@ -18,8 +18,8 @@ The rules that this file owns, and that the rest of triores relies on:
 The debugging tools can look up which task is waiting for which result. This costs nothing unless they do:
 
 - A task that sleeps in one of our waits says so in its ``custom_sleep_data``, which Trio resets when it wakes the task.
-  That is the result itself; or a `triores._wait.CountDown`, if the task waits for all of several ``results``; or, if it
-  waits for the next of several, the `triores._wait.Arrivals` that is registered on them.
+  This holds the result itself; or a `triores._wait.CountDown`, if the task waits for all of several ``results``; or, if
+  it waits for the next of several, the `triores._wait.Arrivals` that is registered on them.
 - The method ``_awaited`` of the first two returns the results that such a task needs: all of them.
 - `ResultBase._owner` is the task that will settle a result: for a capture, the task that runs it.
 """
@@ -143,7 +143,8 @@ class ResultBase(Generic[T_co]):
             TaskCancelledException: If the result was cancelled.
             BaseException: The original exception, as `unwrap` raises it.
             RuntimeError: If the result is pending and belongs to another Trio run, or there is no Trio run here.
-            WaitCycleError: If the wait could never end, because the task that settles the result needs this one first.
+            WaitCycleError: If the wait could never end, because the task that settles the result is waiting for
+                this one.
         """
         try:
             yield from self.wait_done().__await__()
@@ -271,7 +272,8 @@ class ResultBase(Generic[T_co]):
 
         Raises:
             RuntimeError: If the result is pending and belongs to another Trio run, or there is no Trio run here.
-            WaitCycleError: If the wait could never end, because the task that settles the result needs this one first.
+            WaitCycleError: If the wait could never end, because the task that settles the result is waiting for
+                this one.
         """
         if self._outcome is not None:
             await checkpoint()
@@ -379,12 +381,12 @@ class ResultBase(Generic[T_co]):
 
     @enable_ki_protection
     def _notify(self) -> None:
-        waiter, self._waiter = self._waiter, None  # detached first, since finalizers may unregister any time
+        waiter, self._waiter = self._waiter, None  # detached first, since finalizers may unregister it at any time
         if type(waiter) is trio.Event:
             waiter.set()
         elif waiter is not None:
             waiter.settled(self)
-            if calls.made_now:
+            if calls.new:
                 calls.run()
 
     def _register(self, waiter: Waiter, run: TrioToken, what: str = "waited for") -> bool:

@@ -174,7 +174,7 @@ class SingleFlight(Generic[K, T]):
             TaskCancelledException: If the task was cancelled, by the nursery or by itself.
             TypeError: If ``fn`` is a coroutine object or isn't callable, or the key isn't hashable.
             RuntimeError: If no nursery is open, or it belongs to another Trio run, or there is no Trio run here.
-            WaitCycleError: If the task needs this very call first.
+            WaitCycleError: If the task can't end until this call does.
         """
         if not callable(fn):
             refuse_uncallable(fn, "flights.run(key, {}, ...)")
@@ -223,7 +223,7 @@ class SingleFlight(Generic[K, T]):
 
 
 class _Flight(Generic[T]):
-    """An entry of the table. It is the first waiter of its capture, so it is notified before the callers are."""
+    """An entry in the table. It is the first waiter of its capture, so it is notified before the callers are."""
 
     __slots__ = ("_flights", "_key", "_scope", "callers", "capture")
 

@@ -35,7 +35,7 @@ class Step(NamedTuple):
 
     @property
     def held(self) -> list[Any]:
-        """Its local variables, and what its ``with`` blocks will call."""
+        """Its local variables, and the methods that will end its ``with`` blocks."""
         return held_by(self.coroutine)
 
 
@@ -67,7 +67,7 @@ def _has_frame(obj: object) -> bool:
 
 
 def held_by(coroutine: object) -> list[Any]:
-    """Return the local variables of a suspended coroutine, and what its ``with`` blocks will call."""
+    """Return the local variables of a suspended coroutine, and the methods that will end its ``with`` blocks."""
     held: list[Any] = gc.get_referents(coroutine)
     held += gc.get_referents(*[one for one in held if type(one) is FrameType])  # in Python 3.10
     held += gc.get_referents(*[one for one in held if type(one) is CellType])
@@ -124,7 +124,7 @@ def _ids_and_places(innermost: FrameType | None) -> tuple[list[int], list[Place]
 
 
 def place_of_thread(name_end: str) -> str:
-    """Describe what the thread with this name ending is doing. Return an empty string if there isn't exactly one."""
+    """Describe what the thread whose name ends like this is doing. Return an empty string if there isn't just one."""
     threads = [thread for thread in threading.enumerate() if thread.name.endswith(name_end)]
     if len(threads) != 1:
         return ""

@@ -63,7 +63,7 @@ def to_concurrent_future(result: ResultBase[T]) -> concurrent.futures.Future[T]:
         result: A result that belongs to the current Trio run, or to none yet.
 
     Returns:
-        The concurrent future. If you pass the same result again in this run, you get the same one.
+        The concurrent future. If you pass the same result again in this run, you get the same future.
 
     Raises:
         TypeError: If this isn't a result.
@@ -105,7 +105,7 @@ def start_from_thread(
 
     If the task raises an `Exception`, it goes to the future and not to the nursery, since the code that started the
     task holds the future and should handle the exception. Two kinds of exceptions propagate into the nursery: those
-    that come once the future is cancelled, and so can't take them, and those that aren't an `Exception`.
+    that the future can't take any more, because it has been cancelled, and those that aren't an `Exception`.
 
     Args:
         nursery: A Trio nursery, or an anyio task group that runs on Trio.
@@ -135,7 +135,7 @@ def start_from_thread(
     check_nursery(nursery, call.format("async_fn"))
     settler: _Settler[T] = _Settler()
     scope = trio.CancelScope()
-    # The capture is made later, in the nursery's run: this thread may be in another run, which it would belong to.
+    # The capture is made later, in the nursery's run. Made here, it would belong to this thread's run, if it has one.
     make_capture = partial(ResultCapture[T], async_fn, *args, cancel_scope=scope)
     start = partial(settler.start, make_capture, nursery, contextvars.copy_context())
     try:

@@ -47,7 +47,7 @@ async def wait_all(results: Iterable[ResultBase[object]]) -> None:
     Raises:
         TypeError: If an item isn't a result.
         RuntimeError: If a pending result belongs to another Trio run, or there is no Trio run here.
-        WaitCycleError: If the wait could never end, because a task that settles one of them needs this one first.
+        WaitCycleError: If the wait could never end, because a task that settles one of them is waiting for this one.
     """
     try:
         await _wait_all(list(_by_id(results, "wait_all").values()))
@@ -288,7 +288,7 @@ class _AsCompleted(AsyncIterator[ResultT]):
                 await arrivals.wait()
                 if len(self.left) < count:
                     # Another task has taken the result that woke this one, and the next result may have been cancelled
-                    # together with this task. Then this task must be cancelled too, instead of reading it.
+                    # together with this task. If so, this task must raise its own Cancelled instead of reading it.
                     await trio.lowlevel.checkpoint_if_cancelled()
         finally:
             del self, arrivals

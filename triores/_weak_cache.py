@@ -15,7 +15,7 @@ V = TypeVar("V")
 
 
 class WeakCache(Generic[V]):
-    """Unlike a `weakref.WeakKeyDictionary`, this never compares or hashes its keys, whose classes may define both."""
+    """Unlike a `weakref.WeakKeyDictionary`, this never calls its keys' ``__eq__`` or ``__hash__``."""
 
     __slots__ = ("_entries",)
 
