@@ -114,9 +114,9 @@ async def test_a_task_waits_for_the_capture_that_another_task_runs(nursery: trio
     await wait_all_tasks_blocked()
     graph = debug.snapshot()
     owner, reader = only("fetch('http://x')", graph), only("read", graph)
-    assert reader.state == f"waits for {owner.name}, which task #{owner.number} runs"
+    assert reader.state == f"waiting for {owner.name}, which task #{owner.number} runs"
     assert (reader.function, reader.file) == ("read", __file__)
-    assert owner.state == "sleeps until it is cancelled"
+    assert owner.state == "sleeping until cancelled"
     assert graph.owner_of(page) == owner
     assert graph.waiters_of(page) == (reader,)
     assert (reader.needs, reader.verdict, owner.verdict) == ((owner.number,), "", "")
@@ -129,7 +129,7 @@ async def test_a_task_that_waits_for_several_results_shows_how_many_are_pending(
     done = Future[int]()
     done.set_result(1)
     task = await blocked(nursery, wait_all, [done, *(Future[int]() for _ in range(count))])
-    pending = f"waits for all of {count + 1} results, {count} of them pending: "
+    pending = f"waiting for {count + 1} results, {count} of them pending: "
     assert task.state.startswith(f"{pending}Future 1, which nobody has promised to settle; ")
     assert task.state.endswith("; ...") is is_cut
     assert len(task.results) == count
@@ -150,7 +150,7 @@ async def _sent(results: list[ResultBase[Any]]) -> None:
 async def test_a_task_waits_for_the_first_of_several_results(wait: Callable[..., Any], nursery: trio.Nursery) -> None:
     one, two = Future[int](), Future[int]()
     task = await blocked(nursery, wait, [one, two])
-    assert task.state.startswith("waits for the first of 2 pending results: Future 1, which ")
+    assert task.state.startswith("waiting for the first of 2 pending results: Future 1, which ")
     assert debug.snapshot().waiters_of(two) == (task,)
 
 
@@ -161,11 +161,11 @@ async def test_a_parent_waits_at_the_end_of_its_nursery(nursery: trio.Nursery) -
                 inner.start_soon(trio.sleep_forever)
 
     task = await blocked(nursery, parent, 2)
-    assert task.state == "waits at the end of a nursery for 2 tasks"
+    assert task.state == "waiting at the end of a nursery for 2 tasks"
     assert task.needs == (task.number + 1, task.number + 2)
     nursery.start_soon(parent, 1)
     await wait_all_tasks_blocked()
-    assert only("parent").state == f"waits at the end of a nursery for task #{only('parent').number + 1}"
+    assert only("parent").state == f"waiting at the end of a nursery for task #{only('parent').number + 1}"
 
 
 async def test_a_parent_waits_for_a_task_that_nursery_start_is_starting(nursery: trio.Nursery) -> None:
@@ -182,18 +182,18 @@ async def test_a_parent_waits_for_a_task_that_nursery_start_is_starting(nursery:
         task = await blocked(nursery, parent)
         graph = debug.snapshot()
         starter = only("Nursery.start", graph)
-        assert task.state == "waits at the end of a nursery for 0 tasks, and 1 that nursery.start is starting"
-        assert starter.state == f"waits in nursery.start until task #{starter.number + 1} calls started()"
+        assert task.state == "waiting at the end of a nursery for 0 tasks, and 1 that nursery.start is starting"
+        assert starter.state == f"waiting in nursery.start until task #{starter.number + 1} calls started()"
         elsewhere.cancel_scope.cancel()
 
 
 @pytest.mark.parametrize(
     ("call", "state"),
     [
-        (gather, "gather waits for 2 tasks"),
-        (race, "race waits for the first of 2 tasks"),
-        (first_success, "first_success waits for the first of 2 tasks"),
-        (partial(first_success, stagger=100), "first_success waits to start the next of its functions"),
+        (gather, "in gather, waiting for 2 tasks"),
+        (race, "in race, waiting for the first of 2 tasks"),
+        (first_success, "in first_success, waiting for the first of 2 tasks"),
+        (partial(first_success, stagger=100), "in first_success, waiting to start the next function"),
     ],
 )
 async def test_a_fan_out_call_waits_for_its_tasks(call: Callable[..., Any], state: str, nursery: trio.Nursery) -> None:
@@ -213,10 +213,10 @@ async def test_a_map_waits_for_its_workers_and_its_reader_for_the_next_result(nu
             async for _ in results:
                 pass
 
-    assert (await blocked(nursery, amap, stay, [1, 2])).state.startswith("a map waits for 2 tasks")
+    assert (await blocked(nursery, amap, stay, [1, 2])).state.startswith("in a map, waiting for 2 tasks")
     nursery.start_soon(read)
     await wait_all_tasks_blocked()
-    assert only("read").state == "waits for the next result of a map"
+    assert only("read").state == "waiting for the next result of a map"
     assert "2 tasks like #" in dumped()
     assert "stay(1)" in dumped()
 
@@ -233,7 +233,7 @@ async def test_callers_wait_for_the_task_of_a_shared_call(nursery: trio.Nursery)
     nursery.start_soon(ask)
     await wait_all_tasks_blocked()
     assert "2 tasks like" in dumped()
-    assert "waits for load('a'), which task #" in dumped()
+    assert "waiting for load('a'), which task #" in dumped()
 
 
 async def test_a_task_waits_for_a_lock_that_another_task_holds(nursery: trio.Nursery) -> None:
@@ -250,7 +250,7 @@ async def test_a_task_waits_for_a_lock_that_another_task_holds(nursery: trio.Nur
     nursery.start_soon(hold)
     await wait_all_tasks_blocked()
     task = await blocked(nursery, enter)
-    assert task.state == f"waits for a StrictFIFOLock that task #{only('hold').number} holds"
+    assert task.state == f"waiting for a StrictFIFOLock that task #{only('hold').number} holds"
     assert task.needs == (only("hold").number,)
 
 
@@ -264,14 +264,14 @@ async def test_the_holder_of_a_lock_is_left_out_if_it_is_not_in_the_tree(nursery
 
     trio.lowlevel.spawn_system_task(hold, name="<hidden>")
     await wait_all_tasks_blocked()
-    assert (await blocked(nursery, lock.acquire)).state == "waits for a lock"
+    assert (await blocked(nursery, lock.acquire)).state == "waiting for a lock"
     release.set()
 
 
 async def test_a_task_waits_for_a_token_from_a_limiter(nursery: trio.Nursery) -> None:
     limiter = trio.CapacityLimiter(1)
     await limiter.acquire_on_behalf_of("somebody")
-    assert (await blocked(nursery, limiter.acquire)).state == "waits for a token from a CapacityLimiter; 1 in use"
+    assert (await blocked(nursery, limiter.acquire)).state == "waiting for a token from a CapacityLimiter; 1 in use"
 
 
 async def _notified() -> None:
@@ -310,15 +310,15 @@ async def _streamed() -> None:
 @pytest.mark.parametrize(
     ("wait", "state"),
     [
-        (lambda: trio.Event().wait(), "waits for a trio.Event"),
-        (lambda: trio.Semaphore(0).acquire(), "waits for a trio.Semaphore"),
-        (lambda: trio.lowlevel.ParkingLot().park(), "is parked"),
-        (_notified, "waits for a trio.Condition"),
-        (_received, "waits for an item from a memory channel"),
-        (_accepted, "waits for room in a memory channel"),
-        (_readable, "waits in Trio's "),
-        (_streamed, f"waits in Trio's {'ReceiveStream.' * (sys.version_info >= (3, 11))}__anext__"),
-        (partial(trio.sleep, 1000), "sleeps"),
+        (lambda: trio.Event().wait(), "waiting for a trio.Event"),
+        (lambda: trio.Semaphore(0).acquire(), "waiting for a trio.Semaphore"),
+        (lambda: trio.lowlevel.ParkingLot().park(), "parked"),
+        (_notified, "waiting for a trio.Condition"),
+        (_received, "waiting for an item from a memory channel"),
+        (_accepted, "waiting for room in a memory channel"),
+        (_readable, "waiting in Trio's "),
+        (_streamed, f"waiting in Trio's {'ReceiveStream.' * (sys.version_info >= (3, 11))}__anext__"),
+        (partial(trio.sleep, 1000), "sleeping"),
     ],
 )
 async def test_each_of_trios_own_waits_is_described(wait: Callable[[], Any], state: str, nursery: trio.Nursery) -> None:
@@ -329,8 +329,8 @@ async def test_each_of_trios_own_waits_is_described(wait: Callable[[], Any], sta
 
 async def test_a_task_that_is_about_to_run_says_so(nursery: trio.Nursery) -> None:
     nursery.start_soon(trio.sleep_forever, name="new")
-    assert only("new").state == "is about to run"
-    (running,) = (task for task in debug.snapshot().tasks if task.state == "is running")
+    assert only("new").state == "about to run"
+    (running,) = (task for task in debug.snapshot().tasks if task.state == "running")
     assert running.function == "test_a_task_that_is_about_to_run_says_so"
 
 
@@ -359,7 +359,7 @@ async def test_a_worker_thread_is_shown_with_the_line_it_is_at(nursery: trio.Nur
         nursery.start_soon(work, name="a worker")
         while "is in wait, File" not in only("a worker").state:
             await trio.sleep(0)
-        assert only("a worker").state.startswith("waits for a thread (thread 'wait from a worker' is in ")
+        assert only("a worker").state.startswith("waiting for a thread (thread 'wait from a worker' is in ")
     finally:
         release.set()
 
@@ -374,7 +374,7 @@ async def test_if_several_threads_have_the_same_name_none_of_them_is_shown(nurse
             nursery.start_soon(wait, name="twin")
         while sum(thread.name == "wait from twin" for thread in threading.enumerate()) < 2:
             await trio.sleep(0)
-        assert {task.state for task in debug.snapshot().tasks if task.name == "twin"} == {"waits for a thread"}
+        assert {task.state for task in debug.snapshot().tasks if task.name == "twin"} == {"waiting for a thread"}
     finally:
         release.set()
 
@@ -389,10 +389,10 @@ async def test_a_call_in_an_executor_is_shown_with_its_thread(nursery: trio.Nurs
         try:
             for n in range(2):
                 nursery.start_soon(run_in_executor, pool, compute, name=f"call {n}")
-                while f"waits for a call in an executor (thread 'pool_{n}' is in " not in only(f"call {n}").state:
+                while f"waiting for a call in an executor (thread 'pool_{n}' is in " not in only(f"call {n}").state:
                     await trio.sleep(0)
             task = await blocked(nursery, run_in_executor, pool, compute)
-            assert task.state == "waits for an executor, which has queued its call"
+            assert task.state == "waiting for an executor, which has queued its call"
         finally:
             release.set()
 
@@ -405,20 +405,20 @@ async def test_a_call_in_another_process_is_shown_without_a_thread(nursery: trio
     future = concurrent.futures.Future[int]()
     future.set_running_or_notify_cancel()
     task = await blocked(nursery, partial(run_in_executor, Elsewhere(), print))
-    assert task.state == "waits for a call in an executor"
+    assert task.state == "waiting for a call in an executor"
     future.set_result(1)
 
 
 async def test_a_wrapped_future_is_settled_by_the_other_library(nursery: trio.Nursery, alone: None) -> None:
     future = concurrent.futures.Future[int]()
     task = await blocked(nursery, wrap_future(future).wait_done)
-    assert task.state == "waits for Future 1, which another library settles"
+    assert task.state == "waiting for Future 1, which another library settles"
     assert not task.verdict
 
 
 async def test_a_wait_for_a_capture_that_has_not_been_started_says_so(nursery: trio.Nursery) -> None:
     capture = ResultCapture(trio.sleep, 0)
-    assert (await blocked(nursery, capture.wait_done)).state == "waits for sleep(0), which hasn't been started"
+    assert (await blocked(nursery, capture.wait_done)).state == "waiting for sleep(0), which hasn't been started"
     new = ResultCapture.start_soon(nursery, trio.sleep, 0)
     nursery.start_soon(new.wait_done)
     assert debug.explain(Future[int]()).startswith("this Future is pending; no task is waiting for it, and nobody has")
@@ -440,7 +440,7 @@ async def test_a_task_owes_the_future_of_its_must_set_block(nursery: trio.Nurser
     nursery.start_soon(owe)
     task = await blocked(nursery, future.wait_done)
     owner = only("owe")
-    assert task.state == f"waits for Future 1, which task #{owner.number} has to settle"
+    assert task.state == f"waiting for Future 1, which task #{owner.number} has to settle"
     assert debug.snapshot().owner_of(future) == owner
     assert owner.owes == (1,)
 
@@ -476,13 +476,15 @@ async def test_the_reader_of_a_connection_owes_the_responses(nursery: trio.Nurse
             await answer
 
     task = await blocked(nursery, ask, "secret")
-    assert task.state == "waits for Future 1 (request 'secret'), which nobody reads responses for"
+    assert task.state == "waiting for Future 1 (request 'secret'), which nobody reads responses for"
     nursery.start_soon(read)
     await wait_all_tasks_blocked()
     answer = requests["secret"]
     graph = debug.snapshot()
     reader = only("read").number
-    assert only("blocked").state == (f"waits for Future 1 (request 'secret'), which task #{reader} reads responses for")
+    assert only("blocked").state == (
+        f"waiting for Future 1 (request 'secret'), which task #{reader} reads responses for"
+    )
     assert graph.owner_of(answer) == only("read", graph)
     assert "secret" not in dumped(args=False)
     assert "(a request)" in dumped(args=False)
@@ -714,7 +716,7 @@ async def test_a_task_whose_sleep_could_not_be_aborted_still_sleeps(nursery: tri
             await trio.sleep_forever()
 
     scopes: list[trio.CancelScope] = []
-    assert (await blocked(nursery, parent)).state.startswith("waits at the end of a nursery for task #")
+    assert (await blocked(nursery, parent)).state.startswith("waiting at the end of a nursery for task #")
     scopes[0].cancel()
 
 
@@ -972,9 +974,9 @@ def test_a_small_program_is_shown_in_full() -> None:
     trio.run(main)
     title, empty, first, where, second, where_second = text[0].splitlines()
     assert (title, empty) == ("Trio run: 2 tasks", "")
-    assert first.endswith("main: is running")
+    assert first.endswith("main: running")
     assert where.startswith(f'   │    File "{__file__}", line ')
-    assert second == "   └─ #2 answer('what?'): waits for Future 1, which nobody has promised to settle"
+    assert second == "   └─ #2 answer('what?'): waiting for Future 1, which nobody has promised to settle"
     assert where_second.startswith(f'           File "{__file__}", line ')
 
 
@@ -1061,8 +1063,8 @@ async def test_names_and_arguments_are_shown_on_one_line(nursery: trio.Nursery) 
         ResultCapture.start_soon(nursery, work, Table())
         await wait_all_tasks_blocked()
         text = dumped()
-    assert " [31mred name : sleeps until it is cancelled\n" in text
-    assert "work(Table(1 2)): waits for Future 1 (request Table(1 2)), which" in text
+    assert " [31mred name : sleeping until cancelled\n" in text
+    assert "work(Table(1 2)): waiting for Future 1 (request Table(1 2)), which" in text
 
 
 async def test_a_task_that_cannot_be_inspected_is_still_listed(
@@ -1123,9 +1125,9 @@ async def test_a_wait_is_found_behind_generators_and_wrappers(nursery: trio.Nurs
     nursery.start_soon(_awaited, _Opaque(), name="opaque")
     nursery.start_soon(_awaited, Future[int](), name="future")
     await wait_all_tasks_blocked()
-    assert only("awaitable").state == "sleeps until it is cancelled"
+    assert only("awaitable").state == "sleeping until cancelled"
     assert only("awaitable").function == "__await__"
-    assert only("opaque").state == "sleeps"
+    assert only("opaque").state == "sleeping"
     assert only("future").function == "_awaited"
 
 
@@ -1274,7 +1276,7 @@ async def test_if_it_is_unknown_which_tasks_sleep_no_task_is_marked(
     assert only("owe").verdict == "??"
     monkeypatch.setattr(_runs, "NEXT_STEP", "_no_such_name")
     assert only("owe").verdict == ""
-    assert only("owe").state.startswith("waits for Future 1")
+    assert only("owe").state.startswith("waiting for Future 1")
 
 
 async def test_if_it_is_unknown_which_parents_wait_for_their_tasks_none_is_said_to_wait(
@@ -1288,7 +1290,7 @@ async def test_if_it_is_unknown_which_parents_wait_for_their_tasks_none_is_said_
     monkeypatch.setattr(_runs, "WAITS_AT_END", "_no_such_name")
     nursery.start_soon(parent, name="parent")
     await wait_all_tasks_blocked()
-    assert only("parent").state.startswith("sleeps")
+    assert only("parent").state.startswith("sleeping")
 
 
 # ---- dumps and snapshots from elsewhere
@@ -1404,7 +1406,7 @@ def test_a_guest_is_shown_while_its_host_runs() -> None:
     tokens: list[tuple[trio.lowlevel.TrioToken, Future[int]]] = []
     text = asyncio.run(host())
     assert "?? #1 " in text
-    assert "waits for Future 1, which nobody has promised to settle" in text
+    assert "waiting for Future 1, which nobody has promised to settle" in text
 
 
 def test_a_snapshot_taken_from_another_thread_is_made_in_the_thread_of_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -1413,7 +1415,7 @@ def test_a_snapshot_taken_from_another_thread_is_made_in_the_thread_of_the_run(m
         readers.clear()
         graph = await trio.to_thread.run_sync(partial(debug.snapshot, trio_token=token))
         assert readers == {threading.get_ident()}, "another thread read the run while it was running"
-        assert [task.state[:18] for task in graph.tasks] == ["waits for a thread"]
+        assert [task.state[:20] for task in graph.tasks] == ["waiting for a thread"]
         assert len(debug.snapshot(trio_token=token).tasks) == 1
 
     def read(clock: MockClock) -> float:
@@ -1480,7 +1482,7 @@ def test_a_run_that_blocks_its_thread_is_read_from_another_thread(monkeypatch: p
 
     trio.run(main)
     ((task,),) = (graph.tasks for graph in found)
-    assert task.state == "is running"
+    assert task.state == "running"
     assert task.file == threading.__file__
 
 
@@ -1560,7 +1562,7 @@ def test_a_run_that_is_crashing_can_be_dumped() -> None:
     with pytest.raises(trio.TrioInternalError):
         trio.run(main)
     texts.append(dumped())
-    assert "main: is running" in texts[0]
+    assert "main: running" in texts[0]
     assert not re.search("raised|failed", "".join(texts))
 
 
@@ -1590,7 +1592,7 @@ except trio.TrioInternalError:
 def test_a_result_of_a_run_whose_loop_has_crashed_can_still_be_explained() -> None:
     # In a separate process, since what such a run leaves behind prints complaints when it is freed.
     run = subprocess.run([sys.executable, "-c", _CRASH], check=True, capture_output=True, text=True)
-    assert "waiter: waits for Future 1, which nobody has promised to settle" in run.stdout
+    assert "waiter: waiting for Future 1, which nobody has promised to settle" in run.stdout
 
 
 def test_if_a_crashed_run_cannot_be_found_a_snapshot_raises_an_error() -> None:
@@ -1664,7 +1666,7 @@ async def test_watch_dumps_once_when_a_task_has_waited_for_the_given_time(
         await trio.sleep(1)
     assert trio.current_time() >= started + 30
     text = file.getvalue()
-    assert "waiter: waits for Future 1, which nobody has promised to settle (for 30 s or more)" in text
+    assert "waiter: waiting for Future 1, which nobody has promised to settle (for 30 s or more)" in text
     await trio.sleep(100)
     assert file.getvalue() == text
 
@@ -1676,13 +1678,13 @@ async def test_a_task_that_is_about_to_run_is_not_waiting(nursery: trio.Nursery,
     await trio.sleep(20)
     assert only("waiter").waited == 12.5
     future.set_result(1)
-    assert (only("waiter").state, only("waiter").waited) == ("is about to run", None)
+    assert (only("waiter").state, only("waiter").waited) == ("about to run", None)
 
 
 async def test_a_running_task_is_not_waiting(autojump_clock: MockClock) -> None:
     debug.watch(30, io.StringIO())
     await trio.sleep(20)
-    assert [task.waited for task in debug.snapshot().tasks if task.state == "is running"] == [None]
+    assert [task.waited for task in debug.snapshot().tasks if task.state == "running"] == [None]
 
 
 async def test_watch_starts_counting_again_when_a_task_waits_for_its_next_result(
@@ -1742,7 +1744,7 @@ async def test_explain_shows_which_task_owes_a_result_and_which_tasks_wait(
     number = only("work(1)").number
     assert first == f"work(1), which task #{number} runs, is pending"
     assert owner.startswith(f"  to be settled by task #{number} ")
-    assert "work(1): sleeps until it is cancelled (File " in owner
+    assert "work(1): sleeping until cancelled (File " in owner
     assert waits == f"  waits: {count}, callbacks: 0"
     assert [line.lstrip()[:4] for line in waiters[:5]] == ["task"] * 5
     assert waiters[5:] == more

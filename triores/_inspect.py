@@ -187,9 +187,9 @@ class _Reader:
             running = self._place_on_stack(task)
             if running is not None:
                 looked.place = running
-                return _Wait("is running")
+                return _Wait("running")
             if is_asleep(task) is False:
-                return _Wait("is about to run")
+                return _Wait("about to run")
             wait = (
                 self._wait_for_results(looked)
                 or self._wait_for_tasks(looked)
@@ -208,17 +208,17 @@ class _Reader:
     def _wait_for_results(self, looked: _Looked) -> _Wait | None:
         sleep: Any = looked.task.custom_sleep_data
         if _is(sleep, ResultBase):
-            return _Wait("waits for {}", self._need([sleep]), [sleep], "one")
+            return _Wait("waiting for {}", self._need([sleep]), [sleep], "one")
         if _is(sleep, CountDown):
             pending = [result for result in sleep.results if not result.is_done()]
-            text = f"waits for all of {len(sleep.results)} results, {len(pending)} of them pending: {{}}"
+            text = f"waiting for {len(sleep.results)} results, {len(pending)} of them pending: {{}}"
             return _Wait(text, self._need(pending), pending)
         if _is(sleep, Arrivals):
             results = [result for result in _results_of(sleep, looked.library) if not result.is_done()]
             if results:
-                text = f"waits for the first of {len(results)} pending results: {{}}"
+                text = f"waiting for the first of {len(results)} pending results: {{}}"
                 return _Wait(text, self._need(results, every=False), results)
-            return _Wait(f"waits for the next result of {_call_in(looked.library) or 'several'}", Need([ANY_HELPER]))
+            return _Wait(f"waiting for the next result of {_call_in(looked.library) or 'several'}", Need([ANY_HELPER]))
         return None
 
     def _wait_for_tasks(self, looked: _Looked) -> _Wait | None:
@@ -229,17 +229,17 @@ class _Reader:
         numbers = sorted(self._numbers[task] for task in nursery.child_tasks if task in self._numbers)
         starting = self._starting.get(nursery, [])
         call = _call_in(looked.library)
-        who = f"{call} waits" if call else "waits"
+        who = f"in {call}, waiting" if call else "waiting"
         what = f"for {len(numbers)} tasks" if len(numbers) != 1 else f"for task #{numbers[0]}"
         is_race = any(step.frame.f_code in _RACES for step in looked.library)
         if any(step.frame.f_code is _START for step in looked.library):
-            text = f"waits in nursery.start until {what[4:]} calls started()"
+            text = f"waiting in nursery.start until {what[4:]} calls started()"
         elif is_race:
             text = f"{who} for the first of {len(numbers)} tasks"
         elif call:
             text = f"{who} {what}"
         else:
-            text = f"waits at the end of a nursery {what}"
+            text = f"waiting at the end of a nursery {what}"
         if starting:
             text += f", and {len(starting)} that nursery.start is starting"
         return _Wait(text, Need([*numbers, *starting], every=not is_race), kind=("nursery", call, is_race))
@@ -249,11 +249,11 @@ class _Reader:
             if step.frame.f_code is _EXECUTOR:
                 future = next((held for held in step.held if _is(held, concurrent.futures.Future)), None)
                 if future is not None and not future.running():
-                    return _Wait("waits for an executor, which has queued its call")
-                return _Wait(f"waits for a call in an executor{place_of_call(future)}", kind="executor")
+                    return _Wait("waiting for an executor, which has queued its call")
+                return _Wait(f"waiting for a call in an executor{place_of_call(future)}", kind="executor")
             if step.frame.f_code is _THREAD:
                 where = place_of_thread(f" from {looked.task.name}")
-                return _Wait(f"waits for a thread{where}", kind="thread")
+                return _Wait(f"waiting for a thread{where}", kind="thread")
         return None
 
     def _wait_in_trio(self, looked: _Looked) -> _Wait:
@@ -265,25 +265,25 @@ class _Reader:
             return self._wait_for_token(looked.held())
         if call in _ENDED_BY_HELPER:
             is_staggered = call is _SEMAPHORE and any(step.frame.f_code in _RACES for step in looked.library)
-            text = "first_success waits to start the next of its functions" if is_staggered else _ENDED_BY_HELPER[call]
+            text = "in first_success, waiting to start the next function" if is_staggered else _ENDED_BY_HELPER[call]
             return _Wait(text, Need([ANY_HELPER]))
         if call is _FOREVER:
-            return _Wait("sleeps until it is cancelled", helps=False)
+            return _Wait("sleeping until cancelled", helps=False)
         if call is None or call in _TIME:
-            return _Wait("sleeps")
-        return _Wait(f"waits in Trio's {_public(call)}")
+            return _Wait("sleeping")
+        return _Wait(f"waiting in Trio's {_public(call)}")
 
     def _wait_for_lock(self, held: list[Any]) -> _Wait:
         lock = next(one for one in held if _is(one, trio.Lock, trio.StrictFIFOLock))
         number = self._numbers.get(lock.statistics().owner)
         if number is None:
-            return _Wait("waits for a lock")
-        return _Wait(f"waits for a {type(lock).__name__} that task #{number} holds", Need([number]))
+            return _Wait("waiting for a lock")
+        return _Wait(f"waiting for a {type(lock).__name__} that task #{number} holds", Need([number]))
 
     def _wait_for_token(self, held: list[Any]) -> _Wait:
         limiter = next(one for one in held if _is(one, trio.CapacityLimiter))
         borrowers: list[Any] = limiter.statistics().borrowers
-        text = f"waits for a token from a CapacityLimiter; {len(borrowers)} in use"
+        text = f"waiting for a token from a CapacityLimiter; {len(borrowers)} in use"
         return _Wait(text, Need([self._numbers.get(one, OUTSIDE) for one in borrowers], every=False))
 
     # ---- results
@@ -530,12 +530,12 @@ _LIMITER = _code_of(trio.CapacityLimiter.acquire_on_behalf_of)
 _FOREVER = _code_of(trio.sleep_forever)
 _TIME = {_code_of(trio.sleep), _code_of(trio.sleep_until)}
 _ENDED_BY_HELPER = {
-    _code_of(trio.Event.wait): "waits for a trio.Event",
-    _CONDITION: "waits for a trio.Condition",
-    _SEMAPHORE: "waits for a trio.Semaphore",
-    _code_of(_AnyReceiver.receive): "waits for an item from a memory channel",
-    _code_of(_AnySender.send): "waits for room in a memory channel",
-    _code_of(trio.lowlevel.ParkingLot.park): "is parked",
+    _code_of(trio.Event.wait): "waiting for a trio.Event",
+    _CONDITION: "waiting for a trio.Condition",
+    _SEMAPHORE: "waiting for a trio.Semaphore",
+    _code_of(_AnyReceiver.receive): "waiting for an item from a memory channel",
+    _code_of(_AnySender.send): "waiting for room in a memory channel",
+    _code_of(trio.lowlevel.ParkingLot.park): "parked",
 }
 _ON_THE_WAY = {  # functions that only call one of the others
     _code_of(trio.Lock.__aenter__),
