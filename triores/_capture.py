@@ -147,7 +147,7 @@ class ResultCapture(ResultBase[T_co]):
             current_trio_token()  # raises the error for a call outside Trio
         if name is None:
             name = routine
-        if type(nursery) is not trio.Nursery:  # a fast path: Trio's own needs no check, and makes the same name
+        if type(nursery) is not trio.Nursery:  # a fast path: Trio's own needs no check, and names tasks the same
             check_nursery(nursery, "ResultCapture.start_soon(nursery, async_fn, *args)")
             name = task_name(name)
         capture._started = True

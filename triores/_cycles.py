@@ -154,7 +154,7 @@ def _waits_of(task: Task, above: dict[Task, Task]) -> Iterable[_Wait]:
         awaited = getattr(type(sleep), "_awaited", None)
         results = () if awaited is None else awaited(sleep)[:_RESULTS]
         return [(task, result, owner) for result in results if (owner := result._owner) is not None]
-    nursery = _nursery_at_whose_end_it_sleeps(task)
+    nursery = _exiting_nursery(task)
     if nursery is None:
         return ()
     children = _children_of(nursery)
@@ -176,7 +176,7 @@ def _held_by(task: Task) -> dict[Task, Task]:
     above: dict[Task, Task] = {}
     while len(above) < _LIMIT:
         nursery = task.parent_nursery
-        if nursery is None or _nursery_at_whose_end_it_sleeps(nursery.parent_task) is not nursery:
+        if nursery is None or _exiting_nursery(nursery.parent_task) is not nursery:
             break
         if task.eventual_parent_nursery is not None:  # `nursery.start` ends once the task has called `started()`
             break
@@ -192,7 +192,7 @@ def _way_to(last: _Wait, reached: dict[Task, _Wait]) -> list[_Wait]:
     return way[::-1]
 
 
-def _nursery_at_whose_end_it_sleeps(task: Task) -> trio.Nursery | None:
+def _exiting_nursery(task: Task) -> trio.Nursery | None:
     if task.custom_sleep_data is not None:  # it may wake before all children have ended, as in `race`
         return None
     nurseries = task.child_nurseries

@@ -398,7 +398,7 @@ class _Attempts(Generic[T]):
         self._discard = discard
         self._call = call
         self._decided = False
-        self._ended = trio.Semaphore(0)  # how many attempts have ended without starting another one yet
+        self._ended = trio.Semaphore(0)  # how many attempts have ended and haven't been replaced yet
         self._values: list[T] = []  # the winner's, once there is one
         self._failures: dict[int, BaseException] = {}
 

@@ -44,7 +44,7 @@ class TaskInfo:
         name: The task's name, or the captured call that it runs.
         parent: The number of the task whose nursery it runs in, or None for the main task and for system tasks.
         state: What it is doing or waiting for, in words.
-        file: The file that contains the line of its own code that is waiting or running, or None if it isn't known.
+        file: The file with the line of its own code that it is waiting or running in, or None if that isn't known.
         line: The number of that line, or None.
         function: The name of the function that contains it, or None.
         results: The numbers of the pending results that it waits for.
