@@ -453,9 +453,11 @@ each_map_now = pytest.mark.parametrize(
 
 
 @each_map_now
-@pytest.mark.parametrize("limit", [0, -1])
-def test_a_limit_below_one_raises_an_error_at_the_call(name: str, call_map: Any, limit: int) -> None:
-    with pytest.raises(ValueError, match=rf"^the limit of {name} must be at least 1, not {limit}; "):
+@pytest.mark.parametrize(
+    ("limit", "text"), [(0, "0"), (-1, "-1"), pytest.param(-(10**400), r"-10+\.\.\.0+", id="huge")]
+)
+def test_a_limit_below_one_raises_an_error_at_the_call(name: str, call_map: Any, limit: int, text: str) -> None:
+    with pytest.raises(ValueError, match=rf"^the limit of {name} must be at least 1, not {text}; "):
         call_map(at_once, no_items(), limit=limit)
 
 

@@ -15,6 +15,8 @@ import threading
 import time
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import FrozenInstanceError, replace
+from decimal import Decimal
+from fractions import Fraction
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -993,8 +995,9 @@ class _Ascii(io.StringIO):
         return super().write(text.encode("ascii").decode())
 
 
+# The order of the fixtures matters: with `pytest -s`, `monkeypatch` would otherwise put back a file that `capfd` closed.
 async def test_a_dump_into_a_broken_file_raises_nothing(
-    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     debug.dump(_Broken())
     monkeypatch.setattr(sys, "stderr", None)
@@ -1714,11 +1717,25 @@ async def test_watch_does_not_dump_while_no_task_waits_for_a_result(autojump_clo
 
 
 async def test_watch_only_takes_a_positive_and_finite_number_of_seconds() -> None:
-    with pytest.raises(TypeError, match="watch takes a positive, finite number of seconds, not 'x'"):
-        debug.watch("x")  # type: ignore[arg-type] # this is the mistake
-    for seconds in (0, -1, float("inf"), float("nan")):
-        with pytest.raises(ValueError, match=f"positive, finite number of seconds, not {seconds}"):
+    wrong: list[Any] = ["x", True, None, 1j]
+    for seconds in wrong:
+        with pytest.raises(TypeError, match=f"watch takes a positive, finite number of seconds, not {seconds!r}"):
             debug.watch(seconds)
+    wrong = [0, -1, float("inf"), float("nan"), Decimal("sNaN")]
+    for seconds in wrong:
+        with pytest.raises(ValueError, match=re.escape(f"positive, finite number of seconds, not {seconds!r}")):
+            debug.watch(seconds)
+    for seconds in (10**400, -(10**400)):
+        with pytest.raises(ValueError, match=r"positive, finite number of seconds, not -?1000+\.\.\.000+$"):
+            debug.watch(seconds)
+
+
+async def test_watch_takes_any_kind_of_number(autojump_clock: MockClock) -> None:
+    file = io.StringIO()
+    debug.watch(Fraction(1, 2), file)  # type: ignore[arg-type] # a type checker wouldn't know that this works
+    with trio.move_on_after(1):
+        await Future[int]()
+    assert file.getvalue().startswith("Trio run: ")
 
 
 def test_watch_needs_a_run() -> None:

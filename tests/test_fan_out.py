@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import sys
 from contextlib import suppress
+from decimal import Decimal
 from functools import partial
 from typing import Any
 
@@ -525,8 +526,31 @@ async def test_with_a_stagger_of_zero_all_start_at_once(autojump_clock: MockCloc
     assert attempt.started == [0, 0, 0]
 
 
+async def test_a_stagger_may_be_any_kind_of_number(autojump_clock: MockClock) -> None:
+    attempt = Attempts()
+    functions = [attempt(partial(returns, n, 2)) for n in range(3)]
+    stagger: Any = Decimal("1.5")
+    assert await first_success(*functions, stagger=stagger) == 0
+    assert attempt.started == [0, 1.5]
+
+
+@pytest.mark.parametrize("stagger", [math.inf, pytest.param(10**400, id="huge")])
+async def test_with_an_endless_stagger_the_next_starts_when_one_fails(stagger: Any, autojump_clock: MockClock) -> None:
+    assert await first_success(partial(fails, 3), partial(returns, 4, 1), stagger=stagger) == 4
+    assert trio.current_time() == 4
+
+
 @pytest.mark.parametrize(
-    ("stagger", "kind"), [(-1, ValueError), (math.nan, ValueError), ("3", TypeError), (1j, TypeError)]
+    ("stagger", "kind"),
+    [
+        (-1, ValueError),
+        pytest.param(-(10**400), ValueError, id="huge"),
+        (math.nan, ValueError),
+        (Decimal("sNaN"), ValueError),
+        ("3", TypeError),
+        (1j, TypeError),
+        (True, TypeError),
+    ],
 )
 async def test_a_wrong_stagger_raises_an_error_before_anything_starts(stagger: Any, kind: type[Exception]) -> None:
     with pytest.raises(kind, match=r"^stagger must be a number of seconds, 0 or more"):

@@ -868,10 +868,16 @@ def test_an_unknown_suffix_raises_an_error(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("limit", [0, -1])
-def test_a_limit_below_one_raises_an_error(limit: int) -> None:
-    with pytest.raises(ValueError, match=f"limit is the number of spans to keep, at least 1, not {limit}"):
+@pytest.mark.parametrize(
+    ("limit", "text"), [(0, "0"), (-1, "-1"), pytest.param(-(10**400), r"-10+\.\.\.0+", id="huge")]
+)
+def test_a_limit_below_one_raises_an_error(limit: int, text: str) -> None:
+    with pytest.raises(ValueError, match=f"limit is the number of spans to keep, at least 1, not {text}$"):
         Recorder(limit)
+
+
+def test_a_limit_may_be_larger_than_any_list() -> None:
+    assert repr(Recorder(10**400)) == "<Recorder: 0 spans, 0 dropped>"
 
 
 @pytest.mark.parametrize("limit", [True, 1.5, "1", None])

@@ -5,8 +5,9 @@ from __future__ import annotations
 import contextvars
 import functools
 import inspect
+import math
 import reprlib
-from typing import Any, NoReturn
+from typing import Any, NoReturn, SupportsFloat
 
 import trio
 from outcome import Outcome
@@ -177,6 +178,30 @@ def refuse_result(call: str, wrong: object, given: list[Any]) -> NoReturn:
         right = f"call '{call}([result, ...])'"
         what = shown(wrong)
     raise TypeError(f"{call} takes triores results, not {what}; {right}")
+
+
+def checked_seconds(given: object, message: str) -> float:
+    """Return a number of seconds as a float, which is infinite if the number is too large for one.
+
+    Args:
+        given: What was passed.
+        message: The message of the error.
+
+    Raises:
+        TypeError: If it isn't a number.
+        ValueError: If it is negative or NaN.
+    """
+    if isinstance(given, bool) or not isinstance(given, SupportsFloat):
+        raise TypeError(message)
+    try:
+        seconds = float(given)
+    except OverflowError:
+        seconds = math.inf if given > 0 else -math.inf  # type: ignore[operator] # only numbers can be too large
+    except ValueError:  # a Decimal that is a signaling NaN
+        seconds = math.nan
+    if not seconds >= 0:  # true for NaN, too
+        raise ValueError(message)
+    return seconds
 
 
 def check_callback(fn: object, context: object) -> None:

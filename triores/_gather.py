@@ -14,13 +14,21 @@ from __future__ import annotations
 import inspect
 import math
 import sys
-from typing import TYPE_CHECKING, Any, Generic, SupportsFloat, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
 
 import trio
 from trio.lowlevel import checkpoint_if_cancelled, disable_ki_protection, enable_ki_protection
 
 from ._capture import ResultCapture
-from ._checks import close_coroutines, exception_types, refuse_unawaitable, refuse_uncallable, shown, task_name
+from ._checks import (
+    checked_seconds,
+    close_coroutines,
+    exception_types,
+    refuse_unawaitable,
+    refuse_uncallable,
+    shown,
+    task_name,
+)
 from ._exceptions import comes_from_cancellation, is_cancellation, parts, unmatched
 from ._result import current_trio_token, isfuture
 
@@ -549,8 +557,4 @@ def _checked_stagger(stagger: object) -> float | None:
     if stagger is None:
         return None
     message = f"stagger must be a number of seconds, 0 or more, or None to start all at once, not {shown(stagger)}"
-    if not isinstance(stagger, SupportsFloat):
-        raise TypeError(message)
-    if not float(stagger) >= 0:  # also raises for NaN
-        raise ValueError(message)
-    return float(stagger)
+    return checked_seconds(stagger, message)

@@ -9,6 +9,7 @@ None of this costs anything until you call it. Inspecting a run doesn't change t
 
 from __future__ import annotations
 
+import math
 import os
 import signal
 import sys
@@ -18,7 +19,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 import trio
 
-from ._checks import shown
+from ._checks import checked_seconds, shown
 from ._exceptions import TaskCancelledException
 from ._graph import ResultInfo, Snapshot, TaskInfo
 from ._inspect import snapshot_of, watched
@@ -116,12 +117,11 @@ def watch(seconds: float, file: TextIO | None = None, *, args: bool = True) -> N
         RuntimeError: If there is no Trio run here.
     """
     message = f"watch takes a positive, finite number of seconds, not {shown(seconds)}"
-    if not isinstance(seconds, (int, float)):
-        raise TypeError(message)
-    if not 0 < seconds < float("inf"):
+    checked = checked_seconds(seconds, message)
+    if not 0 < checked < math.inf:
         raise ValueError(message)
     current_trio_token()
-    trio.lowlevel.spawn_system_task(_watch, float(seconds), file, args, name="<triores.debug.watch>")
+    trio.lowlevel.spawn_system_task(_watch, checked, file, args, name="<triores.debug.watch>")
 
 
 def snapshot(*, args: bool = True, trio_token: TrioToken | None = None) -> Snapshot:

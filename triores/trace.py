@@ -15,6 +15,7 @@ A `Recorder` is a Trio instrument. These are its rules:
 from __future__ import annotations
 
 import operator
+import sys
 import threading
 import weakref
 from collections import deque
@@ -436,8 +437,8 @@ def _checked_limit(limit: object) -> int:
         raise TypeError(f"limit must be an integer, the number of spans to keep, such as 100_000, not {shown(limit)}")
     checked = operator.index(limit)
     if checked < 1:
-        raise ValueError(f"limit is the number of spans to keep, at least 1, not {checked}")
-    return checked
+        raise ValueError(f"limit is the number of spans to keep, at least 1, not {shown(limit)}")
+    return min(checked, sys.maxsize)  # the most that a deque can be told to hold
 
 
 # ---- the hook in captures
