@@ -995,7 +995,7 @@ class _Ascii(io.StringIO):
         return super().write(text.encode("ascii").decode())
 
 
-# The order of the fixtures matters: with `pytest -s`, `monkeypatch` would otherwise put back a file that `capfd` closed.
+# The order of the fixtures matters: with `pytest -s`, `monkeypatch` would otherwise put back what `capfd` has closed.
 async def test_a_dump_into_a_broken_file_raises_nothing(
     capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -1801,12 +1801,14 @@ def test_explain_works_outside_a_run() -> None:
 
 def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
     assert triores.__main__.main(arguments) == 1
-    (line,) = capsys.readouterr().err.splitlines()
+    out, err = capsys.readouterr()
+    assert out == ""
+    (line,) = err.splitlines()
     return line
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux says which signals a process handles")
-def test_the_command_makes_another_process_dump(tmp_path: Path) -> None:
+def test_the_command_makes_another_process_dump(capsys: pytest.CaptureFixture[str]) -> None:
     program = (
         "import signal, sys, trio, triores.debug\n"
         "async def main():\n"
@@ -1825,6 +1827,10 @@ def test_the_command_makes_another_process_dump(tmp_path: Path) -> None:
                 assert process.stderr is not None
                 assert process.stdout.readline() == "ready\n"
                 assert triores.__main__.main([str(process.pid)]) == code
+                if arguments:
+                    sent, where = capsys.readouterr().out.split("; ")
+                    assert sent == f"triores: sent SIGUSR1 to process {process.pid}"
+                    assert where.startswith("the dump goes to that process's standard error, or to the file ")
                 if not code:
                     assert process.stderr.readline() == "Trio run: 1 task\n"
                 assert process.poll() is None
@@ -1904,7 +1910,9 @@ def test_with_remote_exec_the_command_needs_no_handler_in_the_process(
     monkeypatch.setattr(sys, "remote_exec", remote_exec, raising=False)
     assert triores.__main__.main(["1234"]) == 0
     assert sent == [(1234, signal.SIGSTOP), (1234, signal.SIGCONT)]
-    assert capsys.readouterr().err == "There is no Trio run in this process.\n"
+    out, err = capsys.readouterr()
+    assert out == "triores: asked process 1234 for a dump, which goes to that process's standard error\n"
+    assert err == "There is no Trio run in this process.\n"
     assert not Path(scripts[0]).exists()
 
     def fails(_pid: int, path: str) -> None:

@@ -30,7 +30,7 @@ triores.debug.dump()
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Ask a process for a dump, and return the exit code. If it isn't 0, print one line that says why."""
+    """Ask a process for a dump, print one line that says where it goes or what went wrong, and return the exit code."""
     parser = argparse.ArgumentParser(
         prog="python -m triores", description="Make a running program dump its tasks, and what they are waiting for."
     )
@@ -58,10 +58,13 @@ def _ask(pid: int, signum: signal.Signals) -> int:
     handles = _handles(pid, signum)
     if handles:
         os.kill(pid, signum)
-        return 0
+        return _report(
+            f"sent {signum.name} to process {pid}; the dump goes to that process's standard error, or to the file that "
+            "it passed to triores.debug.register"
+        )
     if hasattr(sys, "remote_exec"):
         _execute(pid)
-        return 0
+        return _report(f"asked process {pid} for a dump, which goes to that process's standard error")
     name = signum.name
     if handles is None:
         return _refuse(
@@ -100,6 +103,11 @@ def _execute(pid: int) -> None:
     os.kill(pid, signal.SIGSTOP)
     time.sleep(0.01)
     os.kill(pid, signal.SIGCONT)
+
+
+def _report(what: str) -> int:
+    sys.stdout.write(f"triores: {what}\n")
+    return 0
 
 
 def _refuse(why: str) -> int:
