@@ -270,7 +270,7 @@ MISUSES = (
         CALLBACKS,
         "pending.add_done_callback(fetch)",
         "TypeError",
-        "a done callback must be a synchronous function that takes one argument, not <function fetch at ...>; to "
+        "a done callback must be a synchronous function that takes one argument, not <function fetch>; to "
         "run async code when a result is done, start a task that calls 'await result.wait_done()' first",
         "Start a task that does `await pending.wait_done()` first.",
     ),
@@ -432,7 +432,7 @@ MISUSES = (
         WAITING,
         "await wait_all([pending, fetch])",
         "TypeError",
-        "wait_all takes triores results, not <function fetch at ...>; to start it and get a result, call "
+        "wait_all takes triores results, not <function fetch>; to start it and get a result, call "
         "'ResultCapture.start_soon(nursery, fetch, ...)'",
         "Start it first: `ResultCapture.start_soon(nursery, fetch, 1)`, or `gather`.",
     ),
@@ -498,7 +498,7 @@ MISUSES = (
         FAN_OUT,
         "await gather([fetch])",
         "TypeError",
-        "expected an async function, but got [<function fetch at ...>]; call 'gather(functools.partial(async_fn, "
+        "expected an async function, but got [<function fetch>]; call 'gather(functools.partial(async_fn, "
         "*args), ...)'",
         "`gather(*fns)`",
     ),
@@ -792,7 +792,7 @@ MISUSES = (
         SHARING,
         "SingleFlight(fetch)",
         "TypeError",
-        "expected a nursery, but got <function fetch at ...>; call 'SingleFlight(nursery)'",
+        "expected a nursery, but got <function fetch>; call 'SingleFlight(nursery)'",
         "`SingleFlight(nursery)`",
     ),
     Misuse(
@@ -874,7 +874,7 @@ MISUSES = (
         BRIDGES,
         "ensure_future(fetch, nursery)",
         "TypeError",
-        "ensure_future takes something that can be awaited, not <function fetch at ...>; to start an async "
+        "ensure_future takes something that can be awaited, not <function fetch>; to start an async "
         "function, call 'ResultCapture.start_soon(nursery, async_fn, ...)'",
         "`ensure_future(fetch(1), nursery)`, or better `ResultCapture.start_soon(nursery, fetch, 1)`",
     ),
@@ -910,7 +910,7 @@ MISUSES = (
         BRIDGES,
         "start_from_thread(fetch, fetch)",
         "TypeError",
-        "expected a nursery, but got <function fetch at ...>; call 'start_from_thread(nursery, async_fn, ...)'",
+        "expected a nursery, but got <function fetch>; call 'start_from_thread(nursery, async_fn, ...)'",
         "`start_from_thread(nursery, fetch, 1)`",
     ),
     Misuse(

@@ -478,18 +478,18 @@ async def test_the_reader_of_a_connection_owes_the_responses(nursery: trio.Nurse
             await answer
 
     task = await blocked(nursery, ask, "secret")
-    assert task.state == "waiting for Future 1 (request 'secret'), which nobody reads responses for"
+    assert task.state == "waiting for Future 1 (the response to request 'secret'), which nobody reads"
     nursery.start_soon(read)
     await wait_all_tasks_blocked()
     answer = requests["secret"]
     graph = debug.snapshot()
     reader = only("read").number
     assert only("blocked").state == (
-        f"waiting for Future 1 (request 'secret'), which task #{reader} reads responses for"
+        f"waiting for Future 1 (the response to request 'secret'), which task #{reader} reads"
     )
     assert graph.owner_of(answer) == only("read", graph)
     assert "secret" not in dumped(args=False)
-    assert "(a request)" in dumped(args=False)
+    assert "(the response to a request)" in dumped(args=False)
 
 
 async def test_a_task_owes_nothing_once_its_blocks_have_ended(nursery: trio.Nursery) -> None:
@@ -938,6 +938,26 @@ async def test_equal_subtrees_are_shown_as_one_entry(nursery: trio.Nursery) -> N
     assert text.count("2 tasks like #") == 1
 
 
+@pytest.mark.parametrize(("count", "end"), [(3, ""), (12, ", ...")])
+async def test_an_entry_for_several_stuck_tasks_names_those_that_the_first_lines_mention(
+    nursery: trio.Nursery, count: int, end: str
+) -> None:
+    async def read(requests: FutureMap[int, str]) -> None:
+        with requests, requests.expect(7) as response:
+            await response
+
+    for _ in range(count):
+        nursery.start_soon(read, FutureMap[int, str]())
+    await wait_all_tasks_blocked()
+    text = dumped()
+    first, *others = [task.number for task in debug.snapshot().tasks if task.verdict]
+    assert f"{count} tasks like #{first}" in text
+    assert f"(the others are {', '.join(f'#{number}' for number in others[:10])}{end})" in text
+    mentioned = re.findall(r"a cycle: #(\d+) ", text)
+    assert mentioned
+    assert set(map(int, mentioned)) <= {first, *others[:10]}
+
+
 async def test_tasks_that_wait_for_tasks_with_different_names_are_separate_entries(nursery: trio.Nursery) -> None:
     for name in ("a", "a", "b", "b"):
         owner = ResultCapture(trio.sleep_forever, name=name)
@@ -1067,7 +1087,7 @@ async def test_names_and_arguments_are_shown_on_one_line(nursery: trio.Nursery) 
         await wait_all_tasks_blocked()
         text = dumped()
     assert " [31mred name : sleeping until cancelled\n" in text
-    assert "work(Table(1 2)): waiting for Future 1 (request Table(1 2)), which" in text
+    assert "work(Table(1 2)): waiting for Future 1 (the response to request Table(1 2)), which" in text
 
 
 async def test_a_task_that_cannot_be_inspected_is_still_listed(

@@ -274,7 +274,7 @@ async def test_passing_anything_but_a_result_raises_an_error_that_shows_the_righ
         ([future, 3], r"not 3; call '(\w+)\(\[result, \.\.\.\]\)'"),
         (
             [future, fetch],
-            r"not <function fetch .*; to start it .* 'ResultCapture\.start_soon\(nursery, fetch, ",
+            r"not <function fetch>; to start it .* 'ResultCapture\.start_soon\(nursery, fetch, ",
         ),
         (
             [future, fetch("x"), fetch("y")],

@@ -30,6 +30,9 @@ class _Short(reprlib.Repr):
     def repr_instance(self, x: object, level: int) -> str:  # noqa: ARG002 # the signature is reprlib's
         return self._cut(repr(x))
 
+    def repr_function(self, x: object, level: int) -> str:  # noqa: ARG002 # the same
+        return f"<function {name_of(x)}>"
+
     def repr_bytes(self, x: bytes, level: int) -> str:  # noqa: ARG002 # the same
         return self._cut(repr(x[: self.maxstring]))
 

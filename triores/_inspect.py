@@ -176,10 +176,10 @@ class _Reader:
             if not future.is_done():
                 known = self._known(future)
                 known.request = self._request(key)
-                known.owners[reader] = "reads responses for"
+                known.owners[reader] = "reads"
 
     def _request(self, key: object) -> str:
-        return f"request {_short(shown(key))}" if self._args else "a request"
+        return f"the response to {f'request {_short(shown(key))}' if self._args else 'a request'}"
 
     def _wait_of(self, looked: _Looked) -> _Wait:
         try:
@@ -325,7 +325,7 @@ class _Reader:
         elif isinstance(known.result, ResultCapture):
             known.owed = "whose task hasn't begun" if known.result._started else "which hasn't been started"
         else:
-            known.owed = "which nobody reads responses for" if known.request else "which nobody has promised to settle"
+            known.owed = "which nobody reads" if known.request else "which nobody has promised to settle"
 
     def _needs_of_result(self, known: _Result, *, promises: bool) -> Need:
         owner = known.result._owner

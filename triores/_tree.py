@@ -17,12 +17,14 @@ _MAX_SIBLINGS = 12  # entries directly below one task
 _MAX_DEPTH = 25  # levels of the tree
 _MAX_ENTRIES = 150  # entries in the whole tree
 _MAX_DEADLOCKS = 5
+_MAX_OTHERS = 2 * _MAX_DEADLOCKS
 
 
 class _Group(NamedTuple):
     """A group of equal tasks, of which only the first is shown."""
 
     first: TaskInfo
+    others: tuple[int, ...]  # the numbers of a few others
     size: int
     children: tuple[_Group, ...]
     key: int
@@ -89,7 +91,7 @@ def _grouped(snapshot: Snapshot) -> tuple[_Group, ...]:
     for task in reversed(snapshot.tasks):  # children before their parents
         below = _merged(children.pop(task.number, ()))
         key = (task._kind, tuple((group.key, group.size) for group in below))
-        children.setdefault(task.parent, []).append(_Group(task, 1, below, keys.setdefault(key, len(keys))))
+        children.setdefault(task.parent, []).append(_Group(task, (), 1, below, keys.setdefault(key, len(keys))))
     return _merged(children.get(None, ()))
 
 
@@ -97,7 +99,10 @@ def _merged(groups: Sequence[_Group]) -> tuple[_Group, ...]:
     merged: dict[int, _Group] = {}
     for group in reversed(groups):  # they were collected from last to first
         same = merged.get(group.key)
-        merged[group.key] = group if same is None else same._replace(size=same.size + 1)
+        if same is not None:
+            others = (*same.others, group.first.number)[:_MAX_OTHERS]
+            group = same._replace(size=same.size + 1, others=others)
+        merged[group.key] = group
     return tuple(merged.values())
 
 
@@ -133,6 +138,9 @@ def _headline(group: _Group) -> str:
         notes.append(f"for {task.waited:.3g} s or more")
     if task.time_left is not None:
         notes.append(f"{task.time_left:.3g} s left")
+    if task.verdict and group.others:  # the first lines may name them
+        more = ", ..." if len(group.others) < group.size - 1 else ""
+        notes.append(f"the others are {', '.join(f'#{number}' for number in group.others)}{more}")
     state = f"{task.state} ({', '.join(notes)})" if notes else task.state
     if group.size == 1:
         return f"{_named(task)}: {state}"

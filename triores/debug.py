@@ -304,7 +304,7 @@ def _pending(result: ResultBase[Any]) -> list[str]:
     if info is None:
         lines = [f"{result._work()} is pending; no task is waiting for it, and nobody has promised to settle it"]
     else:
-        lines = [f"{result._work()}, {info.owed}, is pending"]
+        lines = [f"{info.name}, {info.owed}, is pending"]
     owner = graph.owner_of(result)
     if owner is not None:
         lines.append(f"  to be settled by {_described(owner)}")
