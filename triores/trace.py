@@ -289,7 +289,7 @@ class _Call:
     __slots__ = ("begin", "is_row", "live", "name", "ran", "recorder")
 
     begin: float
-    ran: float  # how many seconds the task had run before
+    ran: float  # how many seconds the task had run before the call began
     is_row: bool
 
     def __init__(self, recorder: Recorder, live: _LiveTask, name: str) -> None:
@@ -410,7 +410,7 @@ class _LiveTask:
 
 
 def _awaited(sleep_data: object) -> tuple[str, Callable[[], ResultBase[Any] | trio.Event | None]]:
-    """Return what a sleeping task is waiting for, as text, and a weak reference to what will be done or set by then."""
+    """Return what a sleeping task is waiting for: as text, and as a weak reference to that result or event, if any."""
     if isinstance(sleep_data, ResultBase):
         return _cut(f"waiting for {sleep_data._name()}"), weakref.ref(cast("ResultBase[object]", sleep_data))
     if isinstance(sleep_data, CountDown):
