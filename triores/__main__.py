@@ -30,7 +30,7 @@ triores.debug.dump()
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Ask a process for a dump, print one line that says where it goes or what went wrong, and return the exit code."""
+    """Ask a process for a dump, print one line about where to find it or what went wrong, and return the exit code."""
     parser = argparse.ArgumentParser(
         prog="python -m triores", description="Make a running program dump its tasks, and what they are waiting for."
     )

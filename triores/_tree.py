@@ -99,10 +99,11 @@ def _merged(groups: Sequence[_Group]) -> tuple[_Group, ...]:
     merged: dict[int, _Group] = {}
     for group in reversed(groups):  # they were collected from last to first
         same = merged.get(group.key)
-        if same is not None:
+        if same is None:
+            merged[group.key] = group
+        else:
             others = (*same.others, group.first.number)[:_MAX_OTHERS]
-            group = same._replace(size=same.size + 1, others=others)
-        merged[group.key] = group
+            merged[group.key] = same._replace(size=same.size + 1, others=others)
     return tuple(merged.values())
 
 

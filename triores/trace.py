@@ -438,7 +438,7 @@ def _checked_limit(limit: object) -> int:
     checked = operator.index(limit)
     if checked < 1:
         raise ValueError(f"limit is the number of spans to keep, at least 1, not {shown(limit)}")
-    return min(checked, sys.maxsize)  # the most that a deque can be told to hold
+    return min(checked, sys.maxsize)  # the largest limit that a deque accepts
 
 
 # ---- the hook in captures
