@@ -533,6 +533,46 @@ async def test_a_sibling_may_end_part_of_the_cycle(
     await not_refused(tasks)
 
 
+async def test_a_function_of_a_gather_may_fail_and_so_end_part_of_the_cycle(
+    tasks: Tasks, autojump_clock: MockClock, nursery: trio.Nursery
+) -> None:
+    async def parent() -> None:
+        await gather(tasks.waiting_for("other"), sibling)
+
+    async def sibling() -> None:
+        await trio.sleep(5)
+        raise ValueError
+
+    async def other() -> None:
+        await trio.sleep(1)
+        await tasks["parent"].wait_done()
+
+    tasks.start(nursery, "parent", parent)
+    tasks.start(nursery, "other", other)
+    await not_refused(tasks)
+
+
+async def test_a_scope_around_a_wait_lets_a_service_be_stopped_with_a_nursery_scope_that_was_passed_around(
+    tasks: Tasks, autojump_clock: MockClock, nursery: trio.Nursery
+) -> None:
+    async def service(other: str, task_status: trio.TaskStatus[trio.CancelScope]) -> None:
+        async with trio.open_nursery() as inner:
+            inner.start_soon(stop_with, other, inner)
+            task_status.started(inner.cancel_scope)
+
+    async def stop_with(other: str, inner: trio.Nursery) -> None:
+        with trio.CancelScope():
+            await tasks[other].wait_done()
+        inner.cancel_scope.cancel()
+
+    tasks["first"], tasks["second"] = ResultCapture(service, "second"), ResultCapture(service, "first")
+    scope = await nursery.start(tasks["first"].run)
+    await nursery.start(tasks["second"].run)
+    await trio.sleep(5)
+    scope.cancel()
+    await not_refused(tasks)
+
+
 async def test_a_shielded_nursery_may_outlast_a_cancellation_of_the_others(
     tasks: Tasks, autojump_clock: MockClock
 ) -> None:

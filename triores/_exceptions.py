@@ -183,7 +183,7 @@ class WaitCycleError(RuntimeError):
 
     For example, a task awaits its own result, or two tasks await each other's: a deadlock, which would hang without
     this error. It is raised by the wait that closes the cycle, and the message shows all the waits in the cycle. If a
-    time limit on one of the waits, or anything else in the program, might end the deadlock, there is no error.
+    time limit or another cancel scope could end one of the waits without the others, there is no error.
 
     Set the environment variable ``TRIORES_WAIT_CYCLES`` to ``0`` to turn the check off.
     """
