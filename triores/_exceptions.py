@@ -64,11 +64,8 @@ class TaskNotDoneException(Exception):
     def __init__(self, result: ResultBase[Any], /) -> None:
         super().__init__(result)
 
-    def __repr__(self) -> str:
-        return _repr(self)
-
-    def __reduce__(self) -> Reduced:
-        return _reduce(self)
+    __repr__ = _repr
+    __reduce__ = _reduce
 
     def __str__(self) -> str:
         return _message(self, "was read before it was done; call 'await result.wait_done()' first")
@@ -89,11 +86,8 @@ class TaskFailedException(Exception):
     def __init__(self, result: ResultBase[Any], /) -> None:
         super().__init__(result)
 
-    def __repr__(self) -> str:
-        return _repr(self)
-
-    def __reduce__(self) -> Reduced:
-        return _reduce(self)
+    __repr__ = _repr
+    __reduce__ = _reduce
 
     def __str__(self) -> str:
         return _message(self, f"failed: {self.args[0]._shown_outcome()}")
@@ -143,11 +137,8 @@ class FutureSetAgainException(Exception):
     def __init__(self, result: ResultBase[Any], /) -> None:
         super().__init__(result)
 
-    def __repr__(self) -> str:
-        return _repr(self)
-
-    def __reduce__(self) -> Reduced:
-        return _reduce(self)
+    __repr__ = _repr
+    __reduce__ = _reduce
 
     def __str__(self) -> str:
         return _message(self, self.args[0]._AGAIN)
