@@ -72,8 +72,10 @@ def no_collector() -> Iterator[None]:
 
 def pending() -> int:
     """How many concurrent futures would fail if the run ended now."""
-    run_end = triores._threads._run_end.get()
-    return 0 if run_end is None else len(run_end.pending)
+    try:
+        return len(triores._threads._run_end.get().pending)
+    except LookupError:
+        return 0
 
 
 # ---- to_concurrent_future

@@ -34,7 +34,7 @@ from ._capture import ResultCapture
 from ._checks import close_coroutines, exception_types, name_of, refuse_uncallable, shown, task_name
 from ._exceptions import is_cancellation, parts
 from ._gather import FanOutNursery, checked
-from ._result import current_trio_token
+from ._result import current_trio_token, of_this_run
 from ._wait import Arrivals
 
 if sys.version_info < (3, 11):
@@ -256,14 +256,6 @@ class _Slices:
 _slices: trio.lowlevel.RunVar[_Slices] = trio.lowlevel.RunVar("triores slices")
 
 
-def _slices_of_run() -> _Slices:
-    try:
-        return _slices.get()
-    except LookupError:
-        _slices.set(slices := _Slices())
-        return slices
-
-
 class _Engine(ABC, Generic[ItemT]):
     """The workers, and where their items come from."""
 
@@ -301,7 +293,7 @@ class _Engine(ABC, Generic[ItemT]):
     def begin(self, nursery: trio.Nursery) -> None:
         """Start reading and calling in this nursery, with the caller's context variables."""
         self._nursery = nursery
-        self._slices = _slices_of_run()
+        self._slices = of_this_run(_slices, _Slices)
         self._context = contextvars.copy_context()  # for the calls
         self._variables = [*self._context.values()]
         self._reading = contextvars.copy_context()  # for the source, if the workers read it

@@ -28,8 +28,8 @@ from ._capture import ResultCapture
 from ._checks import check_nursery, close_coroutines, shown
 from ._exceptions import FutureCancelledException
 from ._future import Future
-from ._result import ResultBase, call_soon, current_trio_token, isfuture
-from ._weak_cache import WeakCache, cache_of_this_run
+from ._result import ResultBase, call_soon, current_trio_token, isfuture, of_this_run
+from ._weak_cache import WeakCache
 
 if TYPE_CHECKING:
     import asyncio
@@ -88,7 +88,7 @@ def wrap_future(future: Any, /) -> ResultBase[Any]:
     token = current_trio_token()
     if isfuture(future):
         return future
-    wrappers = cache_of_this_run(_wrappers)
+    wrappers = of_this_run(_wrappers, WeakCache)
     wrapper = wrappers.get(future)
     if wrapper is None:
         wrapper = Future[Any]()

@@ -53,9 +53,10 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from outcome import Outcome
-    from trio.lowlevel import Task, TrioToken
+    from trio.lowlevel import RunVar, Task, TrioToken
     from typing_extensions import Self, TypeIs
 
+T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
 
 _claiming = threading.RLock()  # reentrant, as the garbage collector may run finalizers while it is held
@@ -555,6 +556,15 @@ def call_soon(run: TrioToken, fn: Callable[..., object], *args: object) -> bool:
     except (trio.RunFinishedError, OSError):
         return False
     return True
+
+
+def of_this_run(variable: RunVar[T], make: Callable[[], T]) -> T:
+    """Return what a run variable holds in this Trio run. Make it first if necessary."""
+    try:
+        return variable.get()
+    except LookupError:
+        variable.set(made := make())
+        return made
 
 
 async def checkpoint() -> None:

@@ -26,8 +26,8 @@ from trio.lowlevel import RunVar, TrioToken, enable_ki_protection
 from ._capture import ResultCapture
 from ._checks import check_nursery, refuse_uncallable, shown, task_name
 from ._future import Future
-from ._result import ResultBase, call_soon, current_trio_token, isfuture
-from ._weak_cache import WeakCache, cache_of_this_run
+from ._result import ResultBase, call_soon, current_trio_token, isfuture, of_this_run
+from ._weak_cache import WeakCache
 
 if TYPE_CHECKING:
     import concurrent.futures
@@ -78,7 +78,7 @@ def to_concurrent_future(result: ResultBase[T]) -> concurrent.futures.Future[T]:
     token = current_trio_token()
     if not isfuture(result):
         raise TypeError(f"to_concurrent_future takes a triores result, not {shown(result)}")
-    cache = cache_of_this_run(_futures)
+    cache = of_this_run(_futures, WeakCache)
     future: concurrent.futures.Future[T] | None = cache.get(result)
     if future is None:
         settler: _Settler[T] = _Settler()
@@ -174,7 +174,7 @@ class _Settler(Generic[T]):
 
     def fail_at_run_end(self) -> bool:
         """Make the future fail when the run ends. If the run is ending already, make it fail now, and return False."""
-        run_end = self._run_end = _end_of_this_run()
+        run_end = self._run_end = of_this_run(_run_end, _RunEnd)
         if run_end.is_past:
             self.fail(_run_finished())
             return False
@@ -265,8 +265,12 @@ class _RunEnd:
     def __init__(self) -> None:
         self.pending: set[_Settler[Any]] = set()
         self.is_past = False
+        try:
+            trio.lowlevel.spawn_system_task(self._wait, name="triores: end of run")
+        except RuntimeError:  # the system tasks have already ended
+            self.is_past = True
 
-    async def wait(self) -> None:
+    async def _wait(self) -> None:
         try:
             await trio.sleep_forever()
         finally:
@@ -277,19 +281,7 @@ class _RunEnd:
 
 
 _futures: RunVar[WeakCache[Any]] = RunVar("triores: the concurrent futures of results")
-_run_end: RunVar[_RunEnd | None] = RunVar("triores: the end of this run", None)
-
-
-def _end_of_this_run() -> _RunEnd:
-    run_end = _run_end.get()
-    if run_end is None:
-        run_end = _RunEnd()
-        try:
-            trio.lowlevel.spawn_system_task(run_end.wait, name="triores: end of run")
-        except RuntimeError:  # the system tasks have already ended
-            run_end.is_past = True
-        _run_end.set(run_end)
-    return run_end
+_run_end: RunVar[_RunEnd] = RunVar("triores: the end of this run")
 
 
 def _run_finished() -> trio.RunFinishedError:

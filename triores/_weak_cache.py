@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import weakref
 from functools import partial
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from trio.lowlevel import enable_ki_protection
-
-if TYPE_CHECKING:
-    from trio.lowlevel import RunVar
 
 V = TypeVar("V")
 
@@ -37,13 +34,3 @@ class WeakCache(Generic[V]):
 @enable_ki_protection  # a weak reference's callback would swallow the KeyboardInterrupt
 def _forget(entries: dict[int, Any], number: int, _key: object) -> None:
     entries.pop(number, None)
-
-
-def cache_of_this_run(variable: RunVar[WeakCache[V]]) -> WeakCache[V]:
-    """Return the cache that a run variable holds in this Trio run. Make it first if necessary."""
-    try:
-        return variable.get()
-    except LookupError:
-        cache = WeakCache[V]()
-        variable.set(cache)
-        return cache
