@@ -872,7 +872,7 @@ def test_an_unknown_suffix_raises_an_error(tmp_path: Path) -> None:
     ("limit", "text"), [(0, "0"), (-1, "-1"), pytest.param(-(10**400), r"-10+\.\.\.0+", id="huge")]
 )
 def test_a_limit_below_one_raises_an_error(limit: int, text: str) -> None:
-    with pytest.raises(ValueError, match=f"limit is the number of spans to keep, at least 1, not {text}$"):
+    with pytest.raises(ValueError, match=f"^the limit of a Recorder must be at least 1, not {text}; it is the number"):
         Recorder(limit)
 
 
@@ -882,5 +882,7 @@ def test_a_limit_may_be_larger_than_any_list() -> None:
 
 @pytest.mark.parametrize("limit", [True, 1.5, "1", None])
 def test_a_limit_that_is_not_an_integer_raises_an_error(limit: Any) -> None:
-    with pytest.raises(TypeError, match=r"limit must be an integer, the number of spans to keep, such as 100_000, not"):
+    with pytest.raises(
+        TypeError, match=r"^the limit of a Recorder must be an integer, not .*; it is the number of spans"
+    ):
         Recorder(limit)

@@ -24,14 +24,14 @@ from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Generator, Iterable
 from contextlib import suppress
 from time import perf_counter
-from typing import TYPE_CHECKING, Any, Generic, NoReturn, SupportsIndex, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Generic, NoReturn, TypeVar, cast
 
 import trio
 from trio.lowlevel import ParkingLot, checkpoint_if_cancelled, disable_ki_protection, enable_ki_protection
 
 from . import _capture
 from ._capture import ResultCapture
-from ._checks import close_coroutines, exception_types, name_of, refuse_uncallable, shown, task_name
+from ._checks import checked_limit, close_coroutines, exception_types, name_of, refuse_uncallable, shown, task_name
 from ._exceptions import is_cancellation, parts
 from ._gather import FanOutNursery, checked
 from ._result import current_trio_token, of_this_run
@@ -264,7 +264,11 @@ class _Engine(ABC, Generic[ItemT]):
             refuse_uncallable(fn, f"{call}({{}}, items)")
         self._fn: Any = fn
         self._name = task_name(fn)
-        self._limit = sys.maxsize if limit is None else _checked_limit(limit, call)
+        self._limit = sys.maxsize
+        if limit is not None:
+            self._limit = checked_limit(
+                limit, f"the limit of {call}", "an integer or None", "the number of calls to run at once"
+            )
         self._iterator: Iterator[ItemT] | None = None  # what the workers read; None once it is exhausted
         self._source: AsyncIterator[ItemT] | None = None  # what a separate task reads
         if isinstance(items, AsyncIterable):
@@ -746,16 +750,6 @@ async def _recorded(fn: Callable[[ItemT], Awaitable[T]], item: ItemT) -> T:
         return capture.result()
     finally:
         del capture  # a failure's traceback keeps this frame alive
-
-
-def _checked_limit(limit: object, call: str) -> int:
-    meaning = "it is the number of calls to run at once"
-    if isinstance(limit, bool) or not isinstance(limit, SupportsIndex):
-        raise TypeError(f"the limit of {call} must be an integer or None, not {shown(limit)}; {meaning}")
-    checked = operator.index(limit)
-    if checked < 1:
-        raise ValueError(f"the limit of {call} must be at least 1, not {shown(limit)}; {meaning}")
-    return checked
 
 
 class _Note(str):

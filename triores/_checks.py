@@ -6,8 +6,10 @@ import contextvars
 import functools
 import inspect
 import math
+import operator
 import reprlib
-from typing import Any, NoReturn, SupportsFloat
+import sys
+from typing import Any, NoReturn, SupportsFloat, SupportsIndex
 
 import trio
 from outcome import Outcome
@@ -153,6 +155,16 @@ def exception_types(
                 "trio.Cancelled, KeyboardInterrupt and SystemExit are never suppressed"
             )
     return types
+
+
+def checked_limit(limit: object, name: str, allowed: str, meaning: str) -> int:
+    """Return a limit as an int, or raise an error if it isn't an integer, or is less than 1."""
+    if isinstance(limit, bool) or not isinstance(limit, SupportsIndex):
+        raise TypeError(f"{name} must be {allowed}, not {shown(limit)}; it is {meaning}")
+    checked = operator.index(limit)
+    if checked < 1:
+        raise ValueError(f"{name} must be at least 1, not {shown(limit)}; it is {meaning}")
+    return min(checked, sys.maxsize)  # the most that a deque can hold
 
 
 def check_exception(exception: object) -> None:

@@ -14,22 +14,20 @@ A `Recorder` is a Trio instrument. These are its rules:
 
 from __future__ import annotations
 
-import operator
-import sys
 import threading
 import weakref
 from collections import deque
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, SupportsIndex, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import trio
 from trio.lowlevel import enable_ki_protection
 
 from . import _capture
 from ._amap import ItemCapture
-from ._checks import call_of, on_one_line, shown
+from ._checks import call_of, checked_limit, on_one_line, shown
 from ._exceptions import why_cancelled
 from ._result import ResultBase
 from ._wait import Arrivals, CountDown
@@ -104,7 +102,7 @@ class Recorder(trio.abc.Instrument):
     """
 
     def __init__(self, limit: int = 100_000) -> None:
-        self._limit = _checked_limit(limit)
+        self._limit = checked_limit(limit, "the limit of a Recorder", "an integer", "the number of spans to keep")
         self._spans: deque[Span] = deque(maxlen=self._limit)
         self._count = 0  # spans that have ended so far
         self._tracks = 0
@@ -430,15 +428,6 @@ def _nothing() -> None:
 
 def _cut(text: str) -> str:
     return on_one_line(text if len(text) <= _TEXT else f"{text[: _TEXT - 1]}…")
-
-
-def _checked_limit(limit: object) -> int:
-    if isinstance(limit, bool) or not isinstance(limit, SupportsIndex):
-        raise TypeError(f"limit must be an integer, the number of spans to keep, such as 100_000, not {shown(limit)}")
-    checked = operator.index(limit)
-    if checked < 1:
-        raise ValueError(f"limit is the number of spans to keep, at least 1, not {shown(limit)}")
-    return min(checked, sys.maxsize)  # the largest limit that a deque accepts
 
 
 # ---- the hook in captures
