@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any, Generic, NoReturn, TypeVar, overload
 from outcome import Error, Value
 from trio.lowlevel import enable_ki_protection
 
-from ._checks import check_exception, shown
+from ._checks import check_exception, check_outcome, shown
 from ._exceptions import FutureNeverSetException
 from ._future import Future
 from ._result import current_trio_token
@@ -186,9 +186,8 @@ class FutureMap(Mapping[K, Future[T]]):
             RuntimeError: If the future belongs to another Trio run.
         """
         try:
-            answer = Future[T]()
-            answer.set_outcome(outcome)  # this checks it
-            return self._settle(key, answer.outcome)  # a copy
+            check_outcome(outcome)
+            return self._settle(key, outcome)
         finally:
             del self
 
@@ -302,16 +301,16 @@ class FutureMap(Mapping[K, Future[T]]):
 def _exception_from(lost: Callable[[BaseException | None], object], cause: BaseException | None) -> BaseException:
     try:
         error = lost(cause)
-        if isinstance(error, BaseException):
-            return error
-        raise TypeError(  # noqa: TRY301 # handled below, like an exception from the user's function
-            f"lost(cause) must return an exception object, not {shown(error)}; "
-            "call 'FutureMap(lost=lambda cause: ConnectionLost(...))'"
-        )
     except BaseException as raised:  # noqa: ASYNC103, BLE001 # the request's caller gets it, whatever it is
         return raised  # noqa: ASYNC104 # the request is settled with it, or `expect` raises it
     finally:
         del lost, cause  # the exception's traceback keeps this frame alive, and everything it refers to
+    if isinstance(error, BaseException):
+        return error
+    return TypeError(
+        f"lost(cause) must return an exception object, not {shown(error)}; "
+        "call 'FutureMap(lost=lambda cause: ConnectionLost(...))'"
+    )
 
 
 class _Expected(Generic[K, T]):
