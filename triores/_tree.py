@@ -38,10 +38,9 @@ def text_of(snapshot: Snapshot, title: str = "Trio run") -> str:
 
 
 def _head(snapshot: Snapshot, title: str) -> Iterator[str]:
-    count = len(snapshot.tasks)
     proven = sum(task.verdict == "!!" for task in snapshot.tasks)
     suspected = sum(task.verdict == "??" for task in snapshot.tasks)
-    yield f"{title}: {count:,} task{'s' * (count != 1)}"
+    yield f"{title}: {_number(len(snapshot.tasks))}"
     if proven:
         yield f"!! {_number(proven)} can't go on: only a cancellation can help"
     if suspected:
