@@ -118,7 +118,7 @@ class ResultBase(Generic[T_co]):
     _owner: Task | None = None  # the task that will settle it, if that is known
     _AGAIN: ClassVar[str] = "was already settled, and a result can only be settled once; check 'result.is_done()' first"
 
-    _outcome: Outcome[T_co] | None  # None while pending
+    _outcome: Value[T_co] | Error | None  # None while pending
     _traceback: TracebackType | None  # the exception's traceback, as it was when the result was settled
     _waiter: Waiter | None  # the one to notify; a `_Crowd` if there are several
     _token: TrioToken | None  # the run that the result belongs to
@@ -172,7 +172,7 @@ class ResultBase(Generic[T_co]):
         """
         outcome = self._outcome
         if type(outcome) is Value:
-            return outcome.value  # type: ignore[no-any-return] # mypy forgets the type parameter
+            return outcome.value
         error = self.exception()
         if (
             not isinstance(error, Exception)
@@ -200,7 +200,7 @@ class ResultBase(Generic[T_co]):
         """
         outcome = self._outcome
         if type(outcome) is Value:
-            return outcome.value  # type: ignore[no-any-return] # mypy forgets the type parameter
+            return outcome.value
         raise self._failure() from self.exception()
 
     def exception(self) -> BaseException | None:
@@ -225,7 +225,7 @@ class ResultBase(Generic[T_co]):
         outcome = self._done()
         if type(outcome) is Error:
             return Error(outcome.error.with_traceback(self._traceback))
-        return Value(outcome.value)  # type: ignore[attr-defined] # whatever isn't an Error is a Value
+        return Value(outcome.value)
 
     def is_done(self) -> bool:
         """Return whether the result is settled, with a value or an exception."""
@@ -378,7 +378,7 @@ class ResultBase(Generic[T_co]):
         if self._outcome is not None:  # checked last: any call may run finalizers, which may settle the result
             raise FutureSetAgainException(self)
         self._traceback = traceback
-        self._outcome = outcome
+        self._outcome = outcome  # type: ignore[assignment] # each Outcome is a Value or an Error
 
     @enable_ki_protection
     def _notify(self) -> None:
@@ -443,7 +443,7 @@ class ResultBase(Generic[T_co]):
     def _is_cancellation(self, error: BaseException) -> bool:
         return is_cancellation(error)
 
-    def _done(self) -> Outcome[T_co]:
+    def _done(self) -> Value[T_co] | Error:
         """Return the outcome. Every read of a failure goes through this, so `triores.pytest_plugin` replaces it."""
         if self._outcome is None:
             raise TaskNotDoneException(self)
@@ -511,7 +511,7 @@ class ResultBase(Generic[T_co]):
     def _shown_outcome(self) -> str:
         outcome = self._outcome
         assert outcome is not None
-        return shown(outcome.error if type(outcome) is Error else outcome.value)  # type: ignore[attr-defined] # a Value
+        return shown(outcome.error if type(outcome) is Error else outcome.value)
 
     @reprlib.recursive_repr()
     def __repr__(self) -> str:
