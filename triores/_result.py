@@ -5,8 +5,8 @@ The rules that this file owns, and that the rest of triores relies on:
 - A result is pending, then done, and then never changes again. `ResultBase._settle` is the only code that makes the
   change. All of it is protected from ``KeyboardInterrupt``: Ctrl-C comes before it or after it, so no waiter sleeps on
   a done result.
-- It stores the outcome, then notifies the waiters, then runs the callbacks, so all of them find that the result is
-  done.
+- `_settle` stores the outcome, then notifies the waiters, then runs the callbacks, so all of them find that the result
+  is done.
 - Reading changes nothing. The original exception is only raised if that is harmless, and it then has the traceback that
   it had when the result was settled. A stored `trio.Cancelled` never escapes its own cancel scope.
 - A result belongs to one Trio run, and only that run's thread may change it. Waiters are registered only once the
@@ -18,9 +18,9 @@ The rules that this file owns, and that the rest of triores relies on:
 The debugging tools can look up which task is waiting for which result. This costs nothing unless they do:
 
 - A task that sleeps in one of our waits says so in its ``custom_sleep_data``, which Trio resets when it wakes the task.
-  This holds the result itself; or a `triores._wait.CountDown`, if the task waits for all of several ``results``; or, if
-  it waits for the next of several, the `triores._wait.Arrivals` that is registered on them.
-- The method ``_awaited`` of the first two returns the results that such a task needs: all of them.
+  This holds the result itself; or a `triores._wait.CountDown`, if the task waits until several results are all done;
+  or, if it waits for the next of several, the `triores._wait.Arrivals` that is registered on them.
+- The first two have a method ``_awaited``. It returns the results that the task waits for, all of which must be done.
 - `ResultBase._owner` is the task that will settle a result: for a capture, the task that runs it.
 """
 
@@ -550,10 +550,10 @@ def current_trio_token() -> TrioToken:
 
 
 def call_soon(run: TrioToken, fn: Callable[..., object], *args: object) -> bool:
-    """Have a run call a function soon. Return False if the run has ended or crashed; a crash closes its sockets."""
+    """Have a run call a function soon. Return False if the run has ended or crashed."""
     try:
         run.run_sync_soon(fn, *args)
-    except (trio.RunFinishedError, OSError):
+    except (trio.RunFinishedError, OSError):  # OSError: a crash has closed the socket that wakes the run
         return False
     return True
 
