@@ -126,7 +126,7 @@ class Trial(trio.abc.Instrument):
 def system_tasks() -> set[str]:
     """The names of the run's outermost tasks, except the one that tells triores that the run has ended."""
     root: Any = trio.lowlevel.current_root_task()
-    return {task.name for nursery in root.child_nurseries for task in nursery.child_tasks} - {"triores: end of run"}
+    return {task.name for nursery in root.child_nurseries for task in nursery.child_tasks} - {"<triores: end of run>"}
 
 
 def try_once(scenario: Scenario, fault: str, moment: int) -> bool:

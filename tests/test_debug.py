@@ -45,6 +45,7 @@ from triores import (
     race,
     results_to_channel,
     run_in_executor,
+    to_concurrent_future,
     wait_all,
     wait_any,
     wrap_future,
@@ -276,6 +277,27 @@ async def test_a_task_waits_for_a_token_from_a_limiter(nursery: trio.Nursery) ->
     assert (await blocked(nursery, limiter.acquire)).state == "waiting for a token from a CapacityLimiter; 1 in use"
 
 
+@pytest.mark.parametrize(
+    ("count", "shown"),
+    [(1, "1 in use, by task #0"), (3, "3 in use, by tasks #0, #1, #2"), (4, "4 in use, by tasks #0, #1, #2, ...")],
+)
+async def test_a_task_that_waits_for_a_token_shows_which_tasks_have_the_tokens(
+    count: int, shown: str, nursery: trio.Nursery
+) -> None:
+    async def hold() -> None:
+        async with limiter:
+            await trio.sleep_forever()
+
+    limiter = trio.CapacityLimiter(count)
+    for _ in range(count):
+        nursery.start_soon(hold, name="holder")
+        await wait_all_tasks_blocked()
+    state = (await blocked(nursery, limiter.acquire)).state
+    first = next(task.number for task in debug.snapshot().tasks if task.name == "holder")
+    expected = re.sub(r"#(\d)", lambda match: f"#{int(match[1]) + first}", shown)
+    assert state == f"waiting for a token from a CapacityLimiter; {expected}"
+
+
 async def _notified() -> None:
     condition = trio.Condition()
     async with condition:
@@ -351,19 +373,32 @@ async def test_a_task_that_runs_only_library_code_is_shown_with_its_first_functi
     assert (await blocked(nursery, Future[int]().wait_done)).function == "wait_done"
 
 
-async def test_a_worker_thread_is_shown_with_the_line_it_is_at(nursery: trio.Nursery) -> None:
+async def test_a_worker_thread_is_shown_with_the_line_of_your_code_it_is_at(nursery: trio.Nursery) -> None:
     release = threading.Event()
 
+    def compute() -> None:
+        release.wait()
+
     async def work() -> None:
-        await trio.to_thread.run_sync(release.wait)
+        await trio.to_thread.run_sync(compute)
 
     try:
         nursery.start_soon(work, name="a worker")
-        while "is in wait, File" not in only("a worker").state:
+        while "is in compute" not in only("a worker").state:
             await trio.sleep(0)
-        assert only("a worker").state.startswith("waiting for a thread (thread 'wait from a worker' is in ")
+        assert only("a worker").state == (
+            "waiting for a thread (thread 'compute from a worker' is in compute, "
+            f'File "{__file__}", line {compute.__code__.co_firstlineno + 1})'
+        )
     finally:
         release.set()
+
+
+async def test_the_system_tasks_of_triores_are_not_shown() -> None:
+    before = len(debug.snapshot().tasks)
+    future = to_concurrent_future(Future[int]())
+    assert len(debug.snapshot().tasks) == before
+    assert future.cancel()
 
 
 async def test_if_several_threads_have_the_same_name_none_of_them_is_shown(nursery: trio.Nursery) -> None:
@@ -820,6 +855,17 @@ async def test_a_chain_of_hundreds_of_tasks_is_found_as_one_deadlock(nursery: tr
     ((*group,),) = debug.snapshot().deadlocks()
     assert len(group) == 302
     assert " 291 more tasks -> #" in dumped()
+
+
+def test_equal_tasks_that_nobody_can_help_share_a_line(alone: None) -> None:
+    async def wait_for_events() -> None:
+        async with trio.open_nursery() as nursery:
+            for name in ["one", *["many"] * 1200]:
+                nursery.start_soon(trio.Event().wait, name=name)
+                await trio.lowlevel.checkpoint()
+
+    lines = str(_hang(wait_for_events, dumped)).splitlines()
+    assert lines[2:5] == ["   no known task can help #2 one", "   no known task can help 1,200 tasks like #3 many", ""]
 
 
 @pytest.mark.parametrize(("count", "shown"), [(5, []), (6, ["   ... and 1 more such group"])])

@@ -283,8 +283,12 @@ class _Reader:
     def _wait_for_token(self, held: list[Any]) -> _Wait:
         limiter = next(one for one in held if _is(one, trio.CapacityLimiter))
         borrowers: list[Any] = limiter.statistics().borrowers
+        holders = sorted(self._numbers[one] for one in borrowers if one in self._numbers)
         text = f"waiting for a token from a CapacityLimiter; {len(borrowers)} in use"
-        return _Wait(text, Need([self._numbers.get(one, OUTSIDE) for one in borrowers], every=False))
+        if holders:
+            few = ", ".join(f"#{number}" for number in holders[:_FEW]) + ", ..." * (len(holders) > _FEW)
+            text += f", by task{'s' * (len(holders) > 1)} {few}"
+        return _Wait(text, Need([self._numbers.get(one, OUTSIDE) for one in borrowers], every=False), kind="token")
 
     # ---- results
 

@@ -90,6 +90,13 @@ _LIBRARIES = {
 }
 
 
+def _is_of_python(filename: str) -> bool:
+    return filename.startswith(_STANDARD_LIBRARY) and "site-packages" not in filename
+
+
+_STANDARD_LIBRARY = str(Path(threading.__file__).parent / "_").removesuffix("_")
+
+
 class Place(NamedTuple):
     """A line of code that something is running or waiting in."""
 
@@ -164,7 +171,8 @@ def _outwards(frame: FrameType | None) -> Iterator[FrameType]:
 def _in_words(name: str, frame: FrameType | None) -> str:
     if frame is None:
         return f" (thread {name[:100]!r})"
-    place = place_of(frame)
+    places = [place_of(one) for one in _outwards(frame)]
+    place = next((place for place in places if not _is_of_python(place.file)), places[0])
     return f' (thread {name[:100]!r} is in {place.function}, File "{place.file}", line {place.line})'
 
 

@@ -266,7 +266,7 @@ class _RunEnd:
         self.pending: set[_Settler[Any]] = set()
         self.is_past = False
         try:
-            trio.lowlevel.spawn_system_task(self._wait, name="triores: end of run")
+            trio.lowlevel.spawn_system_task(self._wait, name="<triores: end of run>")
         except RuntimeError:  # the system tasks have already ended
             self.is_past = True
 

@@ -6,6 +6,7 @@ number of them. Long lists are shortened, and then the tasks that can't go on co
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
@@ -45,9 +46,9 @@ def _head(snapshot: Snapshot, title: str) -> Iterator[str]:
         yield f"!! {_number(proven)} can't go on: only a cancellation can help"
     if suspected:
         yield f"?? {_number(suspected)} can't go on, unless another thread or some other code helps"
-    deadlocks = snapshot.deadlocks()
-    for group in deadlocks[:_MAX_DEADLOCKS]:
-        yield f"   {_described(group)}"
+    deadlocks = _deadlocks(snapshot)
+    for text in deadlocks[:_MAX_DEADLOCKS]:
+        yield f"   {text}"
     more = len(deadlocks) - _MAX_DEADLOCKS
     if more > 0:
         yield f"   ... and {more:,} more such group{'s' * (more != 1)}"
@@ -57,10 +58,25 @@ def _number(count: int) -> str:
     return f"{count:,} task{'s' * (count != 1)}"
 
 
-def _described(group: Sequence[TaskInfo]) -> str:
-    """Describe a cycle as a chain of its tasks, or a single task that nobody can help."""
-    if len(group) == 1 and group[0].number not in group[0].needs:
-        return f"no known task can help {_named(group[0])}"
+def _deadlocks(snapshot: Snapshot) -> Sequence[str]:
+    """Describe each cycle, and the single tasks that nobody can help, in one line for equal ones."""
+    groups = snapshot.deadlocks()
+    counts = Counter(group[0]._kind for group in groups if not _is_cycle(group))
+    lines: dict[object, str] = {}
+    for group in groups:
+        first = group[0]
+        if _is_cycle(group):
+            lines[first.number] = _cycle(group)
+        else:
+            lines.setdefault(first._kind, f"no known task can help {_like(first, counts[first._kind])}")
+    return list(lines.values())
+
+
+def _is_cycle(group: Sequence[TaskInfo]) -> bool:
+    return len(group) > 1 or group[0].number in group[0].needs
+
+
+def _cycle(group: Sequence[TaskInfo]) -> str:
     by_number = {task.number: task for task in group}
     chain = [group[0]]
     while (following := _next(chain[-1], by_number)) not in chain:
@@ -79,6 +95,10 @@ def _next(task: TaskInfo, group: dict[int, TaskInfo]) -> TaskInfo:
 
 def _named(task: TaskInfo) -> str:
     return f"#{task.number} {task.name}"
+
+
+def _like(task: TaskInfo, count: int) -> str:
+    return _named(task) if count == 1 else f"{count:,} tasks like {_named(task)}"
 
 
 # ---- the tree
@@ -142,9 +162,7 @@ def _headline(group: _Group) -> str:
         more = ", ..." if len(group.others) < group.size - 1 else ""
         notes.append(f"the others are {', '.join(f'#{number}' for number in group.others)}{more}")
     state = f"{task.state} ({', '.join(notes)})" if notes else task.state
-    if group.size == 1:
-        return f"{_named(task)}: {state}"
-    return f"{group.size:,} tasks like {_named(task)}: {state}"
+    return f"{_like(task, group.size)}: {state}"
 
 
 def _cut(groups: Sequence[_Group]) -> Sequence[_Group | str]:
