@@ -331,6 +331,60 @@ async def _streamed() -> None:
                 pass
 
 
+async def test_the_tasks_of_a_map_say_that_they_wait_for_room(nursery: trio.Nursery) -> None:
+    async def call(item: int) -> None:
+        if not item:
+            await trio.sleep_forever()
+
+    async def items() -> AsyncIterator[int]:
+        for item in range(5):
+            yield item
+
+    async def read(source: Any) -> None:
+        async with open_amap(call, source, limit=2, ordered=True) as results:
+            async for _ in results:
+                pass
+
+    nursery.start_soon(read, items(), name="reads with a task")
+    nursery.start_soon(read, range(5), name="reads with the workers")
+    await wait_all_tasks_blocked()
+    assert {task.state for task in debug.snapshot().tasks if "room" in task.state} == {
+        "reading the items of a map, waiting for room in it",
+        "waiting for the next item of a map, or for room in it",
+    }
+
+
+async def test_a_task_says_that_it_is_shielded_from_a_cancellation(nursery: trio.Nursery) -> None:
+    async def clean_up(cleaned_up: trio.Event) -> None:
+        with trio.CancelScope(shield=True):
+            await cleaned_up.wait()
+
+    async with trio.open_nursery() as inner:
+        done = trio.Event()
+        inner.start_soon(clean_up, done, name="cleaner")
+        await wait_all_tasks_blocked()
+        assert only("cleaner").state == "waiting for a trio.Event"
+        inner.cancel_scope.cancel()
+        assert only("cleaner").state == "waiting for a trio.Event, shielded from a cancellation"
+        done.set()
+
+
+async def test_looking_for_a_cancellation_causes_none(nursery: trio.Nursery, autojump_clock: MockClock) -> None:
+    async def wait() -> None:
+        with trio.CancelScope(deadline=trio.current_time() + 1):
+            with trio.CancelScope(shield=True):
+                await trio.sleep(5)
+            went_on.append(trio.current_time())
+
+    went_on: list[float] = []
+    nursery.start_soon(wait, name="waits")
+    await wait_all_tasks_blocked()
+    autojump_clock.jump(2)  # the deadline has passed, but Trio hasn't noticed yet
+    assert only("waits").state == "sleeping"
+    await trio.sleep(5)
+    assert went_on == [5]
+
+
 @pytest.mark.parametrize(
     ("wait", "state"),
     [

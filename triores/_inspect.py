@@ -25,6 +25,7 @@ from weakref import WeakKeyDictionary, ref
 
 import trio
 
+from ._amap import _Engine
 from ._capture import ResultCapture
 from ._checks import call_of, name_of, on_one_line, shown
 from ._executor import _until_done
@@ -34,7 +35,7 @@ from ._future_map import FutureMap, _Expected
 from ._gather import first_success, race
 from ._graph import ANY_HELPER, OUTSIDE, Need, ResultInfo, Snapshot, TaskInfo, Verdict, reached
 from ._result import ResultBase
-from ._runs import age_of, deadline_of, is_asleep, schedule_points_of, waits_at_end_of
+from ._runs import age_of, deadline_of, is_asleep, is_shielded, schedule_points_of, waits_at_end_of
 from ._stacks import (
     Place,
     Step,
@@ -264,9 +265,7 @@ class _Reader:
         if call is _LIMITER:
             return self._wait_for_token(looked.held())
         if call in _ENDED_BY_HELPER:
-            is_staggered = call is _SEMAPHORE and any(step.frame.f_code in _RACES for step in looked.library)
-            text = "in first_success, waiting to start the next function" if is_staggered else _ENDED_BY_HELPER[call]
-            return _Wait(text, Need([ANY_HELPER]))
+            return _Wait(_in_triores(looked.library, call) or _ENDED_BY_HELPER[call], Need([ANY_HELPER]))
         if call is _FOREVER:
             return _Wait("sleeping until cancelled", helps=False)
         if call is None or call in _TIME:
@@ -362,13 +361,17 @@ class _Reader:
             needs |= dict.fromkeys(known.owners)
         few = [f"{self._name_of(known)}, {known.owed}" for known in results[:_FEW]]
         shown_results = "; ".join(few) + ("; ..." if len(results) > _FEW else "")
+        state = wait.text.replace("{}", shown_results, 1)
+        shielded = is_shielded(looked.task)
+        if shielded:
+            state += ", shielded from a cancellation"
         place = looked.place
         owners = [self._tasks[need - 1].task.name for need in list(needs)[:_FEW]] if results else ()
         return TaskInfo(
             number=looked.number,
             name=looked.name,
             parent=looked.parent,
-            state=wait.text.replace("{}", shown_results, 1),
+            state=state,
             file=place and place.file,
             line=place and place.line,
             function=place and place.function,
@@ -378,7 +381,7 @@ class _Reader:
             verdict=verdict,
             waited=self._waited(looked.task),
             time_left=looked.time_left,
-            _kind=(looked.task.name, wait.kind or wait.text, place, verdict, *owners),
+            _kind=(looked.task.name, wait.kind or wait.text, shielded, place, verdict, *owners),
         )
 
     def _verdicts(self, waits: list[_Wait]) -> list[Verdict]:
@@ -478,6 +481,14 @@ def _call_in(library: Sequence[Step]) -> str:
     return ""
 
 
+def _in_triores(library: Sequence[Step], call: CodeType) -> str:
+    """Describe a wait for one of Trio's primitives that is a detail of a triores function; return "" for others."""
+    codes = [step.frame.f_code for step in library if step.library == "triores"]
+    if call is _SEMAPHORE and not _RACES.isdisjoint(codes):
+        return "in first_success, waiting to start the next function"
+    return _IN_MAP.get(codes[-1], "") if codes else ""
+
+
 def _public(code: CodeType) -> str:
     name: str = getattr(code, "co_qualname", code.co_name)  # new in Python 3.11
     return ".".join(part.lstrip("_") if not part.startswith("__") else part for part in name.split("."))
@@ -511,6 +522,7 @@ def _code_of(function: Any) -> CodeType:
 
 # These are Any, or pyright would complain about partly unknown types.
 _AnyCapture: Any = ResultCapture
+_AnyEngine: Any = _Engine
 _AnySender: Any = trio.MemorySendChannel
 _AnyReceiver: Any = trio.MemoryReceiveChannel
 _BLOCKS: Any = (_MustSet, FutureMap, _Expected)
@@ -540,6 +552,10 @@ _ENDED_BY_HELPER = {
     _code_of(_AnyReceiver.receive): "waiting for an item from a memory channel",
     _code_of(_AnySender.send): "waiting for room in a memory channel",
     _code_of(trio.lowlevel.ParkingLot.park): "parked",
+}
+_IN_MAP: dict[CodeType, str] = {
+    _code_of(_AnyEngine._make_calls): "waiting for the next item of a map, or for room in it",
+    _code_of(_AnyEngine._wait_for_room): "reading the items of a map, waiting for room in it",
 }
 _ON_THE_WAY = {  # functions that only call one of the others
     _code_of(trio.Lock.__aenter__),

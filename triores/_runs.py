@@ -23,6 +23,7 @@ WAITS_AT_END = "_parent_waiting_in_aexit"  # of a nursery
 CANCEL_STATUS = "_cancel_status"  # of a task or a nursery: the status of the innermost scope around it
 SCOPE, PARENT = "_scope", "_parent"  # of such a status: its scope, and the status around it
 IS_CANCELLED = "effectively_cancelled"  # of such a status: whether its scope, or one around it, is cancelled
+CANCEL_CALLED = "_cancel_called"  # of a scope; the public property may cancel the scope, if its deadline has passed
 MODULE, RUNNER, CONTEXT = "trio._core._run", "Runner", "GLOBAL_RUN_CONTEXT"
 ROOT, TOKEN, IS_GUEST = "init_task", "trio_token", "is_guest"  # of a runner, the object that holds a run together
 
@@ -107,3 +108,13 @@ def deadline_of(task: Task) -> float:
             break
         status = getattr(status, PARENT, None)
     return deadline
+
+
+def is_shielded(task: Task) -> bool:
+    """Return whether a shield keeps a cancellation away from a task."""
+    status: Any = getattr(task, CANCEL_STATUS, None)
+    if getattr(status, IS_CANCELLED, True):
+        return False
+    while status is not None and not getattr(getattr(status, SCOPE, None), CANCEL_CALLED, False):
+        status = getattr(status, PARENT, None)
+    return status is not None
