@@ -1038,9 +1038,11 @@ async def test_equal_subtrees_are_shown_as_one_entry(nursery: trio.Nursery) -> N
     assert text.count("2 tasks like #") == 1
 
 
-@pytest.mark.parametrize(("count", "end"), [(3, ""), (12, ", ...")])
+@pytest.mark.parametrize(
+    ("count", "words", "end"), [(2, "the other is", ""), (3, "the others are", ""), (12, "the others are", ", ...")]
+)
 async def test_an_entry_for_several_stuck_tasks_names_those_that_the_first_lines_mention(
-    nursery: trio.Nursery, count: int, end: str
+    nursery: trio.Nursery, count: int, words: str, end: str
 ) -> None:
     async def read(requests: FutureMap[int, str]) -> None:
         with requests, requests.expect(7) as response:
@@ -1052,7 +1054,7 @@ async def test_an_entry_for_several_stuck_tasks_names_those_that_the_first_lines
     text = dumped()
     first, *others = [task.number for task in debug.snapshot().tasks if task.verdict]
     assert f"{count} tasks like #{first}" in text
-    assert f"(the others are {', '.join(f'#{number}' for number in others[:10])}{end})" in text
+    assert f"({words} {', '.join(f'#{number}' for number in others[:10])}{end})" in text
     mentioned = re.findall(r"a cycle: #(\d+) ", text)
     assert mentioned
     assert set(map(int, mentioned)) <= {first, *others[:10]}
@@ -1947,8 +1949,9 @@ def test_the_command_makes_another_process_dump(capsys: pytest.CaptureFixture[st
                 assert process.stderr is not None
                 assert process.stdout.readline() == "ready\n"
                 assert triores.__main__.main([str(process.pid)]) == code
+                out = capsys.readouterr().out
                 if arguments:
-                    sent, where = capsys.readouterr().out.split("; ")
+                    sent, where = out.split("; ")
                     assert sent == f"triores: sent SIGUSR1 to process {process.pid}"
                     assert where.startswith("the dump goes to that process's standard error, or to the file ")
                 if not code:

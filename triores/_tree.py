@@ -160,7 +160,8 @@ def _headline(group: _Group) -> str:
         notes.append(f"{task.time_left:.3g} s left")
     if task.verdict and group.others:  # the first lines may name them
         more = ", ..." if len(group.others) < group.size - 1 else ""
-        notes.append(f"the others are {', '.join(f'#{number}' for number in group.others)}{more}")
+        others = "the other is" if len(group.others) == 1 else "the others are"
+        notes.append(f"{others} {', '.join(f'#{number}' for number in group.others)}{more}")
     state = f"{task.state} ({', '.join(notes)})" if notes else task.state
     return f"{_like(task, group.size)}: {state}"
 
