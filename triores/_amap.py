@@ -353,8 +353,7 @@ class _Engine(ABC, Generic[ItemT]):
             taken = self._backlog.popleft() if self._backlog else self._take()
             number, count = slices.number, self._count
             if taken is not None:
-                if self._workers < self._limit or self._sleeping:
-                    self._add_workers()
+                self._add_workers()
                 try:
                     self._returned(taken[0], await self._call(taken[1]))
                 except BaseException as error:
@@ -396,7 +395,7 @@ class _Engine(ABC, Generic[ItemT]):
             self._start_worker()
 
     def _add_workers(self) -> None:
-        while self._looking <= self._running() and (self._workers < self._limit or self._sleeping):
+        while (self._workers < self._limit or self._sleeping) and self._looking <= self._running():
             if len(self._backlog) <= self._looking:
                 taken = self._take()
                 if taken is None:
@@ -508,8 +507,7 @@ class _AmapEngine(_Engine[ItemT], Generic[ItemT, T]):
     def _returned(self, index: int, value: T) -> None:
         self.values[index] = value
         self._busy -= 1
-        if self._room is not None:
-            self._tell_reader()
+        self._tell_reader()
 
     def _is_over(self) -> bool:
         return self._exhausted or self.stopped
