@@ -533,14 +533,14 @@ class _OpenAmapEngine(_Engine[ItemT], Generic[ItemT, T]):
     ) -> None:
         super().__init__("open_amap", fn, items, limit)
         self._suppress = suppress is not False and exception_types(suppress, "suppress_exception")
-        self._token: trio.lowlevel.TrioToken | None = None
+        self.token: trio.lowlevel.TrioToken | None = None  # the run of the block, once it is entered
         self._in_order: deque[ItemCapture[ItemT, T]] | None = deque() if ordered else None  # begun, but not ready yet
         self.arrivals: Arrivals[ItemCapture[ItemT, T]] = Arrivals()
         self.leaving = False  # whether the calls are being cancelled because the block has ended
         self.closed = False
 
     def begin(self, nursery: trio.Nursery) -> None:
-        self._token = current_trio_token()
+        self.token = current_trio_token()
         super().begin(nursery)
 
     def stop(self) -> None:
@@ -551,7 +551,7 @@ class _OpenAmapEngine(_Engine[ItemT], Generic[ItemT, T]):
         self.arrivals.wake()  # otherwise consumers that are shielded, or outside the block, would wait forever
 
     def check_run(self) -> None:
-        if current_trio_token() is not self._token:
+        if current_trio_token() is not self.token:
             raise RuntimeError(f"{self} belongs to another Trio run; use it in that run")
 
     def add(self, item: ItemT) -> None:
@@ -603,7 +603,7 @@ class _OpenAmapEngine(_Engine[ItemT], Generic[ItemT, T]):
         """Return how far along the block is, for the reprs."""
         if self.closed:
             return "ended"
-        if self._token is None:
+        if self.token is None:
             return "not entered"
         return f"{self._running()} running, {len(self.arrivals.ready)} ready"
 
@@ -618,18 +618,15 @@ class _OpenAmap(Generic[ItemT, T]):
 
     def __init__(self, engine: _OpenAmapEngine[ItemT, T]) -> None:
         self._engine = engine
-        self._manager: FanOutNursery | None = None
+        self._manager = FanOutNursery("open_amap", lambda: engine.leaving)
 
     @enable_ki_protection
     async def __aenter__(self) -> AmapResults[ItemT, T]:
-        if self._manager is not None:
+        if self._engine.token is not None:
             raise RuntimeError("this open_amap block has been entered before; call 'open_amap(...)' for each block")
-        engine = self._engine  # if the lambda used `self`, it and the block would hold each other
-        manager = FanOutNursery("open_amap", lambda: engine.leaving)
-        self._nursery = await manager.__aenter__()
-        self._manager = manager
-        engine.begin(self._nursery)
-        return AmapResults(engine)
+        self._nursery = await self._manager.__aenter__()
+        self._engine.begin(self._nursery)
+        return AmapResults(self._engine)
 
     @enable_ki_protection
     async def __aexit__(
@@ -646,7 +643,6 @@ class _OpenAmap(Generic[ItemT, T]):
 
     async def _leave(self, error: BaseException | None) -> None:
         """Cancel all running calls, and raise what they raise, in a group with the block's own exception, if any."""
-        assert self._manager is not None
         self._engine.leaving = True
         # This happens in a separate task: here, the block's exception would become the context of every Cancelled.
         self._nursery.start_soon(_cancel, self._nursery.cancel_scope, name="open_amap (leaving)")
@@ -662,7 +658,6 @@ class _OpenAmap(Generic[ItemT, T]):
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> bool | None:
         """Leave a nursery that is already cancelled, because a call or the source raised something."""
-        assert self._manager is not None
         try:
             return await self._manager.__aexit__(kind, error, traceback)  # noqa: ASYNC102 # as a nursery does
         except BaseException as failure:  # noqa: ASYNC103 # the block's exception propagates instead
