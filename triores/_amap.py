@@ -532,7 +532,7 @@ class _OpenAmapEngine(_Engine[ItemT], Generic[ItemT, T]):
         suppress: bool | type[Exception] | tuple[type[Exception], ...],
     ) -> None:
         super().__init__("open_amap", fn, items, limit)
-        self._suppress = suppress is not False and exception_types(suppress, "suppress_exception")
+        self._suppress = exception_types(suppress, "suppress_exception")
         self.token: trio.lowlevel.TrioToken | None = None  # the run of the block, once it is entered
         self._in_order: deque[ItemCapture[ItemT, T]] | None = deque() if ordered else None  # begun, but not ready yet
         self.arrivals: Arrivals[ItemCapture[ItemT, T]] = Arrivals()

@@ -96,9 +96,7 @@ class ResultCapture(ResultBase[T_co]):
             refuse_uncallable(routine, "ResultCapture({}, *args)")
         if cancel_scope is not None:
             check_cancel_scope(cancel_scope)
-        self._suppressed = (
-            () if suppress_exception is False else exception_types(suppress_exception, "suppress_exception")
-        )
+        self._suppressed = exception_types(suppress_exception, "suppress_exception")
         super().__init__()
         self._routine = routine
         self._args = args
