@@ -109,15 +109,15 @@ async def gather(*fns: Fn[Any]) -> tuple[Any, ...]:
             user, orders = await gather(partial(get_user, 7), partial(get_orders, 7))
     """
     _check_functions(fns, "gather")
-    values: dict[int, Any] = {}
+    values: list[Any] = [None] * len(fns)
     async with FanOutNursery("gather") as nursery:
         await checkpoint_if_cancelled()
         for index, fn in enumerate(fns):
             nursery.start_soon(_store, values, index, fn, name=task_name(fn))
-    return tuple([values[index] for index in range(len(fns))])
+    return tuple(values)
 
 
-async def _store(values: dict[int, Any], index: int, fn: Fn[Any]) -> None:
+async def _store(values: list[Any], index: int, fn: Fn[Any]) -> None:
     values[index] = await checked(fn, fn())
 
 
