@@ -26,7 +26,7 @@ from trio.lowlevel import RunVar, TrioToken, enable_ki_protection
 from ._capture import ResultCapture
 from ._checks import check_nursery, refuse_uncallable, shown, task_name
 from ._future import Future
-from ._result import ResultBase, call_soon, current_trio_token, isfuture, of_this_run
+from ._result import ResultBase, call_soon, current_run, current_trio_token, isfuture, of_this_run
 from ._weak_cache import WeakCache
 
 if TYPE_CHECKING:
@@ -141,7 +141,7 @@ def start_from_thread(
     try:
         token = _token_here() if trio_token is None else _checked_token(trio_token)
         settler.allow_cancel(scope.cancel, token)
-        if trio.lowlevel.in_trio_run() and token is current_trio_token():
+        if token is current_run():
             start()  # immediately, because the current task may be about to leave the nursery
         elif not call_soon(token, start):
             settler.fail(_run_finished())
