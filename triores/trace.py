@@ -27,9 +27,10 @@ from trio.lowlevel import enable_ki_protection
 
 from . import _capture
 from ._amap import ItemCapture
+from ._callbacks import nothing
 from ._checks import call_of, checked_limit, on_one_line, shown
 from ._exceptions import why_cancelled
-from ._result import ResultBase
+from ._result import ResultBase, call_soon
 from ._wait import Arrivals, CountDown
 
 if TYPE_CHECKING:
@@ -248,13 +249,10 @@ class Recorder(trio.abc.Instrument):
 
     def _change_run(self) -> None:
         assert self._token is not None
-        try:
-            self._token.run_sync_soon(_nothing, idempotent=True)
-        except trio.RunFinishedError:  # the recorder was removed from that run before its end
-            self._end()
-            self._begin()
-        else:
+        if call_soon(self._token, nothing):
             raise RuntimeError(f"{self!r} is recording another Trio run; for this one, make another Recorder")
+        self._end()  # the recorder was removed from that run before its end
+        self._begin()
 
     def _keep(self, span: Span) -> None:
         self._count += 1
@@ -330,7 +328,7 @@ class _LiveTask:
         self.is_ready = True  # woken, but not running yet
         self.is_asleep = False
         self.waits_for = ""
-        self.target: Callable[[], ResultBase[Any] | trio.Event | None] = _nothing
+        self.target: Callable[[], ResultBase[Any] | trio.Event | None] = nothing
         self.woken_by: tuple[int, float] | None = None
 
     def begin_step(self, now: float) -> None:
@@ -351,7 +349,7 @@ class _LiveTask:
             if waker is not None and target is not None and _is_done(target):
                 self.woken_by = waker.track, now
             self.is_asleep = False
-            self.target = _nothing
+            self.target = nothing
         self.is_ready = True
 
     def begin_call(self, call: _Call, now: float, *, is_item: bool) -> None:
@@ -415,15 +413,11 @@ def _awaited(sleep_data: object) -> tuple[str, Callable[[], ResultBase[Any] | tr
         return f"waiting for {len(sleep_data.results)} results", weakref.ref(sleep_data.event)
     if isinstance(sleep_data, Arrivals) and sleep_data._event is not None:
         return "waiting for the next result", weakref.ref(sleep_data._event)
-    return "waiting", _nothing
+    return "waiting", nothing
 
 
 def _is_done(target: ResultBase[Any] | trio.Event) -> bool:
     return target.is_set() if isinstance(target, trio.Event) else target.is_done()
-
-
-def _nothing() -> None:
-    return None
 
 
 def _cut(text: str) -> str:
