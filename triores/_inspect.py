@@ -85,7 +85,7 @@ class _Wait(NamedTuple):
 
 
 @dataclass
-class _Looked:
+class _Inspected:
     """A task, and what was found out about it."""
 
     task: Task
@@ -116,7 +116,7 @@ class _Reader:
     def __init__(self, run: Run, *, args: bool) -> None:
         self._run = run
         self._args = args
-        self._tasks: list[_Looked] = []
+        self._tasks: list[_Inspected] = []
         self._numbers: dict[Task | None, int] = {}
         self._results: dict[int, _Result] = {}  # by id
         self._futures = 0  # how many of the results aren't captures
@@ -127,15 +127,15 @@ class _Reader:
         for task, parent in _tasks_below(self._run.root):
             number = self._numbers[task] = len(self._tasks) + 1
             above = None if parent is None else self._numbers[parent]
-            self._tasks.append(_Looked(task, number, above, self._time_left(task)))
+            self._tasks.append(_Inspected(task, number, above, self._time_left(task)))
             if task.eventual_parent_nursery is not None:
                 self._starting.setdefault(task.eventual_parent_nursery, []).append(number)
-        for looked in self._tasks:
+        for inspected in self._tasks:
             try:
-                self._look_at(looked)
+                self._inspect(inspected)
             except Exception as error:  # noqa: BLE001 # one odd task must not hide the others
-                looked.name = looked.name or f"a task that can't be inspected ({type(error).__name__})"
-        waits = [self._wait_of(looked) for looked in self._tasks]
+                inspected.name = inspected.name or f"a task that can't be inspected ({type(error).__name__})"
+        waits = [self._wait_of(inspected) for inspected in self._tasks]
         for wait in waits:
             for result in wait.results:
                 self._known(result)
@@ -143,24 +143,24 @@ class _Reader:
 
     # ---- what a task is doing
 
-    def _look_at(self, looked: _Looked) -> None:
-        looked.name = _short(looked.task.name.replace("<locals>.", ""))
-        for step in steps_of(looked.task):
+    def _inspect(self, inspected: _Inspected) -> None:
+        inspected.name = _short(inspected.task.name.replace("<locals>.", ""))
+        for step in steps_of(inspected.task):
             if step.library:
-                looked.library.append(step)
+                inspected.library.append(step)
             else:
-                looked.place = place_of(step.frame)
-                looked.library.clear()
+                inspected.place = place_of(step.frame)
+                inspected.library.clear()
             if step.library == "trio":  # Trio's code holds nothing of ours
                 continue
             held = step.held
-            self._find_debts(held, looked.number)
+            self._find_debts(held, inspected.number)
             if step.frame.f_code is _CAPTURE:
                 for capture in held:
-                    if _is(capture, ResultCapture) and capture._owner is looked.task:
-                        looked.name = self._call(capture)
-        if looked.place is None and looked.library:
-            looked.place = place_of(looked.library[0].frame)
+                    if _is(capture, ResultCapture) and capture._owner is inspected.task:
+                        inspected.name = self._call(capture)
+        if inspected.place is None and inspected.library:
+            inspected.place = place_of(inspected.library[0].frame)
 
     def _find_debts(self, held: Sequence[Any], number: int) -> None:
         for block in _entered(held):
@@ -182,20 +182,20 @@ class _Reader:
     def _request(self, key: object) -> str:
         return f"the response to {f'request {_short(shown(key))}' if self._args else 'a request'}"
 
-    def _wait_of(self, looked: _Looked) -> _Wait:
+    def _wait_of(self, inspected: _Inspected) -> _Wait:
         try:
-            task = looked.task
+            task = inspected.task
             running = self._place_on_stack(task)
             if running is not None:
-                looked.place = running
+                inspected.place = running
                 return _Wait("running")
             if is_asleep(task) is False:
                 return _Wait("about to run")
             wait = (
-                self._wait_for_results(looked)
-                or self._wait_for_tasks(looked)
-                or self._wait_for_thread(looked)
-                or self._wait_in_trio(looked)
+                self._wait_for_results(inspected)
+                or self._wait_for_tasks(inspected)
+                or self._wait_for_thread(inspected)
+                or self._wait_in_trio(inspected)
             )
             # If we don't know which tasks are asleep, we can't say which can go on.
             return wait if is_asleep(task) else wait._replace(need=Need([OUTSIDE]))
@@ -206,8 +206,8 @@ class _Reader:
         """Return the place of a task that is running, or None."""
         return self._on_stacks.get(id(getattr(task.coro, "cr_frame", None)))
 
-    def _wait_for_results(self, looked: _Looked) -> _Wait | None:
-        sleep: Any = looked.task.custom_sleep_data
+    def _wait_for_results(self, inspected: _Inspected) -> _Wait | None:
+        sleep: Any = inspected.task.custom_sleep_data
         if _is(sleep, ResultBase):
             return _Wait("waiting for {}", self._need([sleep]), [sleep], "one")
         if _is(sleep, CountDown):
@@ -215,25 +215,27 @@ class _Reader:
             text = f"waiting for {len(sleep.results)} results, {len(pending)} of them pending: {{}}"
             return _Wait(text, self._need(pending), pending)
         if _is(sleep, Arrivals):
-            results = [result for result in _results_of(sleep, looked.library) if not result.is_done()]
+            results = [result for result in _results_of(sleep, inspected.library) if not result.is_done()]
             if results:
                 text = f"waiting for the first of {len(results)} pending results: {{}}"
                 return _Wait(text, self._need(results, every=False), results)
-            return _Wait(f"waiting for the next result of {_call_in(looked.library) or 'several'}", Need([ANY_HELPER]))
+            return _Wait(
+                f"waiting for the next result of {_call_in(inspected.library) or 'several'}", Need([ANY_HELPER])
+            )
         return None
 
-    def _wait_for_tasks(self, looked: _Looked) -> _Wait | None:
-        nurseries = looked.task.child_nurseries
+    def _wait_for_tasks(self, inspected: _Inspected) -> _Wait | None:
+        nurseries = inspected.task.child_nurseries
         if not nurseries or not waits_at_end_of(nurseries[-1]):
             return None
         nursery = nurseries[-1]
         numbers = sorted(self._numbers[task] for task in nursery.child_tasks if task in self._numbers)
         starting = self._starting.get(nursery, [])
-        call = _call_in(looked.library)
+        call = _call_in(inspected.library)
         who = f"in {call}, waiting" if call else "waiting"
         what = f"for {len(numbers)} tasks" if len(numbers) != 1 else f"for task #{numbers[0]}"
-        is_race = any(step.frame.f_code in _RACES for step in looked.library)
-        if any(step.frame.f_code is _START for step in looked.library):
+        is_race = any(step.frame.f_code in _RACES for step in inspected.library)
+        if any(step.frame.f_code is _START for step in inspected.library):
             text = f"waiting in nursery.start until {what[4:]} calls started()"
         elif is_race:
             text = f"{who} for the first of {len(numbers)} tasks"
@@ -245,27 +247,27 @@ class _Reader:
             text += f", and {len(starting)} that nursery.start is starting"
         return _Wait(text, Need([*numbers, *starting], every=not is_race), kind=("nursery", call, is_race))
 
-    def _wait_for_thread(self, looked: _Looked) -> _Wait | None:
-        for step in looked.library:
+    def _wait_for_thread(self, inspected: _Inspected) -> _Wait | None:
+        for step in inspected.library:
             if step.frame.f_code is _EXECUTOR:
                 future = next((held for held in step.held if _is(held, concurrent.futures.Future)), None)
                 if future is not None and not future.running():
                     return _Wait("waiting for an executor, which has queued its call")
                 return _Wait(f"waiting for a call in an executor{place_of_call(future)}", kind="executor")
             if step.frame.f_code is _THREAD:
-                where = place_of_thread(f" from {looked.task.name}")
+                where = place_of_thread(f" from {inspected.task.name}")
                 return _Wait(f"waiting for a thread{where}", kind="thread")
         return None
 
-    def _wait_in_trio(self, looked: _Looked) -> _Wait:
-        codes = [step.frame.f_code for step in looked.library if step.library == "trio"]
+    def _wait_in_trio(self, inspected: _Inspected) -> _Wait:
+        codes = [step.frame.f_code for step in inspected.library if step.library == "trio"]
         call = next((code for code in codes if code not in _ON_THE_WAY), None)
         if _LOCK in codes and call in (_LOCK, _CONDITION):
-            return self._wait_for_lock(looked.held())
+            return self._wait_for_lock(inspected.held())
         if call is _LIMITER:
-            return self._wait_for_token(looked.held())
+            return self._wait_for_token(inspected.held())
         if call in _ENDED_BY_HELPER:
-            return _Wait(_in_triores(looked.library, call) or _ENDED_BY_HELPER[call], Need([ANY_HELPER]))
+            return _Wait(_in_triores(inspected.library, call) or _ENDED_BY_HELPER[call], Need([ANY_HELPER]))
         if call is _FOREVER:
             return _Wait("sleeping until cancelled", helps=False)
         if call is None or call in _TIME:
@@ -353,42 +355,44 @@ class _Reader:
         )
         return Snapshot(infos, pending, {id(known.result): (ref(known.result), known.number) for known in results})
 
-    def _info(self, looked: _Looked, wait: _Wait, verdict: Verdict) -> TaskInfo:
+    def _info(self, inspected: _Inspected, wait: _Wait, verdict: Verdict) -> TaskInfo:
         results = [self._known(result) for result in wait.results]
         needs = {need: None for need in wait.need.nodes if isinstance(need, int)}
         for known in results:
-            known.waiters.append(looked.number)
+            known.waiters.append(inspected.number)
             needs |= dict.fromkeys(known.owners)
         few = [f"{self._name_of(known)}, {known.owed}" for known in results[:_FEW]]
         shown_results = "; ".join(few) + ("; ..." if len(results) > _FEW else "")
         state = wait.text.replace("{}", shown_results, 1)
-        shielded = is_shielded(looked.task)
+        shielded = is_shielded(inspected.task)
         if shielded:
             state += ", shielded from a cancellation"
-        place = looked.place
+        place = inspected.place
         owners = [self._tasks[need - 1].task.name for need in list(needs)[:_FEW]] if results else ()
         return TaskInfo(
-            number=looked.number,
-            name=looked.name,
-            parent=looked.parent,
+            number=inspected.number,
+            name=inspected.name,
+            parent=inspected.parent,
             state=state,
             file=place and place.file,
             line=place and place.line,
             function=place and place.function,
             results=tuple(known.number for known in results),
-            owes=tuple(looked.owes),
+            owes=tuple(inspected.owes),
             needs=tuple(needs),
             verdict=verdict,
-            waited=self._waited(looked.task),
-            time_left=looked.time_left,
-            _kind=(looked.task.name, wait.kind or wait.text, shielded, place, verdict, *owners),
+            waited=self._waited(inspected.task),
+            time_left=inspected.time_left,
+            _kind=(inspected.task.name, wait.kind or wait.text, shielded, place, verdict, *owners),
         )
 
     def _verdicts(self, waits: list[_Wait]) -> list[Verdict]:
         needs: dict[object, Need] = {}
-        for looked, wait in zip(self._tasks, waits, strict=True):
-            needs[looked.number] = wait.need if looked.time_left is None else Need([OUTSIDE])
-        helpers: list[object] = [looked.number for looked, wait in zip(self._tasks, waits, strict=True) if wait.helps]
+        for inspected, wait in zip(self._tasks, waits, strict=True):
+            needs[inspected.number] = wait.need if inspected.time_left is None else Need([OUTSIDE])
+        helpers: list[object] = [
+            inspected.number for inspected, wait in zip(self._tasks, waits, strict=True) if wait.helps
+        ]
         is_alone = len(sys._current_frames()) == 1 and not self._run.is_guest and not handles_signals()
         able: list[set[object]] = []
         for promises in (False, True):
@@ -397,7 +401,8 @@ class _Reader:
             able.append(reached(needs, helpers if promises or is_alone else [*helpers, OUTSIDE]))
         strictly, likely = able
         return [
-            "!!" if looked.number not in strictly else "" if looked.number in likely else "??" for looked in self._tasks
+            "!!" if inspected.number not in strictly else "" if inspected.number in likely else "??"
+            for inspected in self._tasks
         ]
 
     def _time_left(self, task: Task) -> float | None:
