@@ -65,7 +65,9 @@ class TaskNotDoneException(Exception):
         super().__init__(result)
 
     __repr__ = _repr
-    __reduce__ = _reduce
+
+    def __reduce__(self) -> Reduced:
+        return _reduce(self)
 
     def __str__(self) -> str:
         return _message(self, "was read before it was done; call 'await result.wait_done()' first")
@@ -87,7 +89,9 @@ class TaskFailedException(Exception):
         super().__init__(result)
 
     __repr__ = _repr
-    __reduce__ = _reduce
+
+    def __reduce__(self) -> Reduced:
+        return _reduce(self)
 
     def __str__(self) -> str:
         return _message(self, f"failed: {self.args[0]._shown_outcome()}")
@@ -138,7 +142,9 @@ class FutureSetAgainException(Exception):
         super().__init__(result)
 
     __repr__ = _repr
-    __reduce__ = _reduce
+
+    def __reduce__(self) -> Reduced:
+        return _reduce(self)
 
     def __str__(self) -> str:
         return _message(self, self.args[0]._AGAIN)
