@@ -101,7 +101,8 @@ async def gather(*fns: Fn[Any]) -> tuple[Any, ...]:
         TypeError: If a function isn't callable, or is a coroutine object. Nothing is started, and every coroutine that
             you passed is closed.
         RuntimeError: If there is no Trio run here, or a function cancelled the nursery that it runs in.
-        BaseExceptionGroup: With what the functions raised; an `ExceptionGroup` if each of these is an `Exception`.
+        BaseExceptionGroup: If a function raised an exception. It contains every exception that the functions raised,
+            and is an `ExceptionGroup` if each of them is an `Exception`.
 
     Example:
         ::
@@ -255,8 +256,8 @@ async def race(*fns: Fn[Any], discard: Discard[Any] = None) -> Any:
         TypeError: If a function isn't callable, or is a coroutine object, or ``discard`` isn't callable. Nothing is
             started, and every coroutine that you passed is closed.
         RuntimeError: If there is no Trio run here, or a function cancelled the nursery that it runs in.
-        BaseExceptionGroup: With what the functions and ``discard`` raised; an `ExceptionGroup` if each of these is an
-            `Exception`.
+        BaseExceptionGroup: If a function or ``discard`` raised an exception. It contains every exception that they
+            raised, and is an `ExceptionGroup` if each of them is an `Exception`.
     """
     _check_functions(fns, "race", least=1)
     attempts: _Attempts[Any] = _Attempts((), discard, "race")

@@ -7,9 +7,9 @@ A test must not leave behind:
 
 Results only count if they are made while the test function is running, and by code outside triores. Results that a
 fixture makes earlier or later don't count, and neither do results that triores makes for its own use, for example in a
-map or a `SingleFlight`. The plugin checks for them after the teardown of the fixtures, and only if the test has passed.
+map or a `SingleFlight`. The check comes after the teardown of the fixtures, and only if the test has passed.
 
-It costs nothing unless you turn it on, since triores has no hooks for it. While a test runs, three methods are
+The plugin costs nothing unless you turn it on, since triores has no hooks for it. While a test runs, three methods are
 replaced: ``ResultBase.__init__``, which every new result calls; ``ResultCapture._settle_failure``, which suppresses
 failures; and ``ResultBase._done``, which every read of a failure calls. The replacements call the originals and take
 notes, which refer to results only weakly. A failure is noted as text, since the capture is often gone by the end of the
@@ -20,7 +20,7 @@ two ways of ending a test, and both call ``pytest_timeout.dump_stacks`` first, s
 
 A garbage collection takes milliseconds, so we only run one if a pending result is still alive after the teardown.
 
-PYTEST_DONT_REWRITE: without this line, pytest would warn if something else has already imported this module.
+PYTEST_DONT_REWRITE: without this line, pytest would warn if something else had already imported this module.
 """
 
 from __future__ import annotations
@@ -132,7 +132,7 @@ def _waiting(result: ResultBase[Any]) -> str:
     counted = result.statistics()
     lines = [f"    waits: {counted.waiters}, callbacks: {counted.callbacks}"]
     if counted.waiters:
-        with suppress(RuntimeError):  # raised if the run has ended, and with it the tasks
+        with suppress(RuntimeError):  # raised if the run has ended, along with its tasks
             tasks = debug.snapshot(trio_token=result.trio_token).waiters_of(result)
             lines += _bounded([f"        task {task.name}" for task in tasks])
     return "\n".join(lines)
@@ -172,7 +172,7 @@ def _watching(patch: pytest.MonkeyPatch) -> Generator[_Watch]:
     patch.setattr(base, "_done", read)
     patch.setattr(capture, "_settle_failure", settle)
     yield watch
-    watch.clear()  # breaks a reference cycle: each remaining note refers to it
+    watch.clear()  # breaks a reference cycle: each remaining note refers to the watch
 
 
 def _dump_at_timeout(item: pytest.Item, patch: pytest.MonkeyPatch) -> None:
@@ -186,7 +186,7 @@ def _dump_at_timeout(item: pytest.Item, patch: pytest.MonkeyPatch) -> None:
         original(terminal)
         text = io.StringIO()
         debug.dump(text)
-        will_report = threading.current_thread() is threading.main_thread()  # the method "thread" ends the process
+        will_report = threading.current_thread() is threading.main_thread()  # the "thread" method ends the process
         show = functools.partial(item.add_report_section, "call", "triores.debug") if will_report else terminal.write
         show(text.getvalue())
 
