@@ -79,9 +79,9 @@ async def amap(
         TypeError: If ``fn`` isn't callable, ``items`` isn't iterable, or ``limit`` isn't an integer.
         ValueError: If ``limit`` is less than 1.
         RuntimeError: If there is no Trio run here, or a call cancelled the nursery that it runs in.
-        BaseExceptionGroup: With what the calls or the source raised; an `ExceptionGroup` if each of these is an
-            `Exception`. On Python 3.11 and later, exceptions from calls have a note with the item and its position,
-            counted from 0.
+        BaseExceptionGroup: If a call or the source raised an exception. It contains every exception that they raised,
+            and is an `ExceptionGroup` if each of them is an `Exception`. On Python 3.11 and later, exceptions from
+            calls have a note with the item and its position, counted from 0.
 
     Example:
         ::
@@ -133,9 +133,9 @@ def open_amap(
             wrong type.
         ValueError: If ``limit`` is less than 1.
         RuntimeError: On entering, if the block has been entered before, or there is no Trio run here.
-        BaseExceptionGroup: From the block, with what the calls or the source raised; an `ExceptionGroup` if each of
-            these is an `Exception`. On Python 3.11 and later, exceptions from calls have a note with the item and its
-            position, counted from 0.
+        BaseExceptionGroup: From the block, if a call or the source raised an exception. It contains every exception
+            that they raised, and is an `ExceptionGroup` if each of them is an `Exception`. On Python 3.11 and later,
+            exceptions from calls have a note with the item and its position, counted from 0.
 
     Example:
         ::
