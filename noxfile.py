@@ -74,7 +74,7 @@ def leftovers(session: nox.Session) -> None:
 
 @nox.session(python="3.13")
 def soak(session: nox.Session) -> None:
-    """Run the tests with many more faults, schedules and repetitions than usual. This takes about half an hour."""
+    """Run the tests with many more faults, schedules and repetitions than usual. This takes 10 to 30 minutes."""
     install(session, "test")
     session.run("pytest", "-q", *session.posargs, env={"TRIORES_SOAK": "1"})
 
