@@ -171,6 +171,36 @@ async def test_a_parent_waits_at_the_end_of_its_nursery(nursery: trio.Nursery) -
     assert only("parent").state == f"waiting at the end of a nursery for task #{only('parent').number + 1}"
 
 
+@pytest.mark.parametrize("wait", [wait_all, wait_any])
+async def test_a_wait_for_several_results_of_which_there_is_one_is_shown_like_a_wait_for_one(
+    nursery: trio.Nursery, wait: Any
+) -> None:
+    assert (await blocked(nursery, wait, [Future[int]()])).state.startswith("waiting for Future 1, which ")
+
+
+async def test_a_race_of_one_function_waits_for_its_task(nursery: trio.Nursery) -> None:
+    task = await blocked(nursery, race, trio.sleep_forever)
+    assert task.state == f"in race, waiting for task #{task.number + 1}"
+
+
+async def test_a_parent_waits_for_tasks_in_its_nursery_and_for_one_that_is_being_started(nursery: trio.Nursery) -> None:
+    async def parent() -> None:
+        async with trio.open_nursery() as inner:
+            elsewhere.start_soon(inner.start, start)
+            inner.start_soon(trio.sleep_forever)
+            await trio.sleep(0)
+            await trio.sleep(0)
+
+    async def start(task_status: trio.TaskStatus[None]) -> None:
+        await trio.sleep_forever()
+
+    async with trio.open_nursery() as elsewhere:
+        task = await blocked(nursery, parent)
+        child = f"task #{task.number + 1}"
+        assert task.state == f"waiting at the end of a nursery for {child} and 1 task that nursery.start is starting"
+        elsewhere.cancel_scope.cancel()
+
+
 async def test_a_parent_waits_for_a_task_that_nursery_start_is_starting(nursery: trio.Nursery) -> None:
     async def parent() -> None:
         async with trio.open_nursery() as inner:
@@ -185,7 +215,7 @@ async def test_a_parent_waits_for_a_task_that_nursery_start_is_starting(nursery:
         task = await blocked(nursery, parent)
         graph = debug.snapshot()
         starter = only("Nursery.start", graph)
-        assert task.state == "waiting at the end of a nursery for 0 tasks, and 1 that nursery.start is starting"
+        assert task.state == "waiting at the end of a nursery for 1 task that nursery.start is starting"
         assert starter.state == f"waiting in nursery.start until task #{starter.number + 1} calls started()"
         elsewhere.cancel_scope.cancel()
 

@@ -212,13 +212,13 @@ class _Reader:
             return _Wait("waiting for {}", self._need([sleep]), [sleep], "one")
         if _is(sleep, CountDown):
             pending = [result for result in sleep.results if not result.is_done()]
-            text = f"waiting for {len(sleep.results)} results, {len(pending)} of them pending: {{}}"
-            return _Wait(text, self._need(pending), pending)
+            several = f"{len(sleep.results)} results, {len(pending)} of them pending: "
+            return _Wait(f"waiting for {several * (len(sleep.results) > 1)}{{}}", self._need(pending), pending)
         if _is(sleep, Arrivals):
             results = [result for result in _results_of(sleep, inspected.library) if not result.is_done()]
             if results:
-                text = f"waiting for the first of {len(results)} pending results: {{}}"
-                return _Wait(text, self._need(results, every=False), results)
+                several = f"the first of {len(results)} pending results: " * (len(results) > 1)
+                return _Wait(f"waiting for {several}{{}}", self._need(results, every=False), results)
             return _Wait(
                 f"waiting for the next result of {_call_in(inspected.library) or 'several'}", Need([ANY_HELPER])
             )
@@ -233,18 +233,19 @@ class _Reader:
         starting = self._starting.get(nursery, [])
         call = _call_in(inspected.library)
         who = f"in {call}, waiting" if call else "waiting"
-        what = f"for {len(numbers)} tasks" if len(numbers) != 1 else f"for task #{numbers[0]}"
+        what = f"task #{numbers[0]}" if len(numbers) == 1 else f"{len(numbers)} tasks"
+        if starting:
+            also = f"{len(starting)} task{'s' * (len(starting) > 1)} that nursery.start is starting"
+            what = f"{what} and {also}" if numbers else also
         is_race = any(step.frame.f_code in _RACES for step in inspected.library)
         if any(step.frame.f_code is _START for step in inspected.library):
-            text = f"waiting in nursery.start until {what[4:]} calls started()"
-        elif is_race:
-            text = f"{who} for the first of {len(numbers)} tasks"
+            text = f"waiting in nursery.start until {what} calls started()"
+        elif is_race and len(numbers) > 1:
+            text = f"{who} for the first of {what}"
         elif call:
-            text = f"{who} {what}"
+            text = f"{who} for {what}"
         else:
-            text = f"waiting at the end of a nursery {what}"
-        if starting:
-            text += f", and {len(starting)} that nursery.start is starting"
+            text = f"waiting at the end of a nursery for {what}"
         return _Wait(text, Need([*numbers, *starting], every=not is_race), kind=("nursery", call, is_race))
 
     def _wait_for_thread(self, inspected: _Inspected) -> _Wait | None:
@@ -460,7 +461,7 @@ def _end_of(block: object) -> object:
 
 
 def _entered_in(block: Any) -> Iterator[Any]:
-    """Yield the blocks of triores that a block of contextlib has entered, such as an exit stack."""
+    """Yield the triores blocks that a contextlib block, such as an exit stack, has entered."""
     if hasattr(block, "gen"):
         yield from _entered(held_by(block.gen))
     yield from _entered([method for _, method in _any(list(getattr(block, "_exit_callbacks", ())))])
@@ -472,7 +473,7 @@ def _any(obj: Any) -> Any:
 
 
 def _is(obj: object, *types: type[Any]) -> bool:
-    """Like `isinstance`, but doesn't ask the object for its ``__class__``, which could run any code."""
+    """Like `isinstance`, but doesn't ask the object for its ``__class__``, which could run arbitrary code."""
     return issubclass(type(obj), types)
 
 

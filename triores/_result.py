@@ -497,7 +497,7 @@ class ResultBase(Generic[T_co]):
         return copied, ((outcome.error, None) if isinstance(outcome, Error) else (None, outcome.value))
 
     def _work(self) -> str:
-        """Return what messages call this result. A capture shows its call."""
+        """Return the name that messages use for this result. A capture shows its call."""
         return f"this {type(self).__name__}"
 
     def _name(self) -> str:

@@ -410,7 +410,8 @@ def _awaited(sleep_data: object) -> tuple[str, Callable[[], ResultBase[Any] | tr
     if isinstance(sleep_data, ResultBase):
         return _cut(f"waiting for {sleep_data._name()}"), weakref.ref(cast("ResultBase[object]", sleep_data))
     if isinstance(sleep_data, CountDown):
-        return f"waiting for {len(sleep_data.results)} results", weakref.ref(sleep_data.event)
+        count = len(sleep_data.results)
+        return f"waiting for {count} result{'s' * (count != 1)}", weakref.ref(sleep_data.event)
     if isinstance(sleep_data, Arrivals) and sleep_data._event is not None:
         return "waiting for the next result", weakref.ref(sleep_data._event)
     return "waiting", nothing
