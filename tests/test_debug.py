@@ -183,28 +183,13 @@ async def test_a_race_of_one_function_waits_for_its_task(nursery: trio.Nursery) 
     assert task.state == f"in race, waiting for task #{task.number + 1}"
 
 
-async def test_a_parent_waits_for_tasks_in_its_nursery_and_for_one_that_is_being_started(nursery: trio.Nursery) -> None:
+@pytest.mark.parametrize("has_child", [True, False])
+async def test_a_parent_waits_for_a_task_that_nursery_start_is_starting(nursery: trio.Nursery, has_child: bool) -> None:
     async def parent() -> None:
         async with trio.open_nursery() as inner:
             elsewhere.start_soon(inner.start, start)
-            inner.start_soon(trio.sleep_forever)
-            await trio.sleep(0)
-            await trio.sleep(0)
-
-    async def start(task_status: trio.TaskStatus[None]) -> None:
-        await trio.sleep_forever()
-
-    async with trio.open_nursery() as elsewhere:
-        task = await blocked(nursery, parent)
-        child = f"task #{task.number + 1}"
-        assert task.state == f"waiting at the end of a nursery for {child} and 1 task that nursery.start is starting"
-        elsewhere.cancel_scope.cancel()
-
-
-async def test_a_parent_waits_for_a_task_that_nursery_start_is_starting(nursery: trio.Nursery) -> None:
-    async def parent() -> None:
-        async with trio.open_nursery() as inner:
-            elsewhere.start_soon(inner.start, start)
+            if has_child:
+                inner.start_soon(trio.sleep_forever)
             await trio.sleep(0)
             await trio.sleep(0)
 
@@ -215,7 +200,8 @@ async def test_a_parent_waits_for_a_task_that_nursery_start_is_starting(nursery:
         task = await blocked(nursery, parent)
         graph = debug.snapshot()
         starter = only("Nursery.start", graph)
-        assert task.state == "waiting at the end of a nursery for 1 task that nursery.start is starting"
+        child = f"task #{task.number + 1} and " if has_child else ""
+        assert task.state == f"waiting at the end of a nursery for {child}1 task that nursery.start is starting"
         assert starter.state == f"waiting in nursery.start until task #{starter.number + 1} calls started()"
         elsewhere.cancel_scope.cancel()
 

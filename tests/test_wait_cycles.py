@@ -48,10 +48,12 @@ class Tasks(dict[str, ResultCapture[Any]]):
     def start(self, nursery: trio.Nursery, name: str, fn: Callable[[], Awaitable[object]], **kwargs: Any) -> None:
         self[name] = ResultCapture.start_soon(nursery, fn, name=name, suppress_exception=True, **kwargs)
 
-    def waiting_for(self, *names: str) -> Callable[[], Awaitable[None]]:
-        """A function that waits for these tasks in turn."""
+    def waiting_for(self, *names: str, after: float | None = None) -> Callable[[], Awaitable[None]]:
+        """A function that waits for these tasks in turn, after some seconds if they are given."""
 
         async def wait() -> None:
+            if after is not None:
+                await trio.sleep(after)
             for name in names:
                 await self[name].wait_done()
 
@@ -322,12 +324,8 @@ async def test_a_nursery_counts_too_if_its_task_waits_for_the_cycle_to_end(
             else:
                 tasks.start(inner, "first", tasks.waiting_for("second"))
 
-    async def second() -> None:
-        await trio.sleep(1)
-        await tasks["first"].wait_done()
-
     tasks.start(nursery, "group", partial(group, depth))
-    tasks.start(nursery, "second", second)
+    tasks.start(nursery, "second", tasks.waiting_for("first", after=1))
     await all_ended(tasks)
     assert len(tasks.refused()) == 1
 
@@ -428,16 +426,12 @@ async def test_a_nursery_around_part_of_the_cycle_may_end_before_the_cycle(
         await trio.sleep(2)
         await tasks["second"].wait_done()
 
-    async def second() -> None:
-        await trio.sleep(1)
-        await tasks["first"].wait_done()
-
     async def cancel(inner: trio.Nursery) -> None:
         await trio.sleep(5)
         inner.cancel_scope.cancel()
 
     nursery.start_soon(group)
-    tasks.start(nursery, "second", second)
+    tasks.start(nursery, "second", tasks.waiting_for("first", after=1))
     await not_refused(tasks)
 
 
@@ -524,12 +518,8 @@ async def test_a_sibling_may_end_part_of_the_cycle(
     async def start_sibling(inner: trio.Nursery) -> None:
         await inner.start(sibling, inner)
 
-    async def other() -> None:
-        await trio.sleep(1)
-        await tasks["parent"].wait_done()
-
     tasks.start(nursery, "parent", parent)
-    tasks.start(nursery, "other", other)
+    tasks.start(nursery, "other", tasks.waiting_for("parent", after=1))
     await not_refused(tasks)
 
 
@@ -543,12 +533,8 @@ async def test_a_function_of_a_gather_may_fail_and_so_end_part_of_the_cycle(
         await trio.sleep(5)
         raise ValueError
 
-    async def other() -> None:
-        await trio.sleep(1)
-        await tasks["parent"].wait_done()
-
     tasks.start(nursery, "parent", parent)
-    tasks.start(nursery, "other", other)
+    tasks.start(nursery, "other", tasks.waiting_for("parent", after=1))
     await not_refused(tasks)
 
 
@@ -579,11 +565,7 @@ async def test_a_shielded_nursery_may_outlast_a_cancellation_of_the_others(
     async def parent() -> None:
         async with trio.open_nursery() as inner:
             inner.cancel_scope.shield = True
-            tasks.start(inner, "child", child)
-
-    async def child() -> None:
-        await trio.sleep(1)
-        await tasks["other"].wait_done()
+            tasks.start(inner, "child", tasks.waiting_for("other", after=1))
 
     async with trio.open_nursery() as nursery:
         tasks.start(nursery, "parent", parent)
